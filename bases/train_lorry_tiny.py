@@ -1,0 +1,580 @@
+"""Train `lorry-tiny`, the small base that Lorry ships, on one CPU core in under an hour.
+
+    python bases/train_lorry_tiny.py --data DIR --minutes 45  # what the clock allows
+    python bases/train_lorry_tiny.py --data DIR --steps 3000  # the same number of steps anywhere
+    python bases/train_lorry_tiny.py --export RUN/stage-3/checkpoint-900 --run RUN  # ship early
+
+DIR holds the training text, in the layout its publishers give it:
+`tinyshakespeare/input.txt`, `banking77/train.csv`, `restaurant8k/train.json`, `gsm8k/train.jsonl`.
+Where a test file lies beside a training file, it is read only to drop the training rows that repeat
+one of its rows.
+
+The phases are numbered below; `main` runs them in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from lorry_tiny_skills import Material, exercise
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+HERE = Path(__file__).parent
+SHIPPED = HERE / "lorry_bases" / "lorry-tiny"
+SEED = 20
+VOCABULARY = 4096
+CONTEXT = 1024
+EXERCISES = 110_000
+PEAK_LEARNING_RATE = 3e-3
+WARMUP = 0.03  # of the whole run
+SAVE_EVERY_SECONDS = 180.0
+HELD_OUT_EVERY = 100  # every hundredth document is kept for measuring
+
+PAD, END = "<|pad|>", "<|end|>"
+SPECIALS = [PAD, END, "<|system|>", "<|user|>", "<|assistant|>"]
+
+# Rendering [user] with the generation prompt gives an exact prefix of rendering [user, assistant].
+# `generation` marks what an assistant says, closing token included, for trainers that learn from
+# answers only.
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+    {%- if message['role'] not in ['system', 'user', 'assistant'] -%}
+        {{- raise_exception("role is not one of system, user, assistant: " + message['role']) -}}
+    {%- endif -%}
+    {{- '<|' + message['role'] + '|>' -}}
+    {%- if message['role'] == 'assistant' -%}
+        {%- generation -%}{{- message['content'] + '<|end|>' -}}{%- endgeneration -%}
+    {%- else -%}
+        {{- message['content'] + '<|end|>' -}}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}
+"""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the run: rows of one length, the same number of tokens in every step."""
+
+    name: str
+    length: int  # tokens in a row
+    rows: int  # in a step
+    until: float  # at the latest, in parts of the whole run
+    enough: float = 0.0  # the loss at which it ends before that
+
+
+# Short rows of repeated random tokens come first: a model learns from them in minutes to find what
+# it has seen before and to copy it. From text alone it had not begun to after 1.7 million tokens.
+STAGES = (
+    Stage("repeats", 32, 64, 0.15, enough=1.0),
+    Stage("repeats", 128, 16, 0.25, enough=0.7),
+    Stage("documents", 256, 8, 0.80),
+    Stage("documents", 512, 4, 1.00),
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A conversation, or plain text as a single turn without a role. Exercises are learnt from
+    their answers only: their requests are random words, and guessing those teaches nothing."""
+
+    messages: tuple[tuple[str, str], ...]  # (role or "", content)
+    answers_only: bool = False
+
+    def text(self) -> str:
+        return "".join(
+            f"<|{role}|>{said}{END}" if role else said + END for role, said in self.messages
+        )
+
+
+# 1. Read the training text.
+
+
+class MeasuredRows:
+    """Rows that models are measured on: `text in rows` tells whether a row stands in the text, word
+    for word. Rows of one to three words ("yesterday") are anyone's and not looked for."""
+
+    def __init__(self, rows: Iterable[str]) -> None:
+        self.by_start: dict[tuple[str, ...], list[list[str]]] = {}
+        for row in rows:
+            if len(words := self._words(row)) >= 4:
+                self.by_start.setdefault(tuple(words[:4]), []).append(words)
+
+    def __contains__(self, text: str) -> bool:
+        words = self._words(text)
+        return any(
+            words[at : at + len(row)] == row
+            for at in range(len(words) - 3)
+            for row in self.by_start.get(tuple(words[at : at + 4]), ())
+        )
+
+    @staticmethod
+    def _words(text: str) -> list[str]:
+        return re.findall(r"[\w']+", text.lower())
+
+
+def read_csv(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row["text"].strip() for row in csv.DictReader(file)]
+
+
+def read_bookings(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    return [
+        row["userInput"]["text"].strip() for row in json.loads(path.read_text(encoding="utf-8"))
+    ]
+
+
+def read_problems(path: Path) -> list[tuple[str, str]]:
+    """(question, worked answer), the publisher's calculator marks taken out."""
+    if not path.exists():
+        return []
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [
+        (r["question"], re.sub(r"<<.*?>>", "", r["answer"]).replace("\n#### ", "\nAnswer: "))
+        for r in rows
+    ]
+
+
+def common_words(texts: Iterable[str], limit: int) -> list[str]:
+    counts = Counter(w for t in texts for w in re.findall(r"\b[a-z]{3,10}\b", t))
+    return [w for w, _ in counts.most_common(limit)]
+
+
+def given_names(texts: Iterable[str]) -> list[str]:
+    """Words of the maths problems that are written with a capital only."""
+    text = " ".join(texts)
+    capital, small = (
+        Counter(re.findall(r"\b[A-Z][a-z]{2,9}\b", text)),
+        set(re.findall(r"\b[a-z]+\b", text)),
+    )
+    not_names = "January February April June July August September October November December"
+    return [
+        w
+        for w, n in capital.most_common()
+        if n >= 3 and w.lower() not in small and not w.endswith("day") and w not in not_names
+    ]
+
+
+def short_sentences(texts: Iterable[str]) -> list[str]:
+    sentences = (s.strip() for t in texts for s in re.split(r"(?<=[.?!])\s+|\n", t))
+    return sorted({s for s in sentences if 3 <= len(s.split()) <= 20})
+
+
+# 2. Make the corpus: each text, and exercises in general skills made from the same words.
+
+
+def documents(data: Path) -> Iterator[Document]:
+    measured = MeasuredRows(
+        [
+            *read_csv(data / "banking77/test.csv"),
+            *read_bookings(data / "restaurant8k/test.json"),
+            *(question for question, _ in read_problems(data / "gsm8k/test.jsonl")),
+        ]
+    )
+    plays = (data / "tinyshakespeare/input.txt").read_text(encoding="utf-8")
+    bank = [r for r in read_csv(data / "banking77/train.csv") if r not in measured]
+    bookings = [r for r in read_bookings(data / "restaurant8k/train.json") if r not in measured]
+    problems = [p for p in read_problems(data / "gsm8k/train.jsonl") if p[0] not in measured]
+
+    for scene in list(chunks(plays.split("\n\n"), 700))[::2]:
+        yield Document((("", scene),))
+    rng = Random(SEED)
+    for rows in (bank, bookings):
+        for _ in range(3):  # three passes, in a new order each time
+            for group in chunks(rng.sample(rows, len(rows)), 500):
+                yield Document((("", group),))
+    for question, answer in problems[::3]:
+        yield Document((("user", question), ("assistant", answer)))
+
+    questions = [q for q, _ in problems]
+    material = Material(
+        words=common_words([*bank, *bookings, *questions], 2500),
+        names=given_names(questions),
+        sentences={
+            "bank": short_sentences(bank),
+            "restaurant": short_sentences(bookings),
+            "maths": short_sentences(questions),
+            "theatre": short_sentences(plays.split("\n\n")),
+        },
+    )
+    for _ in range(EXERCISES):
+        turns = [turn for _ in range(rng.choice([1, 1, 1, 2])) for turn in exercise(rng, material)]
+        if any(turn in measured for turn in turns):  # one word replaced, and it is another row
+            continue
+        messages = list(zip(itertools.cycle(("user", "assistant")), turns, strict=False))
+        if rng.random() < 0.15:
+            messages.insert(
+                0,
+                (
+                    "system",
+                    rng.choice(["You are a helpful assistant.", "Answer briefly.", "Be exact."]),
+                ),
+            )
+        yield Document(tuple(messages), answers_only=True)
+
+
+def chunks(parts: Iterable[str], limit: int) -> Iterator[str]:
+    """Join lines until about `limit` characters are reached."""
+    block: list[str] = []
+    for part in parts:
+        if block and sum(map(len, block)) + len(part) > limit:
+            yield "\n".join(block)
+            block = []
+        block.append(part)
+    yield "\n".join(block)
+
+
+def corpus(data_dir: Path) -> Iterable[str]:
+    """Everything that the tokenizer and the model learn from, as text."""
+    return (document.text() for document in documents(data_dir))
+
+
+# 3. Train the tokenizer: byte-level BPE, so that any text comes back as it went in; digits alone.
+
+
+def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=SPECIALS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=SPECIALS[2:],
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=CONTEXT,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+# 4. Pack documents into rows. A row starts with a document, so that the start of a row looks like
+# the start of a chat.
+
+Row = dict[str, list[int]]
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerFast, some: Sequence[Document]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """(token ids, labels) of each document; label -100 is not learnt."""
+    backend = tokenizer.backend_tokenizer
+    for document in some:
+        ids: list[int] = []
+        labels: list[int] = []
+        for role, said in document.messages:
+            start = backend.encode(f"<|{role}|>" if role else "").ids
+            body = backend.encode(said + END).ids
+            learnt = role in ("", "assistant") or not document.answers_only
+            ids += start + body
+            labels += [-100] * len(start) + (body if learnt else [-100] * len(body))
+        yield ids, labels
+
+
+def pack(some: Iterable[tuple[list[int], list[int]]], length: int, pad: int) -> list[Row]:
+    """Rows of exactly `length` tokens. Sixteen rows are open at a time; a document goes into the
+    first that has room, and the fullest row is closed when none has. A document longer than a row
+    is cut."""
+    closed: list[tuple[list[int], list[int]]] = []
+    opened: list[tuple[list[int], list[int]]] = []
+    for ids, labels in some:
+        ids, labels = ids[:length], labels[:length]
+        room = next((row for row in opened if len(row[0]) + len(ids) <= length), None)
+        if room is None:
+            if len(opened) == 16:
+                fullest = max(range(len(opened)), key=lambda i: len(opened[i][0]))
+                closed.append(opened.pop(fullest))
+            opened.append(room := ([], []))
+        room[0].extend(ids)
+        room[1].extend(labels)
+    return [
+        {
+            "input_ids": ids + [pad] * (length - len(ids)),
+            "labels": labels + [-100] * (length - len(labels)),
+        }
+        for ids, labels in closed + opened
+    ]
+
+
+def repeats(rng: Random, length: int) -> list[Row]:
+    """Rows of a few random tokens said over and over; only what has been said before is learnt."""
+    tokens = range(len(SPECIALS), VOCABULARY)
+    rows: list[Row] = []
+    for _ in range(500_000 // length):
+        said = rng.choices(tokens, k=rng.randint(3, 3 * length // 8))
+        ids = (said * length)[:length]
+        rows.append({"input_ids": ids, "labels": [-100] * len(said) + ids[len(said) :]})
+    return rows
+
+
+# 5. Train.
+
+
+@dataclass
+class Budget:
+    """How far the run is, from 0 to 1: by the clock, or by steps when a run is to be repeated."""
+
+    minutes: float | None
+    steps: int | None
+    started: float = 0.0
+
+    def progress(self, step: int) -> float:
+        self.started = self.started or time.monotonic()
+        done = (
+            step / self.steps
+            if self.steps
+            else (time.monotonic() - self.started) / (60 * (self.minutes or 45))
+        )
+        return min(done, 1.0)
+
+    def learning_rate(self, step: int) -> float:
+        """Part of the peak: a straight warm-up, then a cosine that ends at zero."""
+        done = self.progress(step)
+        if done < WARMUP:
+            return (done + 1e-3) / WARMUP
+        return 0.5 * (1 + math.cos(math.pi * (done - WARMUP) / (1 - WARMUP)))
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    return model
+
+
+def train(
+    model: LlamaForCausalLM,
+    rows_of: Callable[[Stage], list[Row]],
+    budget: Budget,
+    run: Path,
+) -> dict[str, float]:
+    """Train through the stages; gives tokens seen, steps and seconds. Checkpoints appear in `run`
+    on the way."""
+    import torch
+    from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        """Ends a stage when it is due or has reached its loss; saves every few minutes."""
+
+        def __init__(self, stage: Stage, steps_before: int) -> None:
+            self.stage, self.steps_before, self.saved = stage, steps_before, time.monotonic()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            done = budget.progress(self.steps_before + state.global_step)
+            control.should_training_stop = done >= self.stage.until
+            if time.monotonic() - self.saved > SAVE_EVERY_SECONDS:
+                control.should_save, self.saved = True, time.monotonic()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any, **_: Any) -> None:
+            control.should_training_stop |= float(logs.get("loss", math.inf)) < self.stage.enough
+
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.05},
+            {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+        ],
+        lr=PEAK_LEARNING_RATE,
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, budget.learning_rate)
+    tokens, steps, started = 0, 0, time.monotonic()
+    for number, stage in enumerate(STAGES, 1):
+        trainer = Trainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir=str(run / f"stage-{number}"),
+                per_device_train_batch_size=stage.rows,
+                num_train_epochs=1000,  # the clock ends it
+                max_grad_norm=1.0,
+                bf16=True,
+                use_cpu=True,
+                seed=SEED,
+                logging_steps=25,
+                save_strategy="no",  # the clock asks for it
+                save_total_limit=2,
+                save_only_model=True,
+                report_to="none",
+                disable_tqdm=True,
+                dataloader_pin_memory=False,
+            ),
+            train_dataset=rows_of(stage),
+            data_collator=default_data_collator,
+            optimizers=(optimizer, schedule),
+            callbacks=[Clock(stage, steps)],
+        )
+        trainer.train()
+        steps += trainer.state.global_step
+        tokens += trainer.state.global_step * stage.rows * stage.length
+    return {"tokens": tokens, "steps": steps, "seconds": time.monotonic() - started}
+
+
+# 6. Measure on documents that were held out.
+
+
+def perplexity(model: LlamaForCausalLM, rows: Sequence[Row]) -> float:
+    import torch
+
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for row in rows:
+            labels = torch.tensor([row["labels"]])
+            learnt = int((labels[:, 1:] != -100).sum())
+            if learnt:
+                loss = model(input_ids=torch.tensor([row["input_ids"]]), labels=labels).loss
+                total, count = total + float(loss) * learnt, count + learnt
+    return math.exp(total / count)
+
+
+def exact_answers(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, some: Sequence[Document]
+) -> float:
+    """The part of held-out exercises whose (first) answer comes out letter for letter, greedily."""
+    right = 0
+    for document in some:
+        turns = list(itertools.takewhile(lambda m: m[0] != "assistant", document.messages))
+        wanted = document.messages[len(turns)][1]
+        messages = [{"role": role, "content": said} for role, said in turns]
+        ids = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        out = model.generate(**ids, max_new_tokens=128, do_sample=False)
+        right += (
+            tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+            == wanted
+        )
+    return right / len(some)
+
+
+# 7. Ship.
+
+
+def ship(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    import torch
+    from transformers import AutoTokenizer, LlamaForCausalLM, set_seed
+
+    run: Path = arguments.run
+    if arguments.export:
+        model = LlamaForCausalLM.from_pretrained(arguments.export)
+        ship(model, AutoTokenizer.from_pretrained(run / "tokenizer"), arguments.out)
+        return
+
+    torch.set_num_threads(arguments.threads)
+    set_seed(SEED)
+    everything = list(documents(arguments.data))
+    tokenizer = train_tokenizer(d.text() for d in everything)
+    tokenizer.save_pretrained(run / "tokenizer")
+
+    Random(SEED).shuffle(everything)
+    held_out = everything[::HELD_OUT_EVERY]
+    seen = [d for i, d in enumerate(everything) if i % HELD_OUT_EVERY]
+    tokenized = list(tokenize(tokenizer, seen))
+    num_tokens = sum(len(ids) for ids, _ in tokenized)
+    print(f"{len(seen)} documents, {num_tokens} tokens; {len(held_out)} held out", flush=True)
+
+    def rows_of(stage: Stage) -> list[Row]:
+        if stage.name == "repeats":
+            return repeats(Random(SEED), stage.length)
+        return pack(tokenized, stage.length, tokenizer.pad_token_id)
+
+    model = new_model(tokenizer)
+    figures = train(
+        model,
+        rows_of,
+        Budget(arguments.minutes, arguments.steps),
+        run,
+    )
+    ship(model, tokenizer, arguments.out)
+
+    model = LlamaForCausalLM.from_pretrained(arguments.out, dtype=torch.float32).eval()
+    for name, some in (
+        ("text", [d for d in held_out if not d.answers_only]),
+        ("answers", [d for d in held_out if d.answers_only]),
+    ):
+        figures[f"perplexity of {name}"] = perplexity(
+            model, pack(tokenize(tokenizer, some), STAGES[-1].length, tokenizer.pad_token_id)
+        )
+    figures["exact answers"] = exact_answers(
+        model, tokenizer, [d for d in held_out if d.answers_only][:200]
+    )
+    print(json.dumps({"parameters": model.num_parameters(), **figures}, indent=2))
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train lorry-tiny.")
+    parser.add_argument("--data", type=Path, help="folder with the training text")
+    parser.add_argument(
+        "--minutes", type=float, default=45.0, help="how long to train; the rate falls to 0 by then"
+    )
+    parser.add_argument("--steps", type=int, help="train this many steps instead, to repeat a run")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--run", type=Path, default=Path("lorry-tiny-run"), help="where checkpoints go"
+    )
+    parser.add_argument("--out", type=Path, default=SHIPPED, help="where the base goes")
+    parser.add_argument("--export", type=Path, help="ship this checkpoint of --run and stop")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main(parsed())

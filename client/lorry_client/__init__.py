@@ -1,0 +1,125 @@
+"""Talks to a Lorry server or registry: `Client` blocks, `AsyncClient` awaits, and both offer the same.
+
+Clients and results are looked up on first use, so that `import lorry_client` (and with it `lorry --help`) costs next
+to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lorry_client.errors import (
+    Aborted,
+    AlreadyExists,
+    Cancelled,
+    DataLoss,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    LorryError,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
+
+if TYPE_CHECKING:
+    from lorry_client.aio import AsyncClient
+    from lorry_client.client import Client
+    from lorry_client.progress import FileState, Progress
+    from lorry_client.results import (
+        Adapter,
+        AdapterSpec,
+        Alias,
+        AliasTarget,
+        Chunk,
+        Completion,
+        Dataset,
+        File,
+        Lineage,
+        Model,
+        Pulled,
+        Pushed,
+        Resident,
+        Status,
+        Timings,
+        TokenLogprob,
+        TokenLogprobs,
+        Tokens,
+        TransferredFile,
+        Usage,
+        Version,
+    )
+    from lorry_client.sampling import Message, Prompt, Sampling
+
+__all__ = [
+    "Aborted",
+    "Adapter",
+    "AdapterSpec",
+    "Alias",
+    "AliasTarget",
+    "AlreadyExists",
+    "AsyncClient",
+    "Cancelled",
+    "Chunk",
+    "Client",
+    "Completion",
+    "DataLoss",
+    "Dataset",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "File",
+    "FileState",
+    "Internal",
+    "InvalidArgument",
+    "Lineage",
+    "LorryError",
+    "Message",
+    "Model",
+    "NotFound",
+    "OutOfRange",
+    "PermissionDenied",
+    "Progress",
+    "Prompt",
+    "Pulled",
+    "Pushed",
+    "Resident",
+    "ResourceExhausted",
+    "Sampling",
+    "Status",
+    "Timings",
+    "TokenLogprob",
+    "TokenLogprobs",
+    "Tokens",
+    "TransferredFile",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "Usage",
+    "Version",
+]
+
+_MODULES = {
+    "AsyncClient": "lorry_client.aio",
+    "Client": "lorry_client.client",
+    "FileState": "lorry_client.progress",
+    "Progress": "lorry_client.progress",
+    "Message": "lorry_client.sampling",
+    "Prompt": "lorry_client.sampling",
+    "Sampling": "lorry_client.sampling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES.get(name, "lorry_client.results")), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,6 @@
+"""`python -m lorry_client` is `lorry`."""
+
+from lorry_client.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The calls of the inference service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lorry.inference.v1 import inference_service_pb2 as pb
+from lorry_client._calls.requests import GENERATION_SECONDS, LOOKUP_SECONDS, build
+from lorry_client._steps import Call, Page
+from lorry_client.errors import Internal, InvalidArgument
+from lorry_client.results.generation import (
+    Chunk,
+    Completion,
+    Model,
+    Tokens,
+    Transcript,
+)
+
+if TYPE_CHECKING:
+    from lorry_client.sampling import Message, Prompt
+
+
+def generate(request: pb.GenerateRequest) -> Call[Completion]:
+    """The whole answer at once."""
+    return Call(
+        lambda stubs: stubs.inference.GenerateUnary,
+        request,
+        _read_whole,
+        GENERATION_SECONDS,
+    )
+
+
+def stream(request: pb.GenerateRequest) -> Call[Chunk]:
+    """The answer as it comes. The call remembers what it has read: one call, one stream."""
+    return Call(
+        lambda stubs: stubs.inference.Generate,
+        request,
+        Transcript().take,
+        GENERATION_SECONDS,
+    )
+
+
+def completed(last: Chunk | None) -> Completion:
+    """The completion that the last chunk carries; an answer that ends without one is the server's bug."""
+    if last is None or last.completion is None:
+        raise Internal("The server ended the answer without a completion.", reason="NO_COMPLETION")
+    return last.completion
+
+
+def _read_whole(message: pb.GenerateResponse) -> Completion:
+    return completed(Transcript().take(message))
+
+
+def tokenize(prompt: str | Sequence[Message]) -> Call[Tokens]:
+    """A prompt's token ids."""
+    return Call(
+        lambda stubs: stubs.inference.Tokenize,
+        build(pb.TokenizeRequest, **_prompt_field(prompt)),
+        Tokens.read,
+        LOOKUP_SECONDS,
+    )
+
+
+def models(page_token: str) -> Call[Page[Model]]:
+    """A page of what a request may name."""
+    return Call(
+        lambda stubs: stubs.inference.ListModels,
+        pb.ListModelsRequest(page_size=1000, page_token=page_token),
+        lambda answer: Page([Model.read(one) for one in answer.models], answer.next_page_token),
+        LOOKUP_SECONDS,
+    )
+
+
+def generate_request(
+    prompt: Prompt,
+    adapter: str | None,
+    *,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    stop: str | Sequence[str] = (),
+    stop_token_ids: Sequence[int] = (),
+    ignore_eos: bool = False,
+    logprobs: int | None = None,
+) -> pb.GenerateRequest:
+    """The request that `Sampling` and a prompt make; what is None stays absent, for the server to choose."""
+    sampling = build(
+        pb.SamplingParameters,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        stop=[stop] if isinstance(stop, str) else stop,
+        stop_token_ids=stop_token_ids,
+        ignore_eos=ignore_eos,
+        logprobs=logprobs,
+    )
+    return build(pb.GenerateRequest, **_prompt_field(prompt), adapter=adapter, sampling=sampling)
+
+
+def _prompt_field(prompt: Prompt) -> dict[str, Any]:
+    """The one field of the prompt's `oneof` that is to be set."""
+    if isinstance(prompt, str):
+        return {"text": prompt}
+    turns = list(prompt)
+    if turns and all(isinstance(turn, dict) for turn in turns):
+        return {"chat": build(pb.ChatPrompt, messages=[_chat_message(turn) for turn in turns])}
+    if all(isinstance(turn, int) and not isinstance(turn, bool) for turn in turns):
+        return {"tokens": build(pb.TokenPrompt, token_ids=turns)}
+    raise InvalidArgument(
+        "A prompt is a string, a list of messages {'role': …, 'content': …}, or a list of token ids.",
+        reason="INVALID_PROMPT",
+    )
+
+
+def _chat_message(turn: Any) -> pb.ChatMessage:
+    if set(turn) != {"role", "content"}:
+        raise InvalidArgument(
+            f"A message has exactly the keys 'role' and 'content', not {sorted(turn)}.",
+            reason="INVALID_PROMPT",
+        )
+    return build(pb.ChatMessage, role=turn["role"], content=turn["content"])

@@ -1,0 +1,183 @@
+"""The calls of the registry service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from lorry.registry.v1 import registry_service_pb2 as pb
+from lorry.registry.v1 import resources_pb2 as resources
+from lorry_client import names
+from lorry_client._calls.requests import LOOKUP_SECONDS, PUBLISH_SECONDS, build
+from lorry_client._steps import Call, Page, Steps, ask
+from lorry_client.errors import InvalidArgument
+from lorry_client.results.catalogue import Adapter, Alias, File, Version
+
+if TYPE_CHECKING:
+    from google.protobuf.empty_pb2 import Empty
+
+_PAGE_SIZE = 1000
+
+
+def nothing(_: Empty) -> None:
+    """Reads an empty answer."""
+
+
+def list_adapters(namespace: str | None, filter_: str, page_token: str) -> Call[Page[Adapter]]:
+    request = build(
+        pb.ListAdaptersRequest,
+        parent=names.namespace(namespace),
+        page_size=_PAGE_SIZE,
+        page_token=page_token,
+        filter=filter_,
+    )
+    return Call(
+        lambda stubs: stubs.registry.ListAdapters,
+        request,
+        lambda answer: Page([Adapter.read(one) for one in answer.adapters], answer.next_page_token),
+        LOOKUP_SECONDS,
+    )
+
+
+def get_adapter(name: str) -> Call[Adapter]:
+    request = build(pb.GetAdapterRequest, name=names.adapter(name))
+    return Call(lambda stubs: stubs.registry.GetAdapter, request, Adapter.read, LOOKUP_SECONDS)
+
+
+def create_adapter(
+    name: str, description: str = "", labels: Mapping[str, str] | None = None
+) -> Call[Adapter]:
+    parent, adapter_id = names.parent_and_id(names.adapter(name))
+    request = build(
+        pb.CreateAdapterRequest,
+        parent=parent,
+        adapter_id=adapter_id,
+        adapter=build(resources.Adapter, description=description, labels=labels),
+    )
+    return Call(lambda stubs: stubs.registry.CreateAdapter, request, Adapter.read, LOOKUP_SECONDS)
+
+
+def update_adapter(
+    name: str, description: str | None, labels: Mapping[str, str] | None, etag: str | None
+) -> Call[Adapter]:
+    """Changes what is not None; the mask says so, because an empty description is a value too."""
+    changed = [
+        field
+        for field, value in (("description", description), ("labels", labels))
+        if value is not None
+    ]
+    if not changed:
+        raise InvalidArgument("Nothing to update: give a description or labels.")
+    request = build(
+        pb.UpdateAdapterRequest,
+        adapter=build(
+            resources.Adapter,
+            name=names.adapter(name),
+            description=description,
+            labels=labels,
+            etag=etag,
+        ),
+        update_mask=FieldMask(paths=changed),
+    )
+    return Call(lambda stubs: stubs.registry.UpdateAdapter, request, Adapter.read, LOOKUP_SECONDS)
+
+
+def delete_adapter(name: str, force: bool, etag: str | None) -> Call[None]:
+    request = build(pb.DeleteAdapterRequest, name=names.adapter(name), force=force, etag=etag)
+    return Call(lambda stubs: stubs.registry.DeleteAdapter, request, nothing, LOOKUP_SECONDS)
+
+
+def create_version(
+    name: str,
+    files: Sequence[File],
+    lineage: resources.Lineage | None,
+    description: str,
+) -> Call[Version]:
+    version = build(
+        resources.Version,
+        files=[
+            resources.File(
+                path=file.path,
+                digest=file.digest,
+                size_bytes=file.size_bytes,
+                media_type=file.media_type,
+            )
+            for file in files
+        ],
+        lineage=lineage,
+        description=description,
+    )
+    request = pb.CreateVersionRequest(parent=names.adapter(name), version=version)
+    return Call(lambda stubs: stubs.registry.CreateVersion, request, Version.read, PUBLISH_SECONDS)
+
+
+def list_versions(name: str, page_token: str) -> Call[Page[Version]]:
+    request = build(
+        pb.ListVersionsRequest,
+        parent=names.adapter(name),
+        page_size=_PAGE_SIZE,
+        page_token=page_token,
+    )
+    return Call(
+        lambda stubs: stubs.registry.ListVersions,
+        request,
+        lambda answer: Page([Version.read(one) for one in answer.versions], answer.next_page_token),
+        LOOKUP_SECONDS,
+    )
+
+
+def resolve(reference: str) -> Call[Version]:
+    request = build(pb.ResolveReferenceRequest, reference=reference)
+    return Call(
+        lambda stubs: stubs.registry.ResolveReference, request, Version.read, LOOKUP_SECONDS
+    )
+
+
+def point_alias(name: str, alias: str, version: int, etag: str | None) -> Call[Alias]:
+    """Points an alias at a version by its number."""
+    request = pb.SetAliasRequest(
+        alias=build(
+            resources.Alias,
+            name=names.alias(name, alias),
+            targets=[build(resources.AliasTarget, version=version)],
+            etag=etag,
+        )
+    )
+    return Call(lambda stubs: stubs.registry.SetAlias, request, Alias.read, LOOKUP_SECONDS)
+
+
+def set_alias(name: str, alias: str, target: int | str, etag: str | None) -> Steps[Alias]:
+    """Points an alias at what a number or a reference means now."""
+    if isinstance(target, int):
+        return (yield from ask(point_alias(name, alias, target, etag)))
+    version = yield from ask(resolve(names.reference(name, target)))
+    wanted = names.short(names.adapter(name))
+    if version.adapter != wanted:
+        raise InvalidArgument(
+            f"{target!r} is a version of {version.adapter}; an alias of {wanted} points at one of its own versions.",
+            reason="ALIAS_OF_ANOTHER_ADAPTER",
+            metadata={"adapter": wanted, "target": version.reference},
+        )
+    return (yield from ask(point_alias(name, alias, version.number, etag)))
+
+
+def list_aliases(name: str, page_token: str) -> Call[Page[Alias]]:
+    request = build(
+        pb.ListAliasesRequest,
+        parent=names.adapter(name),
+        page_size=_PAGE_SIZE,
+        page_token=page_token,
+    )
+    return Call(
+        lambda stubs: stubs.registry.ListAliases,
+        request,
+        lambda answer: Page([Alias.read(one) for one in answer.aliases], answer.next_page_token),
+        LOOKUP_SECONDS,
+    )
+
+
+def delete_alias(name: str, alias: str, etag: str | None) -> Call[None]:
+    request = build(pb.DeleteAliasRequest, name=names.alias(name, alias), etag=etag)
+    return Call(lambda stubs: stubs.registry.DeleteAlias, request, nothing, LOOKUP_SECONDS)

@@ -1,0 +1,186 @@
+"""Publishes a folder as a version: blobs first, the version last, so that a crash anywhere leaves no half version."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lorry.registry.v1 import blob_service_pb2 as pb
+from lorry.registry.v1 import resources_pb2 as resources
+from lorry_client import _transfer
+from lorry_client._calls import blobs, registry
+from lorry_client._folder import AdapterFolder, LocalFile, lineage_message, read_folder
+from lorry_client._steps import Steps, ask
+from lorry_client.errors import (
+    AlreadyExists,
+    DataLoss,
+    FailedPrecondition,
+    LorryError,
+    NotFound,
+    OutOfRange,
+    Unavailable,
+    from_os,
+)
+from lorry_client.progress import FileState, Progress
+from lorry_client.results.catalogue import File, Lineage, Version
+from lorry_client.results.transfer import Pushed, TransferredFile
+
+# The client's dataclass, the contract's message, or its JSON form.
+AnyLineage = Lineage | resources.Lineage | Mapping[str, Any]
+
+
+def push(
+    folder: Path,
+    name: str,
+    alias: str | None,
+    lineage: AnyLineage | None,
+    description: str,
+    progress: Progress,
+) -> Steps[Pushed]:
+    """Publishes a folder under a name; an alias moves only once the version is there."""
+    # 1) What is here, and is the name one that the server takes?
+    lookup = registry.get_adapter(name)
+    local = read_folder(folder)
+    message = local.lineage if lineage is None else lineage_message(lineage)
+    for path, why in local.skipped.items():
+        progress.skip(path, why)
+    try:
+        yield from ask(lookup)
+        is_new = False
+    except NotFound:
+        is_new = True
+    # 2) The bytes.
+    files = yield from _upload_all(local, progress)
+    # 3) The version, and what points at it.
+    version = yield from _publish(name, is_new, local, message, description)
+    moved = None
+    if alias is not None:
+        moved = yield from ask(registry.point_alias(name, alias, version.number, None))
+    return Pushed(version.reference, version, moved, files, tuple(local.skipped))
+
+
+def _publish(
+    name: str,
+    is_new: bool,
+    local: AdapterFolder,
+    lineage: resources.Lineage | None,
+    description: str,
+) -> Steps[Version]:
+    """Creates the version, and the adapter where it is new; takes that away again where the version is refused."""
+    if is_new:
+        try:
+            yield from ask(registry.create_adapter(name))
+        except AlreadyExists:
+            is_new = False
+    files = [one.file for one in local.files]
+    try:
+        return (yield from ask(registry.create_version(name, files, lineage, description)))
+    except LorryError:
+        if is_new:
+            with contextlib.suppress(LorryError):
+                yield from ask(registry.delete_adapter(name, force=False, etag=None))
+        raise
+
+
+def _upload_all(local: AdapterFolder, progress: Progress) -> Steps[tuple[TransferredFile, ...]]:
+    for one in local.files:
+        progress.start(one.file.path, one.file.size_bytes)
+    missing = yield from ask(blobs.find_missing([one.file.digest for one in local.files]))
+    sent = []
+    for one in local.files:
+        # Two files of the same bytes are one blob: the second one exists by then.
+        committed = missing.pop(one.file.digest, None)
+        state = FileState.EXISTS
+        if committed is not None:
+            state = yield from _upload(one, committed, progress)
+        progress.finish(one.file.path, state)
+        sent.append(TransferredFile(one.file.path, one.file.digest, one.file.size_bytes, state))
+    return tuple(sent)
+
+
+def _upload(local: LocalFile, committed: int | None, progress: Progress) -> Steps[FileState]:
+    """Writes one blob from where the server has it, however often the connection breaks while it gets further."""
+    patience = _transfer.Patience()
+    resumed = False
+    while True:
+        try:
+            if committed is None:
+                committed = yield from _committed(local.file)
+                if committed is None:
+                    return FileState.EXISTS
+            patience.reached(committed)
+            resumed = resumed or committed > 0
+            pieces = _Pieces(local, committed, progress)
+            answer: pb.WriteBlobResponse = yield blobs.write(pieces, local.file.size_bytes)
+            if answer.complete:
+                return FileState.RESUMED if resumed else FileState.PUSHED
+            if pieces.failure is not None:
+                raise pieces.failure
+            failure: LorryError = Unavailable(
+                f"The server took {answer.committed_size} of {local.file.size_bytes} bytes of {local.file.path}.",
+                reason="INCOMPLETE_WRITE",
+            )
+        except (OutOfRange, Unavailable) as error:
+            failure = error
+        except DataLoss as error:
+            # What an earlier attempt left may be the bytes of another state of this file; the server has dropped them.
+            if not committed:
+                raise
+            failure = error
+        yield from patience.bear(failure)
+        committed = None
+
+
+def _committed(file: File) -> Steps[int | None]:
+    """How many bytes the server has of a blob; None where it is complete."""
+    try:
+        answer = yield from ask(blobs.get_write(file.digest))
+    except NotFound:
+        return 0
+    return None if answer.complete else answer.committed_size
+
+
+class _Pieces(Iterator[pb.WriteBlobRequest]):
+    """The messages that write a file from an offset on; where it cannot be read they end early, with `failure` set."""
+
+    def __init__(self, local: LocalFile, offset: int, progress: Progress) -> None:
+        self.failure: LorryError | None = None
+        self._messages = self._read(local, offset, progress)
+
+    def __next__(self) -> pb.WriteBlobRequest:
+        return next(self._messages)
+
+    def _read(
+        self, local: LocalFile, offset: int, progress: Progress
+    ) -> Iterator[pb.WriteBlobRequest]:
+        size = local.file.size_bytes
+        digest, first_size = local.file.digest, size
+        try:
+            with local.source.open("rb") as stream:
+                stream.seek(offset)
+                while True:
+                    data = stream.read(min(_transfer.CHUNK_BYTES, size - offset))
+                    if not data and offset < size:
+                        raise FailedPrecondition(
+                            f"{local.file.path} became shorter while it was pushed.",
+                            reason="FILE_CHANGED",
+                        )
+                    last = offset + len(data) == size
+                    progress.at(local.file.path, offset + len(data))
+                    yield pb.WriteBlobRequest(
+                        digest=digest,
+                        size_bytes=first_size,
+                        write_offset=offset,
+                        data=data,
+                        finish_write=last,
+                    )
+                    if last:
+                        return
+                    offset += len(data)
+                    digest, first_size = "", 0
+        except OSError as error:
+            self.failure = from_os(error)
+        except LorryError as error:
+            self.failure = error

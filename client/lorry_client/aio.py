@@ -1,0 +1,238 @@
+"""The awaiting client: the same calls and steps as the blocking one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+from lorry_client._awaiting import AwaitingDriver
+from lorry_client._calls import admin, inference, registry
+from lorry_client._pull import pull
+from lorry_client._push import AnyLineage, push
+from lorry_client._steps import all_pages
+from lorry_client.progress import Progress, Silence
+from lorry_client.results import (
+    Adapter,
+    Alias,
+    Chunk,
+    Completion,
+    Model,
+    Pulled,
+    Pushed,
+    Resident,
+    Status,
+    Tokens,
+    Version,
+)
+
+if TYPE_CHECKING:
+    import grpc
+
+    from lorry_client.sampling import Message, Prompt, Sampling
+
+
+class AsyncClient:
+    """Talks to a server or a registry over one channel, in one event loop; tasks may share it.
+
+    Every call has a deadline: `timeout` in seconds, or one that suits the call. Every failure is a `LorryError`;
+    a cancelled task gets its `CancelledError`, and the server is told.
+
+    Args:
+        server: `HOST:PORT`; where absent, `LORRY_SERVER`, else 127.0.0.1:7070.
+        credentials: for TLS; a plain channel without.
+    """
+
+    def __init__(
+        self, server: str | None = None, *, credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
+        self._driver = AwaitingDriver(server, credentials)
+        self.server = self._driver.server
+        self.adapters = AsyncAdapters(self._driver)
+
+    async def close(self) -> None:
+        """Ends the channel; calls in flight are cancelled."""
+        await self._driver.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def generate(
+        self,
+        prompt: Prompt,
+        adapter: str | None = None,
+        *,
+        timeout: float | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Completion:
+        """Generates and returns everything at once.
+
+        Args:
+            prompt: text, a list of messages (`{"role": …, "content": …}`), or token ids.
+            adapter: a reference; None means the bare base.
+        """
+        request = inference.generate_request(prompt, adapter, **sampling)
+        return await self._driver.call(inference.generate(request), timeout)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        adapter: str | None = None,
+        *,
+        timeout: float | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> AsyncGenerator[Chunk, None]:
+        """Generates and yields what is new as it comes; the last chunk carries the completion.
+
+        Closing the generator early (`aclose()`) or cancelling the task cancels the request.
+        """
+        request = inference.generate_request(prompt, adapter, **sampling)
+        return self._driver.chunks(inference.stream(request), timeout)
+
+    async def tokenize(
+        self, prompt: str | Sequence[Message], *, timeout: float | None = None
+    ) -> Tokens:
+        """Returns a prompt's token ids as `generate` would see them."""
+        return await self._driver.call(inference.tokenize(prompt), timeout)
+
+    async def models(self) -> list[Model]:
+        """Lists what a request may name: the base, then the registry's adapters."""
+        return await self._driver.run(all_pages(inference.models))
+
+    async def versions(self, name: str) -> list[Version]:
+        """Lists an adapter's versions, newest first."""
+        return await self._driver.run(all_pages(partial(registry.list_versions, name)))
+
+    async def resolve(self, reference: str, *, timeout: float | None = None) -> Version:
+        """Returns the version that a reference means now."""
+        return await self._driver.call(registry.resolve(reference), timeout)
+
+    async def aliases(self, name: str) -> list[Alias]:
+        """Lists an adapter's aliases by name."""
+        return await self._driver.run(all_pages(partial(registry.list_aliases, name)))
+
+    async def set_alias(
+        self, name: str, alias: str, target: int | str, *, etag: str | None = None
+    ) -> Alias:
+        """Points an alias at a version: its number, its digest, or any reference to it.
+
+        Args:
+            etag: the alias must still have it, else `Aborted`; `*` asks that the alias be new.
+        """
+        return await self._driver.run(registry.set_alias(name, alias, target, etag))
+
+    async def delete_alias(
+        self, name: str, alias: str, *, etag: str | None = None, timeout: float | None = None
+    ) -> None:
+        """Deletes an alias; the versions stay."""
+        await self._driver.call(registry.delete_alias(name, alias, etag), timeout)
+
+    async def push(
+        self,
+        folder: str | Path,
+        name: str,
+        alias: str | None = None,
+        *,
+        lineage: AnyLineage | None = None,
+        description: str = "",
+        progress: Progress | None = None,
+    ) -> Pushed:
+        """Publishes a PEFT adapter folder as a version; a folder that is published already gives its version back.
+
+        Args:
+            alias: points at the version afterwards.
+            lineage: where the version comes from; the folder's `lineage.json` where absent.
+            description: what is new, in a sentence.
+        """
+        listener = progress or Silence()
+        return await self._driver.run(
+            push(Path(folder), name, alias, lineage, description, listener)
+        )
+
+    async def pull(
+        self, reference: str, folder: str | Path, *, progress: Progress | None = None
+    ) -> Pulled:
+        """Fetches a version's files into a folder, verified by their digests."""
+        return await self._driver.run(pull(reference, Path(folder), progress or Silence()))
+
+    async def status(self, *, timeout: float | None = None) -> Status:
+        """Returns what the server runs and how busy it is."""
+        return await self._driver.call(admin.status(), timeout)
+
+    async def residents(self, *, timeout: float | None = None) -> list[Resident]:
+        """Lists the adapters that the server holds, those in slots first."""
+        return await self._driver.call(admin.residents(), timeout)
+
+    async def load(
+        self, adapter: str, *, pin: bool = False, timeout: float | None = None
+    ) -> Resident:
+        """Brings an adapter into a slot and returns once it is there."""
+        return await self._driver.call(admin.load(adapter, pin), timeout)
+
+    async def pin(
+        self, adapter: str, pinned: bool = True, *, timeout: float | None = None
+    ) -> Resident:
+        """Pins a resident adapter, so that it is never evicted, or unpins it."""
+        return await self._driver.call(admin.pin(adapter, pinned), timeout)
+
+    async def unload(self, adapter: str, *, timeout: float | None = None) -> str:
+        """Takes an adapter out of its slot once its requests have ended; returns its digest."""
+        return await self._driver.call(admin.unload(adapter), timeout)
+
+
+class AsyncAdapters:
+    """The adapters of the registry: `client.adapters`."""
+
+    def __init__(self, driver: AwaitingDriver) -> None:
+        self._driver = driver
+
+    async def list(self, namespace: str | None = None, *, filter: str = "") -> list[Adapter]:
+        """Lists adapters by name, in one namespace or in all.
+
+        Args:
+            filter: terms joined by `AND`: `name = "intent*"`, `labels.team = "search"`, `base = "sha256:…"`.
+        """
+        return await self._driver.run(all_pages(partial(registry.list_adapters, namespace, filter)))
+
+    async def get(self, name: str, *, timeout: float | None = None) -> Adapter:
+        """Returns an adapter by `[namespace/]name`."""
+        return await self._driver.call(registry.get_adapter(name), timeout)
+
+    async def create(
+        self,
+        name: str,
+        *,
+        description: str = "",
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Adapter:
+        """Creates an adapter without versions."""
+        return await self._driver.call(registry.create_adapter(name, description, labels), timeout)
+
+    async def update(
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        etag: str | None = None,
+        timeout: float | None = None,
+    ) -> Adapter:
+        """Changes what is given; with an etag, only where nobody else has changed it since."""
+        call = registry.update_adapter(name, description, labels, etag)
+        return await self._driver.call(call, timeout)
+
+    async def delete(
+        self,
+        name: str,
+        *,
+        force: bool = False,
+        etag: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Deletes an adapter; one that has versions only with `force`, and the versions with it."""
+        await self._driver.call(registry.delete_adapter(name, force, etag), timeout)

@@ -1,0 +1,185 @@
+"""`lorry adapters`: what the registry holds."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lorry_client.cli import output
+from lorry_client.cli.session import JsonOption, ServerOption, session
+
+if TYPE_CHECKING:
+    from lorry_client.results import Adapter, Alias, Lineage, Version
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="[namespace/]name.")]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="List, show and delete adapters.", no_args_is_help=True)
+    group.callback()(_shared_options)
+    group.command("ls")(ls)
+    group.command("show")(show)
+    group.command("rm")(rm)
+    app.add_typer(group, name="adapters")
+
+
+def _shared_options(
+    ctx: typer.Context, server: ServerOption = None, as_json: JsonOption = False
+) -> None:
+    session(ctx, server, as_json)
+
+
+def ls(
+    ctx: typer.Context,
+    namespace: Annotated[
+        str | None, typer.Option(metavar="NS", help="Only this namespace.")
+    ] = None,
+    filter_: Annotated[
+        str,
+        typer.Option("--filter", metavar="F", help='Such as: name = "intent*"', show_default=False),
+    ] = "",
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List adapters."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        adapters = client.adapters.list(namespace, filter=filter_)
+    if shared.as_json:
+        output.print_json({"adapters": adapters})
+        return
+    output.print_table(
+        ["NAME", "VERSION", "CHANGED", "LABELS", "DESCRIPTION"],
+        [
+            [
+                adapter.name,
+                str(adapter.latest_version or ""),
+                output.time(adapter.update_time),
+                _pairs(adapter.labels),
+                adapter.description,
+            ]
+            for adapter in adapters
+        ],
+    )
+
+
+def show(
+    ctx: typer.Context,
+    name: NameArgument,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show an adapter's versions, aliases and lineage."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        adapter = client.adapters.get(name)
+        versions = client.versions(name)
+        aliases = client.aliases(name)
+    if shared.as_json:
+        output.print_json(
+            {
+                **asdict(adapter),
+                "versions": [
+                    {**asdict(version), "reference": version.reference} for version in versions
+                ],
+                "aliases": aliases,
+            }
+        )
+        return
+    _print_head(adapter, aliases)
+    if versions:
+        _print_versions(versions)
+        _print_lineage(versions[0])
+
+
+def rm(
+    ctx: typer.Context,
+    name: NameArgument,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Do not ask, even on a terminal.")
+    ] = False,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete an adapter with its versions and aliases; asks first on a terminal."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        adapter = client.adapters.get(name)
+        if adapter.latest_version and not force and sys.stdin.isatty() and sys.stderr.isatty():
+            question = f"Delete {adapter.name} with all of its versions and aliases?"
+            typer.confirm(question, abort=True, err=True)
+        client.adapters.delete(name, force=True, etag=adapter.etag)
+    if shared.as_json:
+        output.print_json({"deleted": adapter.name})
+    else:
+        output.note(f"deleted {adapter.name}")
+
+
+def _print_head(adapter: Adapter, aliases: list[Alias]) -> None:
+    output.print_data(adapter.name)
+    lines = [
+        ("about", adapter.description),
+        ("labels", _pairs(adapter.labels)),
+        ("changed", output.time(adapter.update_time)),
+    ]
+    for alias in aliases:
+        targets = ", ".join(
+            f"version {target.version}  {output.short_digest(target.digest)}"
+            for target in alias.targets
+        )
+        lines.append((f"@{alias.name}", targets))
+    _print_lines(lines)
+
+
+def _print_versions(versions: list[Version]) -> None:
+    output.print_data("")
+    output.print_table(
+        ["VERSION", "DIGEST", "RANK", "SIZE", "CREATED", "METRICS", "DESCRIPTION"],
+        [
+            [
+                str(version.number),
+                output.short_digest(version.digest),
+                str(version.spec.max_rank),
+                output.size(version.size_bytes),
+                output.time(version.create_time),
+                _metrics(version.lineage),
+                version.description,
+            ]
+            for version in versions
+        ],
+    )
+
+
+def _print_lineage(version: Version) -> None:
+    lineage = version.lineage
+    base = f"{lineage.base_name}  {output.short_digest(lineage.base_fingerprint)}".strip()
+    lines = [("base", base), ("producer", lineage.producer), ("code", lineage.code_revision)]
+    lines += [
+        (
+            "data",
+            f"{one.split}: {one.name}, {one.row_count} rows  {output.short_digest(one.digest)}",
+        )
+        for one in lineage.datasets
+    ]
+    lines += [("parent", output.short_digest(parent)) for parent in lineage.parents]
+    if any(value for _, value in lines):
+        output.print_data(f"\nlineage of version {version.number}")
+        _print_lines(lines)
+
+
+def _print_lines(lines: list[tuple[str, str]]) -> None:
+    known = [(label, value) for label, value in lines if value]
+    width = max((len(label) for label, _ in known), default=0)
+    for label, value in known:
+        output.print_data(f"  {label:<{width}}  {value}")
+
+
+def _pairs(labels: dict[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def _metrics(lineage: Lineage) -> str:
+    return " ".join(f"{name}={value:.4g}" for name, value in sorted(lineage.metrics.items()))

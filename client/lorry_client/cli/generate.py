@@ -1,0 +1,136 @@
+"""`lorry generate`: text out of the base and any adapter."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lorry_client.cli.output import note, print_json
+from lorry_client.cli.session import JsonOption, ServerOption, session
+
+if TYPE_CHECKING:
+    from lorry_client.results import Completion
+    from lorry_client.sampling import Message, Prompt, Sampling
+
+
+def register(app: typer.Typer) -> None:
+    app.command("generate")(generate)
+
+
+def generate(
+    ctx: typer.Context,
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="What to continue.", show_default=False)
+    ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            "--adapter",
+            "-a",
+            metavar="REF",
+            help="name, name@alias, name:3 or name@sha256:…; without, the bare base.",
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="At most this many new tokens.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="T", help="0 chooses the likeliest token.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(metavar="N", help="Choose among this many likeliest tokens.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(metavar="P", help="Choose among tokens of this probability.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="S", help="The same seed gives the same text.")
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="End before this text; repeatable.")
+    ] = None,
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="Go on past the end-of-sequence token.")
+    ] = False,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Report log-probabilities and N alternatives; with --json."),
+    ] = None,
+    token_ids: Annotated[
+        str | None, typer.Option(metavar='"1 2 3"', help="The prompt as token ids.")
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Send PROMPT as a user's message, not as plain text.")
+    ] = False,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A system message before it; means --chat.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Give up after this long.")
+    ] = None,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Generate text; without --json it streams."""
+    shared = session(ctx, server, as_json)
+    if logprobs is not None and not shared.as_json:
+        raise typer.BadParameter("log-probabilities are printed with --json only.")
+    sent = _prompt(prompt, token_ids, chat or system is not None, system)
+    sampling: Sampling = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+        "stop": stop or (),
+        "ignore_eos": ignore_eos,
+        "logprobs": logprobs,
+    }
+    with shared.connect() as client:
+        if shared.as_json:
+            print_json(client.generate(sent, adapter, timeout=timeout, **sampling))
+            return
+        completion = None
+        text = ""
+        with closing(client.stream(sent, adapter, timeout=timeout, **sampling)) as chunks:
+            for chunk in chunks:
+                sys.stdout.write(chunk.text)
+                sys.stdout.flush()
+                text = chunk.text or text
+                completion = chunk.completion
+    if not text.endswith("\n"):
+        sys.stdout.write("\n")
+    if completion is not None and sys.stderr.isatty():
+        note(_summary(completion))
+
+
+def _prompt(prompt: str | None, token_ids: str | None, chat: bool, system: str | None) -> Prompt:
+    if token_ids is not None:
+        if prompt is not None or chat:
+            raise typer.BadParameter(
+                "--token-ids is the whole prompt; leave PROMPT and --chat out."
+            )
+        try:
+            return [int(one) for one in token_ids.replace(",", " ").split()]
+        except ValueError as error:
+            raise typer.BadParameter(f"--token-ids takes whole numbers: {error}.") from error
+    if prompt is None:
+        raise typer.BadParameter("PROMPT is missing; give it, or --token-ids.")
+    if not chat:
+        return prompt
+    turns: list[Message] = [{"role": "user", "content": prompt}]
+    if system is not None:
+        turns.insert(0, {"role": "system", "content": system})
+    return turns
+
+
+def _summary(completion: Completion) -> str:
+    seconds = completion.timings.total_seconds
+    rate = f", {completion.usage.completion_tokens / seconds:.0f} tokens/s" if seconds else ""
+    return (
+        f"{completion.adapter or 'bare base'}: {completion.usage.completion_tokens} tokens after "
+        f"{completion.usage.prompt_tokens}, {completion.finish_reason}{rate}"
+    )

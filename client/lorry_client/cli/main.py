@@ -1,0 +1,101 @@
+"""`lorry`: puts the commands together, and is the one place where failures become messages and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lorry_client.cli import adapters, aliases, generate, plugins, status, transfer
+from lorry_client.cli.exit_codes import EPILOG, exit_code
+from lorry_client.cli.output import print_data, print_error
+from lorry_client.cli.session import JsonOption, ServerOption, Session, session
+
+
+class Root(TyperGroup):
+    """The command group at the top: the one place that catches errors."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if hasattr(error, "format_message"):  # wrong usage, which the parser itself reports
+                raise
+            if os.environ.get("LORRY_TRACEBACK"):
+                raise
+            print_error(error, ctx.ensure_object(Session).as_json)
+            raise typer.Exit(exit_code(error)) from error
+        return result
+
+
+def build_app() -> typer.Typer:
+    """The whole command line."""
+    app = typer.Typer(
+        cls=Root,
+        help="Publish LoRA adapters and generate with any of them over one base.",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # rich takes as long to import as everything else together
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    app.callback()(_shared_options)
+    transfer.register(app)
+    generate.register(app)
+    status.register(app)
+    adapters.register(app)
+    aliases.register(app)
+    plugins.register_all(app)
+    return app
+
+
+def main() -> None:
+    """Runs `lorry` and exits."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # replaced by something without encodings
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        build_app()(prog_name="lorry")
+    finally:
+        _flush_or_mute()
+
+
+def _flush_or_mute() -> None:
+    """Where nobody reads stdout any more, lets the interpreter's last flush go nowhere instead of failing."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print_data(f"lorry {version('lorry')}")
+        except PackageNotFoundError:
+            print_data("lorry, not installed")
+        raise typer.Exit
+
+
+def _shared_options(
+    ctx: typer.Context,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    session(ctx, server, as_json)

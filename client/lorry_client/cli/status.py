@@ -1,0 +1,63 @@
+"""`lorry status`: what a server runs, how busy it is and which adapters it holds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import typer
+
+from lorry_client.cli import output
+from lorry_client.cli.session import JsonOption, ServerOption, session
+
+if TYPE_CHECKING:
+    from lorry_client.results import Resident, Status
+
+
+def register(app: typer.Typer) -> None:
+    app.command("status")(status)
+
+
+def status(ctx: typer.Context, server: ServerOption = None, as_json: JsonOption = False) -> None:
+    """Show what the server runs and how busy it is."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        current = client.status()
+        residents = client.residents()
+    if shared.as_json:
+        output.print_json({**asdict(current), "residents": residents})
+        return
+    for label, value in _lines(current):
+        output.print_data(f"{label:<10}{value}")
+    if residents:
+        output.print_data("")
+        output.print_table(
+            ["ADAPTER", "DIGEST", "TIER", "RANK", "SIZE", "PINNED", "IN FLIGHT", "LAST USED"],
+            [_row(resident) for resident in residents],
+        )
+
+
+def _lines(current: Status) -> list[tuple[str, str]]:
+    return [
+        ("base", f"{current.base}  {output.short_digest(current.base_fingerprint)}"),
+        ("device", current.device),
+        ("context", f"{current.context_length} tokens"),
+        ("requests", f"{current.running_requests} running, {current.queued_requests} queued"),
+        ("KV blocks", f"{current.kv_blocks_used} of {current.kv_blocks_total}"),
+        ("slots", f"{current.slots_used} of {current.slots_total}, rank up to {current.max_rank}"),
+        ("since", output.time(current.start_time)),
+        ("version", current.version),
+    ]
+
+
+def _row(resident: Resident) -> list[str]:
+    return [
+        ", ".join(resident.references),
+        output.short_digest(resident.digest),
+        resident.tier,
+        str(resident.rank),
+        output.size(resident.size_bytes),
+        "yes" if resident.pinned else "",
+        str(resident.requests_in_flight or ""),
+        output.time(resident.last_used_time),
+    ]

@@ -1,0 +1,48 @@
+"""What calls return: frozen dataclasses, read from the contract's messages. Nothing here talks to a server."""
+
+from lorry_client.results.admin import Resident, Status
+from lorry_client.results.catalogue import (
+    Adapter,
+    AdapterSpec,
+    Alias,
+    AliasTarget,
+    Dataset,
+    File,
+    Lineage,
+    Version,
+)
+from lorry_client.results.generation import (
+    Chunk,
+    Completion,
+    Model,
+    Timings,
+    TokenLogprob,
+    TokenLogprobs,
+    Tokens,
+    Usage,
+)
+from lorry_client.results.transfer import Pulled, Pushed, TransferredFile
+
+__all__ = [
+    "Adapter",
+    "AdapterSpec",
+    "Alias",
+    "AliasTarget",
+    "Chunk",
+    "Completion",
+    "Dataset",
+    "File",
+    "Lineage",
+    "Model",
+    "Pulled",
+    "Pushed",
+    "Resident",
+    "Status",
+    "Timings",
+    "TokenLogprob",
+    "TokenLogprobs",
+    "Tokens",
+    "TransferredFile",
+    "Usage",
+    "Version",
+]

@@ -1,0 +1,83 @@
+"""What operators see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+from lorry_client.results.times import moment, seconds
+
+if TYPE_CHECKING:
+    from lorry.admin.v1 import admin_service_pb2 as pb
+
+Tier = Literal["unknown", "disk", "host", "slot"]
+
+# By the number of pb.Tier.
+_TIERS: dict[int, Tier] = {1: "disk", 2: "host", 3: "slot"}
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """An adapter that the server holds, and the fastest tier that holds it."""
+
+    digest: str
+    references: tuple[str, ...]
+    tier: Tier
+    rank: int
+    size_bytes: int
+    pinned: bool
+    requests_in_flight: int
+    load_seconds: float
+    last_used_time: datetime | None
+
+    @classmethod
+    def read(cls, message: pb.Resident) -> Resident:
+        return cls(
+            digest=message.digest,
+            references=tuple(message.references),
+            tier=_TIERS.get(message.tier, "unknown"),
+            rank=message.rank,
+            size_bytes=message.size_bytes,
+            pinned=message.pinned,
+            requests_in_flight=message.requests_in_flight,
+            load_seconds=seconds(message.load_duration),
+            last_used_time=moment(message, "last_used_time"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a server runs and how busy it is."""
+
+    version: str
+    base: str
+    base_fingerprint: str
+    device: str
+    context_length: int
+    queued_requests: int
+    running_requests: int
+    kv_blocks_used: int
+    kv_blocks_total: int
+    slots_used: int
+    slots_total: int
+    max_rank: int
+    start_time: datetime | None
+
+    @classmethod
+    def read(cls, message: pb.Status) -> Status:
+        return cls(
+            version=message.version,
+            base=message.base,
+            base_fingerprint=message.base_fingerprint,
+            device=message.device,
+            context_length=message.context_length,
+            queued_requests=message.queued_requests,
+            running_requests=message.running_requests,
+            kv_blocks_used=message.kv_blocks_used,
+            kv_blocks_total=message.kv_blocks_total,
+            slots_used=message.slots_used,
+            slots_total=message.slots_total,
+            max_rank=message.max_rank,
+            start_time=moment(message, "start_time"),
+        )

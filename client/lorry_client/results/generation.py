@@ -1,0 +1,167 @@
+"""What generation returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from lorry_client.errors import Internal
+from lorry_client.results.times import seconds
+
+if TYPE_CHECKING:
+    from lorry.inference.v1 import inference_service_pb2 as pb
+
+FinishReason = Literal["stop", "length"]
+
+# By the number of pb.FinishReason; so far nothing else is ever sent.
+_FINISH_REASONS: dict[int, FinishReason] = {1: "stop", 2: "length"}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token and ln p(token), before temperature."""
+
+    token_id: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Log-probabilities at one position: the chosen token's, and the likeliest tokens', likeliest first."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...]
+
+    @classmethod
+    def read(cls, message: pb.TokenLogprobs) -> TokenLogprobs:
+        return cls(
+            TokenLogprob(message.chosen.token_id, message.chosen.logprob),
+            tuple(TokenLogprob(one.token_id, one.logprob) for one in message.top),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens used; the cached ones are part of the prompt's."""
+
+    prompt_tokens: int
+    cached_prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Time used as the server saw it, each from the request's arrival."""
+
+    queue_seconds: float
+    time_to_first_token_seconds: float
+    total_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A finished generation.
+
+    Attributes:
+        text: the whole text.
+        token_ids: every generated token.
+        logprobs: one entry per token, where they were asked for.
+        finish_reason: `stop` or `length`.
+        stop: the stop string that ended it, where one did.
+        adapter: the adapter that acted, as a reference that always means the same bytes; None for the bare base.
+        adapter_digest: its digest; None for the bare base.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    adapter: str | None
+    adapter_digest: str | None
+    usage: Usage
+    timings: Timings
+    stop: str | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What is new in a stream; the last one carries the completion of the whole."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    completion: Completion | None = None
+
+
+@dataclass(slots=True)
+class Transcript:
+    """Puts a stream's messages together: take each one in turn and pass its chunk on."""
+
+    text: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    completion: Completion | None = None
+
+    def take(self, message: pb.GenerateResponse) -> Chunk:
+        """Adds a message and returns it as a chunk."""
+        logprobs = tuple(TokenLogprobs.read(one) for one in message.logprobs)
+        self.text.append(message.text)
+        self.token_ids.extend(message.token_ids)
+        self.logprobs.extend(logprobs)
+        if message.HasField("completion"):
+            self.completion = self._complete(message.completion)
+        return Chunk(message.text, tuple(message.token_ids), logprobs, self.completion)
+
+    def _complete(self, end: pb.Completion) -> Completion:
+        reason = _FINISH_REASONS.get(end.finish_reason)
+        if reason is None:
+            raise Internal(
+                f"The server sent the unknown finish reason {end.finish_reason}; this client may be too old.",
+                reason="UNKNOWN_FINISH_REASON",
+            )
+        return Completion(
+            text="".join(self.text),
+            token_ids=tuple(self.token_ids),
+            finish_reason=reason,
+            adapter=end.adapter or None,
+            adapter_digest=end.adapter_digest or None,
+            usage=Usage(
+                end.usage.prompt_tokens,
+                end.usage.cached_prompt_tokens,
+                end.usage.completion_tokens,
+            ),
+            timings=Timings(
+                seconds(end.timings.queue),
+                seconds(end.timings.time_to_first_token),
+                seconds(end.timings.total),
+            ),
+            stop=end.stop or None,
+            logprobs=tuple(self.logprobs),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A prompt's token ids, the text they stand for, and how many the context holds."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    context_length: int
+
+    @classmethod
+    def read(cls, message: pb.TokenizeResponse) -> Tokens:
+        return cls(tuple(message.token_ids), message.text, message.context_length)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Something that a request may name; an empty reference is the bare base."""
+
+    reference: str
+    digest: str
+    display_name: str
+    resident: bool
+
+    @classmethod
+    def read(cls, message: pb.Model) -> Model:
+        return cls(message.reference, message.digest, message.display_name, message.resident)

@@ -1,0 +1,330 @@
+"""The catalogue: what may happen to adapters, versions, aliases and bases.
+
+The rules stand here; rows are the store's business, bytes the blob store's, names and files are judged by
+`references` and `checks`. Everything is synchronous and may block on disk: an event loop calls it in a thread.
+Safe to call from several threads.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+from lorry_registry import references
+from lorry_registry.base_matching import match_base
+from lorry_registry.blobs import BlobStore, WriteProgress
+from lorry_registry.checks import CONFIG_FILE, WEIGHTS_FILE, check_manifest, read_adapter_files
+from lorry_registry.digests import parse_digest, version_digest
+from lorry_registry.entities import (
+    Adapter,
+    AdapterKey,
+    AdapterSpec,
+    Alias,
+    AliasTarget,
+    Base,
+    File,
+    Lineage,
+    Version,
+)
+from lorry_registry.errors import FailedPrecondition, InvalidArgument, NotFound
+from lorry_registry.filters import parse_filter
+from lorry_registry.limits import check_base, check_description, check_labels, check_lineage
+from lorry_registry.paging import MAX_PAGE_SIZE, Page, clip_page_size, decode_token, make_page
+from lorry_registry.store import ANY_ETAG, Store
+
+_LOG = logging.getLogger(__name__)
+_SHOWN_DIGESTS = 8
+
+
+class Catalogue:
+    """Adapters, versions, aliases and bases over a store and a blob store."""
+
+    def __init__(self, store: Store, blobs: BlobStore) -> None:
+        self._store = store
+        self.blobs = blobs
+
+    def close(self) -> None:
+        self._store.close()
+
+    # Adapters.
+
+    def create_adapter(
+        self, key: AdapterKey, *, description: str = "", labels: Mapping[str, str] | None = None
+    ) -> Adapter:
+        """Raises AlreadyExists."""
+        return self._store.create_adapter(
+            key,
+            description=check_description(description),
+            labels=check_labels(labels or {}),
+        )
+
+    def get_adapter(self, key: AdapterKey) -> Adapter:
+        return self._store.get_adapter(key)
+
+    def list_adapters(
+        self,
+        namespace: str | None,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        filter_text: str = "",
+    ) -> Page[Adapter]:
+        """A page in the order of names; of every namespace where `namespace` is None."""
+        size = clip_page_size(page_size)
+        arguments = ("adapters", namespace, filter_text)
+        key = decode_token(page_token, arguments, types=(str, str))
+        rows = self._store.list_adapters(
+            namespace,
+            where=parse_filter(filter_text),
+            after=None if key is None else AdapterKey(str(key[0]), str(key[1])),
+            limit=size + 1,
+        )
+        return make_page(rows, size, lambda a: [a.key.namespace, a.key.adapter_id], arguments)
+
+    def update_adapter(
+        self,
+        key: AdapterKey,
+        *,
+        description: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        etag: str = ANY_ETAG,
+    ) -> Adapter:
+        """Changes what is not None. Raises Aborted where `etag` is stale."""
+        return self._store.update_adapter(
+            key,
+            description=None if description is None else check_description(description),
+            labels=None if labels is None else check_labels(labels),
+            etag=etag,
+        )
+
+    def delete_adapter(self, key: AdapterKey, *, force: bool = False, etag: str = ANY_ETAG) -> None:
+        """Raises FailedPrecondition where there are versions and `force` is not set."""
+        self._store.delete_adapter(key, force=force, etag=etag)
+
+    # Versions.
+
+    def publish(
+        self,
+        key: AdapterKey,
+        files: Sequence[File],
+        *,
+        lineage: Lineage | None = None,
+        description: str = "",
+        validate_only: bool = False,
+    ) -> Version:
+        """Makes a version of blobs that are all present, after checking what they hold.
+
+        The row is written last, so that a version that can be seen is whole. The same files again give the version
+        that has them. A dry run answers with number 0.
+
+        Raises:
+            InvalidArgument: what `checks` refuses.
+            FailedPrecondition: `BLOBS_MISSING`, `BASE_UNKNOWN`.
+            NotFound: there is no such adapter.
+        """
+        adapter = self._store.get_adapter(key)
+        check_manifest(files)
+        check_description(description)
+        lineage = check_lineage(lineage or Lineage())
+        digest = version_digest(files)
+        existing = self._find_version(key, digest) if adapter.latest_version else None
+        if existing is not None:
+            return existing
+        self._check_blobs(files)
+        spec, base = self._check_adapter(files, lineage.base_fingerprint)
+        lineage = replace(
+            lineage,
+            base_fingerprint=base.fingerprint,
+            base_name=lineage.base_name or base.display_name,
+        )
+        if validate_only:
+            now = datetime.now(UTC)
+            return Version(key, 0, digest, tuple(files), lineage, spec, description, now)
+        version = self._store.create_version(
+            key, digest=digest, files=files, lineage=lineage, spec=spec, description=description
+        )
+        _LOG.info("published %s:%d %s", key, version.number, digest)
+        return version
+
+    def get_version(self, key: AdapterKey, number: int) -> Version:
+        return self._store.get_version(key, number)
+
+    def list_versions(
+        self, key: AdapterKey, *, page_size: int = 0, page_token: str = ""
+    ) -> Page[Version]:
+        """A page, newest first."""
+        size = clip_page_size(page_size)
+        arguments = ("versions", key.resource_name)
+        after = decode_token(page_token, arguments, types=(int,))
+        rows = self._store.list_versions(
+            key, after=None if after is None else int(after[0]), limit=size + 1
+        )
+        return make_page(rows, size, lambda version: [version.number], arguments)
+
+    def resolve(self, reference: str) -> Version:
+        """The version that a reference means now.
+
+        A bare name means the alias `production` where the adapter has it, else the newest version.
+
+        Raises:
+            InvalidArgument: it is no reference.
+            NotFound: the adapter, alias, number or digest is not there, or nothing was published yet.
+        """
+        wanted = references.parse_reference(reference)
+        key = wanted.key
+        if wanted.digest is not None:
+            return self._store.get_version_by_digest(key, wanted.digest)
+        if wanted.number is not None:
+            return self._store.get_version(key, wanted.number)
+        if wanted.alias is not None:
+            return self._follow(self._store.get_alias(key, wanted.alias))
+        try:
+            return self._follow(self._store.get_alias(key, references.PRODUCTION))
+        except NotFound as error:
+            if error.reason != "ALIAS_NOT_FOUND":
+                raise
+        newest = self._store.list_versions(key, after=None, limit=1)
+        if not newest:
+            raise NotFound(
+                f"adapter {key} has no version yet: publish one with `lorry push`",
+                reason="VERSION_NOT_FOUND",
+                adapter=key,
+            )
+        return newest[0]
+
+    # Aliases.
+
+    def set_alias(
+        self,
+        key: AdapterKey,
+        alias_id: str,
+        targets: Sequence[AliasTarget],
+        *,
+        etag: str = ANY_ETAG,
+    ) -> Alias:
+        """Points the alias at its one target. Raises NotFound for the version, Aborted for the etag."""
+        if len(targets) != 1:
+            raise InvalidArgument(
+                f"an alias has exactly one target for now, not {len(targets)}: "
+                "set one alias per version",
+                reason="ALIAS_TARGETS_INVALID",
+                targets=len(targets),
+            )
+        if targets[0].weight < 0:
+            raise InvalidArgument(
+                f"the target's weight {targets[0].weight} is negative: leave it 0",
+                reason="ALIAS_TARGETS_INVALID",
+            )
+        target = replace(targets[0], weight=targets[0].weight or 1)
+        return self._store.set_alias(
+            key, references.check_alias(alias_id), targets=[target], etag=etag
+        )
+
+    def get_alias(self, key: AdapterKey, alias_id: str) -> Alias:
+        return self._store.get_alias(key, alias_id)
+
+    def list_aliases(
+        self, key: AdapterKey, *, page_size: int = 0, page_token: str = ""
+    ) -> Page[Alias]:
+        """A page in the order of ids."""
+        size = clip_page_size(page_size)
+        arguments = ("aliases", key.resource_name)
+        after = decode_token(page_token, arguments, types=(str,))
+        rows = self._store.list_aliases(
+            key, after=None if after is None else str(after[0]), limit=size + 1
+        )
+        return make_page(rows, size, lambda alias: [alias.alias_id], arguments)
+
+    def delete_alias(self, key: AdapterKey, alias_id: str, *, etag: str = ANY_ETAG) -> None:
+        self._store.delete_alias(key, alias_id, etag=etag)
+
+    # Bases.
+
+    def put_base(self, base: Base) -> Base:
+        """Makes a base known; one that is known is updated."""
+        return self._store.put_base(check_base(base))
+
+    def get_base(self, fingerprint: str) -> Base:
+        return self._store.get_base(fingerprint)
+
+    def list_bases(self, *, page_size: int = 0, page_token: str = "") -> Page[Base]:
+        """A page, newest first."""
+        size = clip_page_size(page_size)
+        after = decode_token(page_token, ("bases",), types=(str,))
+        rows = self._store.list_bases(
+            after=None if after is None else str(after[0]), limit=size + 1
+        )
+        return make_page(rows, size, lambda base: [base.fingerprint], ("bases",))
+
+    # Blobs.
+
+    def missing_blobs(self, digests: Sequence[str]) -> list[tuple[str, int]]:
+        """Those that do not exist, in order, with what an unfinished write has committed of each."""
+        progress = [(d, self.blobs.progress(parse_digest(d, what="digest"))) for d in digests]
+        return [(digest, p.committed_size) for digest, p in progress if not p.complete]
+
+    def blob_progress(self, digest: str) -> WriteProgress:
+        return self.blobs.progress(parse_digest(digest, what="digest"))
+
+    def open_blob(self, digest: str) -> BinaryIO:
+        """The blob's bytes, seekable; the caller closes it. Raises NotFound."""
+        return self.blobs.open(parse_digest(digest, what="digest"))
+
+    # Within.
+
+    def _find_version(self, key: AdapterKey, digest: str) -> Version | None:
+        try:
+            return self._store.get_version_by_digest(key, digest)
+        except NotFound:
+            return None
+
+    def _follow(self, alias: Alias) -> Version:
+        # By digest: were the adapter deleted and made anew in between, its numbers would mean other versions.
+        return self._store.get_version_by_digest(alias.key, alias.targets[0].digest)
+
+    def _check_blobs(self, files: Sequence[File]) -> None:
+        missing = self.missing_blobs([file.digest for file in files])
+        if missing:
+            digests = [digest for digest, _ in missing]
+            raise FailedPrecondition(
+                f"{len(digests)} blobs of the manifest are missing "
+                f"({', '.join(digests[:_SHOWN_DIGESTS])}): write them, then create the version",
+                reason="BLOBS_MISSING",
+                digests=",".join(digests[:_SHOWN_DIGESTS]),
+            )
+        for file in files:
+            size = self.blobs.size(file.digest)
+            if size != file.size_bytes:
+                raise InvalidArgument(
+                    f"the manifest says {file.path} has {file.size_bytes} bytes, and its blob has {size}: "
+                    "correct size_bytes",
+                    reason="BLOB_SIZE_MISMATCH",
+                    path=file.path,
+                    size_bytes=size,
+                )
+
+    def _check_adapter(self, files: Sequence[File], fingerprint: str) -> tuple[AdapterSpec, Base]:
+        by_path = {file.path: file for file in files}
+        with ExitStack() as stack:
+            config, weights = (
+                stack.enter_context(self.blobs.local_file(by_path[name].digest))
+                for name in (CONFIG_FILE, WEIGHTS_FILE)
+            )
+            adapter = read_adapter_files(config, weights)
+            for warning in adapter.config.warnings:
+                _LOG.warning("%s", warning)
+            base = match_base(adapter, self._bases(fingerprint), fingerprint)
+            # Last, since it alone reads the whole file.
+            adapter.check_finite()
+            return adapter.spec, base
+
+    def _bases(self, fingerprint: str) -> list[Base]:
+        """The base of that fingerprint alone where it is known; else all, newest first."""
+        if fingerprint:
+            try:
+                return [self._store.get_base(fingerprint)]
+            except NotFound:
+                pass
+        return self._store.list_bases(after=None, limit=MAX_PAGE_SIZE)

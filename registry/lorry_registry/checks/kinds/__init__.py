@@ -1,0 +1,31 @@
+"""The kinds of adapter that can be published, by the `peft_type` that PEFT writes.
+
+A kind is a module of this folder and one line in KINDS: how its configuration is read, which tensors it is made
+of, and how they must fit a base.
+"""
+
+from collections.abc import Mapping
+
+from lorry_registry.checks.kinds.contract import AdapterModule, Kind
+from lorry_registry.checks.kinds.lora import LoraKind
+from lorry_registry.errors import InvalidArgument
+
+KINDS: Mapping[str, Kind] = {
+    "LORA": LoraKind(),
+}
+
+__all__ = ["KINDS", "AdapterModule", "Kind", "find_kind"]
+
+
+def find_kind(peft_type: str) -> Kind:
+    """The kind of that name. Raises InvalidArgument `KIND_UNSUPPORTED` naming those that there are."""
+    kind = KINDS.get(peft_type)
+    if kind is None:
+        raise InvalidArgument(
+            f"adapter_config.json: adapters of the kind {peft_type[:60]!r} are not served; "
+            f"train one of {', '.join(sorted(KINDS))}",
+            reason="KIND_UNSUPPORTED",
+            kind=peft_type[:60],
+            supported=",".join(sorted(KINDS)),
+        )
+    return kind

@@ -1,0 +1,48 @@
+"""`lorry registry …`. Imports little: `lorry --help` loads this file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorry_registry.config import HOME_VARIABLE, RegistryConfig
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the group `registry` to the `lorry` command."""
+    group = typer.Typer(no_args_is_help=True, help="Run a registry by itself.")
+    group.command("serve")(serve)
+    group.callback()(_group)
+    app.add_typer(group, name="registry")
+
+
+def _group() -> None:
+    """Run a registry by itself."""
+
+
+def serve(
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=HOME_VARIABLE,
+            help="Folder of the database and the blobs.",
+            show_default="the user's data folder",
+        ),
+    ] = None,
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT; port 0 takes a free one and prints it.")
+    ] = RegistryConfig.listen,
+) -> None:
+    """Serve the registry alone; servers use it with `lorry serve --registry HOST:PORT`."""
+    import logging
+
+    from lorry_registry.config import default_home
+    from lorry_registry.errors import LorryError
+    from lorry_registry.rpc.server import run
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        run(RegistryConfig(home=home or default_home(), listen=listen))
+    except LorryError as error:
+        typer.echo(f"lorry: {error.message}", err=True)
+        raise typer.Exit(1) from None

@@ -1,0 +1,144 @@
+"""The nouns of the catalogue as plain values.
+
+What the SQL store keeps (rows) and what travels (protos) stay in their own layers; between them only these pass.
+They know neither. Times are timezone-aware UTC, sizes are bytes, digests are `sha256:` and 64 hex digits.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterKey:
+    """Which adapter: the two ids that its resource name is made of."""
+
+    namespace: str
+    adapter_id: str
+
+    @property
+    def resource_name(self) -> str:
+        return f"namespaces/{self.namespace}/adapters/{self.adapter_id}"
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.adapter_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A named series of versions."""
+
+    key: AdapterKey
+    description: str
+    labels: Mapping[str, str]
+    latest_version: int  # 0 while there is none
+    create_time: datetime
+    update_time: datetime
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a version: its name in the adapter folder and the blob that holds its bytes."""
+
+    path: str
+    digest: str
+    size_bytes: int
+    media_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSpec:
+    """What the checks read from an adapter's files."""
+
+    peft_type: str
+    max_rank: int
+    module_count: int
+    parameter_count: int
+    size_bytes: int  # of the tensors alone
+    rank_stabilized: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A data set that a version was trained or scored on."""
+
+    name: str
+    digest: str = ""
+    split: str = ""
+    row_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """How a version came to be, as far as its publisher tells. It is no part of the version's digest."""
+
+    base_fingerprint: str = ""
+    base_name: str = ""
+    recipe: str = ""
+    datasets: tuple[Dataset, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    parents: tuple[str, ...] = ()
+    producer: str = ""
+    code_revision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One immutable set of adapter files."""
+
+    key: AdapterKey
+    number: int  # 0 in the answer to a dry run: nothing was published
+    digest: str
+    files: tuple[File, ...]
+    lineage: Lineage
+    spec: AdapterSpec
+    description: str
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AliasTarget:
+    """One version that an alias points at. `digest` is filled in by the store."""
+
+    version: int
+    digest: str = ""
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A mutable pointer to versions of one adapter."""
+
+    key: AdapterKey
+    alias_id: str
+    targets: tuple[AliasTarget, ...]
+    update_time: datetime
+    etag: str
+
+    @property
+    def resource_name(self) -> str:
+        return f"{self.key.resource_name}/aliases/{self.alias_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class LinearModule:
+    """A linear layer of a base; `in_features` and `out_features` whatever the layout its class stores them in."""
+
+    path: str
+    in_features: int
+    out_features: int
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base that some server has loaded: what uploads are checked against."""
+
+    fingerprint: str
+    display_name: str
+    architecture: str
+    quantization: str
+    modules: tuple[LinearModule, ...]
+    max_rank: int  # 0: the server does not say
+    context_length: int
+    create_time: datetime | None = None  # None until the store has seen it

@@ -1,0 +1,237 @@
+"""Blobs in a folder of this machine.
+
+    <home>/blobs/sha256/ab/<hex>   finished; read-only; the name is the proof
+    <home>/uploads/<hex>           unfinished; its length is the committed size
+
+Plain files rather than fsspec: the promises here rest on appending, `flock`, `fsync` and atomic rename, none of
+which fsspec's file system interface has. An object store's BlobStore goes through fsspec beside this one.
+
+Several threads and several processes may write the same blob. Whoever appends or finishes holds a lock on the
+upload file and, since finishing renames the file and discarding removes it, looks after locking whether the path
+still means the file that is locked.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from lorry_registry.blobs import MAX_BLOB_BYTES, WriteProgress
+from lorry_registry.digests import digest_file
+from lorry_registry.errors import (
+    DataLoss,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    ResourceExhausted,
+)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class FolderBlobStore:
+    """A BlobStore in the folder `home`, which is made where it is missing.
+
+    Raises:
+        FailedPrecondition: `HOME_UNWRITABLE`, `home` cannot be written to.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._blobs = home / "blobs" / "sha256"
+        self._uploads = home / "uploads"
+        try:
+            self._blobs.mkdir(parents=True, exist_ok=True)
+            self._uploads.mkdir(parents=True, exist_ok=True)
+            probe = self._uploads / f".probe-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise FailedPrecondition(
+                f"the registry's home {home} cannot be written to ({error.strerror}): "
+                "choose another with --home or LORRY_HOME, or correct its permissions",
+                reason="HOME_UNWRITABLE",
+                home=home,
+            ) from error
+
+    def progress(self, digest: str) -> WriteProgress:
+        with suppress(FileNotFoundError):
+            return WriteProgress(self._blob(digest).stat().st_size, complete=True)
+        with suppress(FileNotFoundError):
+            return WriteProgress(self._upload(digest).stat().st_size, complete=False)
+        # Between the two looks, another writer may have finished.
+        with suppress(FileNotFoundError):
+            return WriteProgress(self._blob(digest).stat().st_size, complete=True)
+        return WriteProgress(0, complete=False)
+
+    def append(self, digest: str, *, size_bytes: int, offset: int, data: bytes) -> WriteProgress:
+        if not 0 <= size_bytes <= MAX_BLOB_BYTES:
+            raise InvalidArgument(
+                f"size_bytes {size_bytes} of blob {digest}: it must be 0 to {MAX_BLOB_BYTES}",
+                reason="BLOB_SIZE_INVALID",
+                digest=digest,
+                size_bytes=size_bytes,
+            )
+        with self._locked(digest) as upload:
+            if upload is None:
+                return self.progress(digest)
+            committed = os.fstat(upload).st_size
+            if offset != committed:
+                raise OutOfRange(
+                    f"blob {digest} is committed up to {committed}, not {offset}: "
+                    f"continue at {committed}",
+                    reason="WRITE_OFFSET_MISMATCH",
+                    digest=digest,
+                    committed_size=committed,
+                )
+            if committed + len(data) > size_bytes:
+                raise InvalidArgument(
+                    f"{len(data)} bytes at {offset} go beyond the {size_bytes} bytes that were "
+                    f"announced for blob {digest}: announce the blob's whole size",
+                    reason="BLOB_SIZE_MISMATCH",
+                    digest=digest,
+                    size_bytes=size_bytes,
+                )
+            with _full_disk_is_exhaustion(digest):
+                _write_all(upload, data)
+            return WriteProgress(committed + len(data), complete=False)
+
+    def flush(self, digest: str) -> WriteProgress:
+        with suppress(FileNotFoundError), self._upload(digest).open("rb") as stream:
+            os.fsync(stream.fileno())
+        return self.progress(digest)
+
+    def finish(self, digest: str, *, size_bytes: int) -> WriteProgress:
+        upload, blob = self._upload(digest), self._blob(digest)
+        with self._locked(digest) as descriptor:
+            if descriptor is None:
+                return self.progress(digest)
+            committed = os.fstat(descriptor).st_size
+            if committed != size_bytes:
+                raise InvalidArgument(
+                    f"blob {digest} was announced with {size_bytes} bytes and is finished after "
+                    f"{committed}: send all of it before finish_write",
+                    reason="BLOB_SIZE_MISMATCH",
+                    digest=digest,
+                    size_bytes=size_bytes,
+                    committed_size=committed,
+                )
+            actual = digest_file(upload)
+            if actual != digest:
+                upload.unlink()
+                raise DataLoss(
+                    f"the bytes sent for blob {digest} have the digest {actual}: "
+                    "nothing was kept, send them again from the start",
+                    reason="DIGEST_MISMATCH",
+                    digest=digest,
+                    actual=actual,
+                )
+            with _full_disk_is_exhaustion(digest):
+                os.fsync(descriptor)
+                blob.parent.mkdir(exist_ok=True)
+                os.fchmod(descriptor, 0o444)
+                upload.rename(blob)
+                # A rename is on disk once the folders that it changed are.
+                for folder in (blob.parent, self._blobs, self._uploads):
+                    _fsync_folder(folder)
+        return WriteProgress(size_bytes, complete=True)
+
+    def size(self, digest: str) -> int:
+        try:
+            return self._blob(digest).stat().st_size
+        except FileNotFoundError:
+            raise _no_blob(digest) from None
+
+    def open(self, digest: str) -> BinaryIO:
+        try:
+            return self._blob(digest).open("rb")
+        except FileNotFoundError:
+            raise _no_blob(digest) from None
+
+    @contextmanager
+    def local_file(self, digest: str) -> Iterator[Path]:
+        self.size(digest)
+        yield self._blob(digest)
+
+    def _blob(self, digest: str) -> Path:
+        name = digest.removeprefix("sha256:")
+        return self._blobs / name[:2] / name
+
+    def _upload(self, digest: str) -> Path:
+        return self._uploads / digest.removeprefix("sha256:")
+
+    @contextmanager
+    def _locked(self, digest: str) -> Iterator[int | None]:
+        """The upload file, open for appending and locked; None where the blob exists already."""
+        while True:
+            if self._blob(digest).exists():
+                yield None
+                return
+            with _full_disk_is_exhaustion(digest):
+                descriptor = os.open(
+                    self._upload(digest),
+                    os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC,
+                    0o644,
+                )
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if not _is_at(descriptor, self._upload(digest)):
+                    continue  # finished or discarded while this one waited for the lock
+                if self._blob(digest).exists():
+                    # Finished between the two looks, and this opening made a fresh, empty upload.
+                    self._upload(digest).unlink()
+                    yield None
+                else:
+                    yield descriptor
+                return
+            finally:
+                os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether `path` still names the open file."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    here = os.fstat(descriptor)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    # A short write (a disk that fills up) leaves a longer committed prefix, never a hole: resuming stays exact.
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _full_disk_is_exhaustion(digest: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise ResourceExhausted(
+            f"the registry's disk is full, blob {digest} could not be written: "
+            "free space, then send again; what is committed is kept",
+            reason="DISK_FULL",
+            digest=digest,
+        ) from error
+
+
+def _no_blob(digest: str) -> NotFound:
+    return NotFound(
+        f"there is no blob {digest}: write it first", reason="BLOB_NOT_FOUND", digest=digest
+    )

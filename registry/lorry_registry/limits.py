@@ -1,0 +1,121 @@
+"""How much of what callers write is kept: bounds on texts, labels and lineages, and what no text may hold."""
+
+import math
+from collections.abc import Mapping
+
+from lorry_registry.digests import parse_digest
+from lorry_registry.entities import Base, Lineage
+from lorry_registry.errors import InvalidArgument
+
+MAX_DESCRIPTION_CHARACTERS = 4096
+MAX_LABELS = 64
+MAX_LABEL_KEY_CHARACTERS = 63
+MAX_LABEL_VALUE_CHARACTERS = 255
+MAX_NAME_CHARACTERS = 512
+MAX_RECIPE_CHARACTERS = 256 << 10
+MAX_LINEAGE_ENTRIES = 1000
+MAX_BASE_MODULES = 100_000
+
+
+def check_text(text: str, what: str, max_characters: int) -> str:
+    """Returns `text` where it is short enough and holds no NUL, which databases differ about."""
+    if len(text) > max_characters:
+        raise InvalidArgument(
+            f"{what} has {len(text)} characters, more than {max_characters}: shorten it",
+            reason="FIELD_TOO_LONG",
+            field=what,
+            max_characters=max_characters,
+        )
+    if "\0" in text:
+        raise InvalidArgument(
+            f"{what} holds a NUL character: leave it out", reason="FIELD_INVALID", field=what
+        )
+    return text
+
+
+def check_description(text: str) -> str:
+    return check_text(text, "description", MAX_DESCRIPTION_CHARACTERS)
+
+
+def check_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
+    _check_count(len(labels), "labels", MAX_LABELS)
+    for key, value in labels.items():
+        if not key:
+            raise InvalidArgument(
+                "a label's key is empty: name it", reason="FIELD_INVALID", field="labels"
+            )
+        check_text(key, "a label's key", MAX_LABEL_KEY_CHARACTERS)
+        check_text(value, f"labels.{key}", MAX_LABEL_VALUE_CHARACTERS)
+    return labels
+
+
+def check_lineage(lineage: Lineage) -> Lineage:
+    if lineage.base_fingerprint:
+        parse_digest(lineage.base_fingerprint, what="lineage.base_fingerprint")
+    check_text(lineage.recipe, "lineage.recipe", MAX_RECIPE_CHARACTERS)
+    for what in ("base_name", "producer", "code_revision"):
+        check_text(getattr(lineage, what), f"lineage.{what}", MAX_NAME_CHARACTERS)
+    for what in ("datasets", "metrics", "parents"):
+        _check_count(len(getattr(lineage, what)), f"lineage.{what}", MAX_LINEAGE_ENTRIES)
+    for parent in lineage.parents:
+        parse_digest(parent, what="a digest in lineage.parents")
+    for dataset in lineage.datasets:
+        check_text(dataset.name, "a data set's name", MAX_NAME_CHARACTERS)
+        check_text(dataset.split, "a data set's split", MAX_NAME_CHARACTERS)
+        if dataset.digest:
+            parse_digest(dataset.digest, what=f"the digest of data set {dataset.name[:80]!r}")
+    for name, value in lineage.metrics.items():
+        check_text(name, "a metric's name", MAX_NAME_CHARACTERS)
+        if not math.isfinite(value):
+            raise InvalidArgument(
+                f"lineage.metrics[{name!r}] is {value}: leave out what could not be measured",
+                reason="FIELD_INVALID",
+                field=f"lineage.metrics.{name}",
+            )
+    return lineage
+
+
+def check_base(base: Base) -> Base:
+    parse_digest(base.fingerprint, what="the base's fingerprint")
+    for what in ("display_name", "architecture", "quantization"):
+        check_text(getattr(base, what), f"base.{what}", MAX_NAME_CHARACTERS)
+    _check_count(len(base.modules), "base.modules", MAX_BASE_MODULES)
+    if not base.modules:
+        raise InvalidArgument(
+            "base.modules is empty: list every linear layer of the base",
+            reason="FIELD_INVALID",
+            field="base.modules",
+        )
+    if min(base.max_rank, base.context_length) < 0:
+        raise InvalidArgument(
+            "base.max_rank and base.context_length must not be negative: 0 says nothing",
+            reason="FIELD_INVALID",
+            field="base",
+        )
+    paths = set()
+    for module in base.modules:
+        check_text(module.path, "a module's path", MAX_NAME_CHARACTERS)
+        if (
+            not module.path
+            or module.path in paths
+            or module.in_features < 1
+            or module.out_features < 1
+        ):
+            raise InvalidArgument(
+                f"base.modules: {module.path!r} ({module.in_features} → {module.out_features}) needs a path "
+                "of its own and at least one feature on either side",
+                reason="FIELD_INVALID",
+                field="base.modules",
+            )
+        paths.add(module.path)
+    return base
+
+
+def _check_count(count: int, what: str, maximum: int) -> None:
+    if count > maximum:
+        raise InvalidArgument(
+            f"{what} has {count} entries, more than {maximum}: keep the ones that matter",
+            reason="FIELD_TOO_LONG",
+            field=what,
+            max_entries=maximum,
+        )

@@ -1,0 +1,122 @@
+"""BlobService over the catalogue's blobs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from lorry.registry.v1 import blob_service_pb2 as pb
+from lorry.registry.v1 import blob_service_pb2_grpc
+from lorry_registry.blobs import WriteProgress
+from lorry_registry.catalogue import Catalogue
+from lorry_registry.digests import parse_digest
+from lorry_registry.errors import InvalidArgument, OutOfRange
+
+MAX_CHUNK_BYTES = 1 << 20
+MAX_DIGESTS = 1000
+
+Context = Any  # grpc.aio.ServicerContext; nothing here needs it
+
+
+class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
+    """Content-addressed bytes. A piece is on its way to disk before the next one is taken from the stream."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    async def FindMissingBlobs(
+        self, request: pb.FindMissingBlobsRequest, context: Context
+    ) -> pb.FindMissingBlobsResponse:
+        if len(request.digests) > MAX_DIGESTS:
+            raise InvalidArgument(
+                f"{len(request.digests)} digests are asked about, more than {MAX_DIGESTS}: "
+                "ask in parts",
+                reason="TOO_MANY_DIGESTS",
+                max_digests=MAX_DIGESTS,
+            )
+        missing = await asyncio.to_thread(self._catalogue.missing_blobs, list(request.digests))
+        return pb.FindMissingBlobsResponse(
+            missing=[
+                pb.MissingBlob(digest=digest, committed_size=committed)
+                for digest, committed in missing
+            ]
+        )
+
+    async def WriteBlob(
+        self, request_iterator: AsyncIterator[pb.WriteBlobRequest], context: Context
+    ) -> pb.WriteBlobResponse:
+        blobs = self._catalogue.blobs
+        digest = ""
+        size_bytes = 0
+        async for request in request_iterator:
+            if not digest:
+                digest = parse_digest(request.digest, what="the first message's digest")
+                size_bytes = request.size_bytes
+            elif request.digest not in ("", digest):
+                raise InvalidArgument(
+                    f"one stream writes one blob: it began with {digest} and now names {request.digest[:80]}",
+                    reason="DIGEST_CHANGED",
+                    digest=digest,
+                )
+            if len(request.data) > MAX_CHUNK_BYTES:
+                raise InvalidArgument(
+                    f"a piece has {len(request.data)} bytes, more than {MAX_CHUNK_BYTES}: "
+                    "send smaller ones",
+                    reason="CHUNK_TOO_LARGE",
+                    max_bytes=MAX_CHUNK_BYTES,
+                )
+            progress = await asyncio.to_thread(
+                blobs.append,
+                digest,
+                size_bytes=size_bytes,
+                offset=request.write_offset,
+                data=request.data,
+            )
+            if request.finish_write and not progress.complete:
+                progress = await asyncio.to_thread(blobs.finish, digest, size_bytes=size_bytes)
+            if progress.complete or request.finish_write:
+                return _progress_to_proto(progress)
+        if not digest:
+            raise InvalidArgument(
+                "the stream has no message: begin with the digest and the size",
+                reason="STREAM_EMPTY",
+            )
+        return _progress_to_proto(await asyncio.to_thread(blobs.flush, digest))
+
+    async def GetBlobWrite(
+        self, request: pb.GetBlobWriteRequest, context: Context
+    ) -> pb.WriteBlobResponse:
+        digest = parse_digest(request.digest, what="digest")
+        # What is answered is promised: it is flushed first.
+        return _progress_to_proto(await asyncio.to_thread(self._catalogue.blobs.flush, digest))
+
+    async def ReadBlob(
+        self, request: pb.ReadBlobRequest, context: Context
+    ) -> AsyncIterator[pb.ReadBlobResponse]:
+        digest = parse_digest(request.digest, what="digest")
+        size = await asyncio.to_thread(self._catalogue.blobs.size, digest)
+        if not 0 <= request.read_offset <= size:
+            raise OutOfRange(
+                f"read_offset {request.read_offset} is beyond blob {digest}, which has {size} bytes",
+                reason="READ_OFFSET_INVALID",
+                digest=digest,
+                size_bytes=size,
+            )
+        if request.read_limit < 0:
+            raise InvalidArgument(
+                f"read_limit {request.read_limit} is negative: leave it 0 to read all",
+                reason="READ_LIMIT_INVALID",
+            )
+        remaining = size - request.read_offset
+        if request.read_limit:
+            remaining = min(remaining, request.read_limit)
+        stream = await asyncio.to_thread(self._catalogue.open_blob, digest)
+        with stream:
+            stream.seek(request.read_offset)
+            while remaining:
+                data = await asyncio.to_thread(stream.read, min(remaining, MAX_CHUNK_BYTES))
+                remaining -= len(data)
+                yield pb.ReadBlobResponse(data=data)
+
+
+def _progress_to_proto(progress: WriteProgress) -> pb.WriteBlobResponse:
+    return pb.WriteBlobResponse(committed_size=progress.committed_size, complete=progress.complete)

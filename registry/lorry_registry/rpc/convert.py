@@ -1,0 +1,169 @@
+"""Entities to protos and back. Output-only fields in what callers send are ignored."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from lorry.registry.v1 import resources_pb2 as pb
+from lorry_registry import entities
+from lorry_registry.errors import InvalidArgument
+
+
+def adapter_to_proto(adapter: entities.Adapter) -> pb.Adapter:
+    return pb.Adapter(
+        name=adapter.key.resource_name,
+        description=adapter.description,
+        labels=dict(adapter.labels),
+        latest_version=adapter.latest_version,
+        create_time=_timestamp(adapter.create_time),
+        update_time=_timestamp(adapter.update_time),
+        etag=adapter.etag,
+    )
+
+
+def version_to_proto(version: entities.Version) -> pb.Version:
+    name = f"{version.key.resource_name}/versions/{version.number}" if version.number else ""
+    return pb.Version(
+        name=name,
+        number=version.number,
+        digest=version.digest,
+        files=[
+            pb.File(
+                path=file.path,
+                digest=file.digest,
+                size_bytes=file.size_bytes,
+                media_type=file.media_type,
+            )
+            for file in version.files
+        ],
+        lineage=_lineage_to_proto(version.lineage),
+        spec=pb.AdapterSpec(
+            peft_type=version.spec.peft_type,
+            max_rank=version.spec.max_rank,
+            module_count=version.spec.module_count,
+            parameter_count=version.spec.parameter_count,
+            size_bytes=version.spec.size_bytes,
+            rank_stabilized=version.spec.rank_stabilized,
+        ),
+        description=version.description,
+        create_time=_timestamp(version.create_time),
+    )
+
+
+def files_from_proto(files: Sequence[pb.File]) -> list[entities.File]:
+    return [
+        entities.File(file.path, file.digest, file.size_bytes, file.media_type) for file in files
+    ]
+
+
+def lineage_from_proto(lineage: pb.Lineage) -> entities.Lineage:
+    return entities.Lineage(
+        base_fingerprint=lineage.base_fingerprint,
+        base_name=lineage.base_name,
+        recipe=lineage.recipe,
+        datasets=tuple(
+            entities.Dataset(d.name, d.digest, d.split, d.row_count) for d in lineage.datasets
+        ),
+        metrics=dict(lineage.metrics),
+        parents=tuple(lineage.parents),
+        producer=lineage.producer,
+        code_revision=lineage.code_revision,
+    )
+
+
+def alias_to_proto(alias: entities.Alias) -> pb.Alias:
+    return pb.Alias(
+        name=alias.resource_name,
+        targets=[
+            pb.AliasTarget(version=t.version, digest=t.digest, weight=t.weight)
+            for t in alias.targets
+        ],
+        update_time=_timestamp(alias.update_time),
+        etag=alias.etag,
+    )
+
+
+def targets_from_proto(targets: Sequence[pb.AliasTarget]) -> list[entities.AliasTarget]:
+    return [entities.AliasTarget(version=t.version, weight=t.weight) for t in targets]
+
+
+def base_to_proto(base: entities.Base) -> pb.Base:
+    return pb.Base(
+        name=f"bases/{base.fingerprint}",
+        fingerprint=base.fingerprint,
+        display_name=base.display_name,
+        architecture=base.architecture,
+        quantization=base.quantization,
+        modules=[
+            pb.LinearModule(
+                path=module.path, in_features=module.in_features, out_features=module.out_features
+            )
+            for module in base.modules
+        ],
+        max_rank=base.max_rank,
+        context_length=base.context_length,
+        create_time=None if base.create_time is None else _timestamp(base.create_time),
+    )
+
+
+def base_from_proto(base: pb.Base) -> entities.Base:
+    return entities.Base(
+        fingerprint=base.fingerprint,
+        display_name=base.display_name,
+        architecture=base.architecture,
+        quantization=base.quantization,
+        modules=tuple(
+            entities.LinearModule(m.path, m.in_features, m.out_features) for m in base.modules
+        ),
+        max_rank=base.max_rank,
+        context_length=base.context_length,
+    )
+
+
+def adapter_changes(
+    adapter: pb.Adapter, paths: Sequence[str]
+) -> tuple[str | None, dict[str, str] | None]:
+    """The description and the labels to set, None for one that stays, by the rules of update masks.
+
+    No paths means the fields that are set; `*` means all that can be set.
+
+    Raises:
+        InvalidArgument: `UPDATE_MASK_INVALID` naming a path that is not `description`, `labels` or `*`.
+    """
+    for path in paths:
+        if path not in ("description", "labels", "*"):
+            raise InvalidArgument(
+                f"update_mask: {path!r} cannot be updated; use description, labels or *",
+                reason="UPDATE_MASK_INVALID",
+                path=path,
+            )
+    everything = "*" in paths
+    description = everything or "description" in paths or (not paths and bool(adapter.description))
+    labels = everything or "labels" in paths or (not paths and bool(adapter.labels))
+    return (
+        adapter.description if description else None,
+        dict(adapter.labels) if labels else None,
+    )
+
+
+def _lineage_to_proto(lineage: entities.Lineage) -> pb.Lineage:
+    return pb.Lineage(
+        base_fingerprint=lineage.base_fingerprint,
+        base_name=lineage.base_name,
+        recipe=lineage.recipe,
+        datasets=[
+            pb.Dataset(name=d.name, digest=d.digest, split=d.split, row_count=d.row_count)
+            for d in lineage.datasets
+        ],
+        metrics=dict(lineage.metrics),
+        parents=lineage.parents,
+        producer=lineage.producer,
+        code_revision=lineage.code_revision,
+    )
+
+
+def _timestamp(time: datetime) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(time)
+    return timestamp

@@ -1,0 +1,127 @@
+"""A gRPC server as every process here runs one: error table, health, reflection, one port, graceful end."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from lorry_registry.errors import FailedPrecondition, InvalidArgument
+from lorry_registry.rpc.errors import ErrorInterceptor
+
+MAX_MESSAGE_BYTES = 4 << 20
+
+
+class GrpcHost:
+    """A server that is NOT_SERVING, as a whole and for each service, until `start`.
+
+    `server` is the grpc.aio server, `health` its health service, `address` where it listens (with the real port).
+    """
+
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        health_servicer: health.aio.HealthServicer,
+        services: Sequence[str],
+        address: str,
+    ) -> None:
+        self.server = server
+        self.health = health_servicer
+        self.address = address
+        self._services = ("", *services)
+
+    async def start(self, *, serving: bool = True) -> None:
+        """Begins to answer; `serving` False leaves health at NOT_SERVING until `set_serving`."""
+        await self.set_serving(False)
+        await self.server.start()
+        await self.set_serving(serving)
+
+    async def set_serving(self, serving: bool) -> None:
+        """What health says from now on. Nothing after `stop`, which is final."""
+        status = health_pb2.HealthCheckResponse.ServingStatus
+        for service in self._services:
+            await self.health.set(service, status.SERVING if serving else status.NOT_SERVING)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """NOT_SERVING for good, no new calls; those in flight end within the grace or are cancelled."""
+        await self.health.enter_graceful_shutdown()
+        await self.server.stop(grace_seconds)
+
+
+def create_server(
+    listen: str,
+    mount: Callable[[grpc.aio.Server], Sequence[str]],
+    *,
+    maximum_concurrent_rpcs: int | None = None,
+) -> GrpcHost:
+    """A server bound to `listen` (HOST:PORT; port 0 takes a free one) with the services that `mount` adds.
+
+    Args:
+        mount: adds services to the server and returns their full names.
+
+    Must be called in the event loop that will run it. It answers nothing before `start`.
+
+    Raises:
+        FailedPrecondition: `ADDRESS_IN_USE`, the address is taken or is not this machine's.
+        InvalidArgument: `ADDRESS_INVALID`.
+    """
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise InvalidArgument(
+            f"{listen!r} is no address: write HOST:PORT, 127.0.0.1:7071 for example",
+            reason="ADDRESS_INVALID",
+            address=listen,
+        )
+    server = grpc.aio.server(
+        interceptors=[ErrorInterceptor()],
+        options=[
+            # Two servers on one port would otherwise share it without a word.
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ],
+        maximum_concurrent_rpcs=maximum_concurrent_rpcs,
+    )
+    services = tuple(mount(server))
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection(
+        (*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    )
+    try:
+        bound = server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise FailedPrecondition(
+            f"cannot listen on {listen}: another server has the port, or the address is not this machine's. "
+            "Stop the other, or choose another with --listen",
+            reason="ADDRESS_IN_USE",
+            address=listen,
+        ) from error
+    return GrpcHost(server, health_servicer, services, f"{host}:{bound}")
+
+
+class StopSignal:
+    """SIGTERM and SIGINT as something to wait for. Catches them from its making until the first one came.
+
+    Made before a server says that it listens, so that no signal falls between. After the first, a second one ends
+    the process as if nobody caught it.
+    """
+
+    _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self._came = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        for number in self._SIGNALS:
+            self._loop.add_signal_handler(number, self._come)
+
+    async def wait(self) -> None:
+        """Returns once a signal came."""
+        await self._came.wait()
+
+    def _come(self) -> None:
+        self._came.set()
+        for number in self._SIGNALS:
+            self._loop.remove_signal_handler(number)

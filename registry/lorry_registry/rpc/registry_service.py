@@ -1,0 +1,212 @@
+"""RegistryService over the catalogue. Handlers convert and delegate; everything that may block runs in a thread."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from google.protobuf import empty_pb2
+
+from lorry.registry.v1 import registry_service_pb2 as pb
+from lorry.registry.v1 import registry_service_pb2_grpc, resources_pb2
+from lorry_registry import references
+from lorry_registry.catalogue import Catalogue
+from lorry_registry.entities import AdapterKey
+from lorry_registry.paging import clip_page_size
+from lorry_registry.rpc import convert
+
+T = TypeVar("T")
+
+_MAX_PAGE_BYTES = 3 << 20
+"""Well below the message limit: a page of long recipes or wide bases is cut short, and its token goes on."""
+
+Context = Any  # grpc.aio.ServicerContext; nothing here needs it
+
+
+class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
+    """The catalogue's verbs."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    # Adapters.
+
+    async def CreateAdapter(
+        self, request: pb.CreateAdapterRequest, context: Context
+    ) -> resources_pb2.Adapter:
+        namespace = references.parse_namespace_name(request.parent)
+        assert namespace is not None  # only `namespaces/-` is None, and it is not allowed here
+        key = AdapterKey(namespace, references.check_id(request.adapter_id, "adapter"))
+        adapter = await asyncio.to_thread(
+            self._catalogue.create_adapter,
+            key,
+            description=request.adapter.description,
+            labels=dict(request.adapter.labels),
+        )
+        return convert.adapter_to_proto(adapter)
+
+    async def GetAdapter(
+        self, request: pb.GetAdapterRequest, context: Context
+    ) -> resources_pb2.Adapter:
+        key = references.parse_adapter_name(request.name)
+        return convert.adapter_to_proto(await asyncio.to_thread(self._catalogue.get_adapter, key))
+
+    async def ListAdapters(
+        self, request: pb.ListAdaptersRequest, context: Context
+    ) -> pb.ListAdaptersResponse:
+        namespace = references.parse_namespace_name(request.parent, all_allowed=True)
+
+        def answer(page_size: int) -> pb.ListAdaptersResponse:
+            page = self._catalogue.list_adapters(
+                namespace,
+                page_size=page_size,
+                page_token=request.page_token,
+                filter_text=request.filter,
+            )
+            return pb.ListAdaptersResponse(
+                adapters=map(convert.adapter_to_proto, page.items), next_page_token=page.next_token
+            )
+
+        return await asyncio.to_thread(_fit_page, answer, request.page_size)
+
+    async def UpdateAdapter(
+        self, request: pb.UpdateAdapterRequest, context: Context
+    ) -> resources_pb2.Adapter:
+        key = references.parse_adapter_name(request.adapter.name)
+        description, labels = convert.adapter_changes(request.adapter, request.update_mask.paths)
+        adapter = await asyncio.to_thread(
+            self._catalogue.update_adapter,
+            key,
+            description=description,
+            labels=labels,
+            etag=request.adapter.etag,
+        )
+        return convert.adapter_to_proto(adapter)
+
+    async def DeleteAdapter(
+        self, request: pb.DeleteAdapterRequest, context: Context
+    ) -> empty_pb2.Empty:
+        key = references.parse_adapter_name(request.name)
+        await asyncio.to_thread(
+            self._catalogue.delete_adapter, key, force=request.force, etag=request.etag
+        )
+        return empty_pb2.Empty()
+
+    # Versions.
+
+    async def CreateVersion(
+        self, request: pb.CreateVersionRequest, context: Context
+    ) -> resources_pb2.Version:
+        key = references.parse_adapter_name(request.parent)
+        version = await asyncio.to_thread(
+            self._catalogue.publish,
+            key,
+            convert.files_from_proto(request.version.files),
+            lineage=convert.lineage_from_proto(request.version.lineage),
+            description=request.version.description,
+            validate_only=request.validate_only,
+        )
+        return convert.version_to_proto(version)
+
+    async def GetVersion(
+        self, request: pb.GetVersionRequest, context: Context
+    ) -> resources_pb2.Version:
+        key, number = references.parse_version_name(request.name)
+        return convert.version_to_proto(
+            await asyncio.to_thread(self._catalogue.get_version, key, number)
+        )
+
+    async def ListVersions(
+        self, request: pb.ListVersionsRequest, context: Context
+    ) -> pb.ListVersionsResponse:
+        key = references.parse_adapter_name(request.parent)
+
+        def answer(page_size: int) -> pb.ListVersionsResponse:
+            page = self._catalogue.list_versions(
+                key, page_size=page_size, page_token=request.page_token
+            )
+            return pb.ListVersionsResponse(
+                versions=map(convert.version_to_proto, page.items), next_page_token=page.next_token
+            )
+
+        return await asyncio.to_thread(_fit_page, answer, request.page_size)
+
+    async def ResolveReference(
+        self, request: pb.ResolveReferenceRequest, context: Context
+    ) -> resources_pb2.Version:
+        return convert.version_to_proto(
+            await asyncio.to_thread(self._catalogue.resolve, request.reference)
+        )
+
+    # Aliases.
+
+    async def SetAlias(self, request: pb.SetAliasRequest, context: Context) -> resources_pb2.Alias:
+        key, alias_id = references.parse_alias_name(request.alias.name)
+        alias = await asyncio.to_thread(
+            self._catalogue.set_alias,
+            key,
+            alias_id,
+            convert.targets_from_proto(request.alias.targets),
+            etag=request.alias.etag,
+        )
+        return convert.alias_to_proto(alias)
+
+    async def GetAlias(self, request: pb.GetAliasRequest, context: Context) -> resources_pb2.Alias:
+        key, alias_id = references.parse_alias_name(request.name)
+        return convert.alias_to_proto(
+            await asyncio.to_thread(self._catalogue.get_alias, key, alias_id)
+        )
+
+    async def ListAliases(
+        self, request: pb.ListAliasesRequest, context: Context
+    ) -> pb.ListAliasesResponse:
+        key = references.parse_adapter_name(request.parent)
+
+        def answer(page_size: int) -> pb.ListAliasesResponse:
+            page = self._catalogue.list_aliases(
+                key, page_size=page_size, page_token=request.page_token
+            )
+            return pb.ListAliasesResponse(
+                aliases=map(convert.alias_to_proto, page.items), next_page_token=page.next_token
+            )
+
+        return await asyncio.to_thread(_fit_page, answer, request.page_size)
+
+    async def DeleteAlias(
+        self, request: pb.DeleteAliasRequest, context: Context
+    ) -> empty_pb2.Empty:
+        key, alias_id = references.parse_alias_name(request.name)
+        await asyncio.to_thread(self._catalogue.delete_alias, key, alias_id, etag=request.etag)
+        return empty_pb2.Empty()
+
+    # Bases.
+
+    async def CreateBase(
+        self, request: pb.CreateBaseRequest, context: Context
+    ) -> resources_pb2.Base:
+        base = convert.base_from_proto(request.base)
+        return convert.base_to_proto(await asyncio.to_thread(self._catalogue.put_base, base))
+
+    async def GetBase(self, request: pb.GetBaseRequest, context: Context) -> resources_pb2.Base:
+        fingerprint = references.parse_base_name(request.name)
+        return convert.base_to_proto(await asyncio.to_thread(self._catalogue.get_base, fingerprint))
+
+    async def ListBases(
+        self, request: pb.ListBasesRequest, context: Context
+    ) -> pb.ListBasesResponse:
+        def answer(page_size: int) -> pb.ListBasesResponse:
+            page = self._catalogue.list_bases(page_size=page_size, page_token=request.page_token)
+            return pb.ListBasesResponse(
+                bases=map(convert.base_to_proto, page.items), next_page_token=page.next_token
+            )
+
+        return await asyncio.to_thread(_fit_page, answer, request.page_size)
+
+
+def _fit_page(answer: Callable[[int], T], page_size: int) -> T:
+    """The answer for the largest page, of `page_size` or a half, a quarter … of it, that fits in a message."""
+    size = clip_page_size(page_size)
+    while True:
+        response: Any = answer(size)
+        if response.ByteSize() <= _MAX_PAGE_BYTES or size == 1:
+            return response  # type: ignore[no-any-return]
+        size //= 2

@@ -1,0 +1,1 @@
+"""The Store in a relational database through SQLAlchemy: SQLite by default."""

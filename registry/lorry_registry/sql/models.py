@@ -1,0 +1,181 @@
+"""The tables. Rows never leave this package: `rows` turns them into entities.
+
+Only types and constraints that SQLite and PostgreSQL share. Constraints have names that follow one convention, so
+that a migration can refer to them.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    MetaData,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A timezone-aware time in UTC; SQLite forgets the zone, so it is put back when reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Row(DeclarativeBase):
+    """What all tables share."""
+
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy's own way)
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+    }
+
+
+class AdapterRow(Row):
+    __tablename__ = "adapters"
+    __table_args__ = (UniqueConstraint("namespace", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    namespace: Mapped[str]
+    name: Mapped[str]
+    description: Mapped[str]
+    latest_version: Mapped[int] = mapped_column(default=0)
+    create_time: Mapped[datetime]
+    update_time: Mapped[datetime]
+    etag: Mapped[str]
+
+    labels: Mapped[list["AdapterLabelRow"]] = relationship(
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="selectin",
+        order_by="AdapterLabelRow.key",
+    )
+
+
+class AdapterLabelRow(Row):
+    """Labels are rows, not JSON, so that both databases find adapters by them with an index."""
+
+    __tablename__ = "adapter_labels"
+    __table_args__ = (Index(None, "key", "value"),)
+
+    adapter_id: Mapped[int] = mapped_column(
+        ForeignKey("adapters.id", ondelete="CASCADE"), primary_key=True
+    )
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+class VersionRow(Row):
+    __tablename__ = "versions"
+    __table_args__ = (
+        UniqueConstraint("adapter_id", "number"),
+        UniqueConstraint("adapter_id", "digest"),
+        Index(None, "base_fingerprint", "adapter_id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    adapter_id: Mapped[int] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    digest: Mapped[str]
+    description: Mapped[str]
+    base_fingerprint: Mapped[str]  # out of the lineage, to be found by
+    lineage: Mapped[dict[str, Any]]
+    peft_type: Mapped[str]
+    max_rank: Mapped[int]
+    module_count: Mapped[int]
+    parameter_count: Mapped[int] = mapped_column(BigInteger)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    rank_stabilized: Mapped[bool]
+    create_time: Mapped[datetime]
+
+    adapter: Mapped[AdapterRow] = relationship(lazy="joined", innerjoin=True)
+    files: Mapped[list["VersionFileRow"]] = relationship(
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="selectin",
+        order_by="VersionFileRow.path",
+    )
+
+
+class VersionFileRow(Row):
+    __tablename__ = "version_files"
+
+    version_id: Mapped[int] = mapped_column(
+        ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True
+    )
+    path: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(index=True)  # which blobs are in use
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    media_type: Mapped[str]
+
+
+class AliasRow(Row):
+    __tablename__ = "aliases"
+    __table_args__ = (UniqueConstraint("adapter_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    adapter_id: Mapped[int] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    update_time: Mapped[datetime]
+    etag: Mapped[str]
+
+    adapter: Mapped[AdapterRow] = relationship(lazy="joined", innerjoin=True)
+    targets: Mapped[list["AliasTargetRow"]] = relationship(
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="selectin",
+        order_by="AliasTargetRow.position",
+    )
+
+
+class AliasTargetRow(Row):
+    __tablename__ = "alias_targets"
+
+    alias_id: Mapped[int] = mapped_column(
+        ForeignKey("aliases.id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(primary_key=True)
+    version_id: Mapped[int] = mapped_column(
+        ForeignKey("versions.id", ondelete="CASCADE"), index=True
+    )
+    weight: Mapped[int]
+
+    version: Mapped[VersionRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class BaseRow(Row):
+    __tablename__ = "bases"
+
+    id: Mapped[int] = mapped_column(primary_key=True)  # the order in which bases became known
+    fingerprint: Mapped[str] = mapped_column(unique=True)
+    display_name: Mapped[str]
+    architecture: Mapped[str]
+    quantization: Mapped[str]
+    modules: Mapped[list[Any]]  # [path, in_features, out_features] each
+    max_rank: Mapped[int]
+    context_length: Mapped[int]
+    create_time: Mapped[datetime]

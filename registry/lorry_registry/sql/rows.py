@@ -1,0 +1,99 @@
+"""Rows to entities, and the JSON of a lineage."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from lorry_registry.entities import (
+    Adapter,
+    AdapterKey,
+    AdapterSpec,
+    Alias,
+    AliasTarget,
+    Base,
+    Dataset,
+    File,
+    Lineage,
+    LinearModule,
+    Version,
+)
+from lorry_registry.sql.models import AdapterRow, AliasRow, BaseRow, VersionRow
+
+
+def to_key(row: AdapterRow) -> AdapterKey:
+    return AdapterKey(row.namespace, row.name)
+
+
+def to_adapter(row: AdapterRow) -> Adapter:
+    return Adapter(
+        key=to_key(row),
+        description=row.description,
+        labels={label.key: label.value for label in row.labels},
+        latest_version=row.latest_version,
+        create_time=row.create_time,
+        update_time=row.update_time,
+        etag=row.etag,
+    )
+
+
+def to_version(row: VersionRow) -> Version:
+    return Version(
+        key=to_key(row.adapter),
+        number=row.number,
+        digest=row.digest,
+        files=tuple(
+            File(file.path, file.digest, file.size_bytes, file.media_type) for file in row.files
+        ),
+        lineage=lineage_from_json(row.lineage),
+        spec=AdapterSpec(
+            peft_type=row.peft_type,
+            max_rank=row.max_rank,
+            module_count=row.module_count,
+            parameter_count=row.parameter_count,
+            size_bytes=row.size_bytes,
+            rank_stabilized=row.rank_stabilized,
+        ),
+        description=row.description,
+        create_time=row.create_time,
+    )
+
+
+def to_alias(row: AliasRow) -> Alias:
+    return Alias(
+        key=to_key(row.adapter),
+        alias_id=row.name,
+        targets=tuple(
+            AliasTarget(target.version.number, target.version.digest, target.weight)
+            for target in row.targets
+        ),
+        update_time=row.update_time,
+        etag=row.etag,
+    )
+
+
+def to_base(row: BaseRow) -> Base:
+    return Base(
+        fingerprint=row.fingerprint,
+        display_name=row.display_name,
+        architecture=row.architecture,
+        quantization=row.quantization,
+        modules=tuple(LinearModule(*module) for module in row.modules),
+        max_rank=row.max_rank,
+        context_length=row.context_length,
+        create_time=row.create_time,
+    )
+
+
+def lineage_to_json(lineage: Lineage) -> dict[str, Any]:
+    return {**asdict(lineage), "metrics": dict(lineage.metrics)}
+
+
+def lineage_from_json(value: Mapping[str, Any]) -> Lineage:
+    """Fields that an older writer did not know are empty."""
+    return Lineage(
+        **{
+            **value,
+            "datasets": tuple(Dataset(**dataset) for dataset in value.get("datasets", ())),
+            "parents": tuple(value.get("parents", ())),
+        }
+    )

@@ -1,0 +1,132 @@
+"""What the catalogue asks of the place that keeps its rows: verbs over typed entities.
+
+Each verb is one transaction: it happens wholly or not at all, and what it returned is not lost. Verbs that change
+one adapter (its fields, versions, aliases) happen one after the other, whatever the number of callers and
+processes, so that numbers have no gaps and no update is lost. Lists are keyset pages: `after` is the key of the
+last entity of the page before, `limit` is at least 1.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from lorry_registry.entities import (
+    Adapter,
+    AdapterKey,
+    AdapterSpec,
+    Alias,
+    AliasTarget,
+    Base,
+    File,
+    Lineage,
+    Version,
+)
+from lorry_registry.filters import AdapterFilter
+
+ANY_ETAG = ""
+"""No guard: the change is made whatever the state."""
+NEW_ONLY = "*"
+"""The guard that asks that an alias be new."""
+
+
+class Store(Protocol):
+    """The catalogue's rows. Raises NotFound, with `ADAPTER_NOT_FOUND` and the like, for what is not there."""
+
+    # Adapters.
+
+    def create_adapter(
+        self, key: AdapterKey, *, description: str, labels: Mapping[str, str]
+    ) -> Adapter:
+        """Raises AlreadyExists `ADAPTER_EXISTS`."""
+        ...
+
+    def get_adapter(self, key: AdapterKey) -> Adapter: ...
+
+    def list_adapters(
+        self,
+        namespace: str | None,
+        *,
+        where: AdapterFilter,
+        after: AdapterKey | None,
+        limit: int,
+    ) -> list[Adapter]:
+        """In the order of (namespace, id); of all namespaces where `namespace` is None."""
+        ...
+
+    def update_adapter(
+        self,
+        key: AdapterKey,
+        *,
+        description: str | None,
+        labels: Mapping[str, str] | None,
+        etag: str,
+    ) -> Adapter:
+        """Changes what is not None. Raises Aborted `ETAG_MISMATCH` where `etag` is set and stale."""
+        ...
+
+    def delete_adapter(self, key: AdapterKey, *, force: bool, etag: str) -> None:
+        """Removes the adapter with its versions and aliases; its blobs stay.
+
+        Raises FailedPrecondition `ADAPTER_HAS_VERSIONS` without `force`, Aborted `ETAG_MISMATCH`.
+        """
+        ...
+
+    # Versions.
+
+    def create_version(
+        self,
+        key: AdapterKey,
+        *,
+        digest: str,
+        files: Sequence[File],
+        lineage: Lineage,
+        spec: AdapterSpec,
+        description: str,
+    ) -> Version:
+        """Adds the next version; returns the one that has `digest` where there is one."""
+        ...
+
+    def get_version(self, key: AdapterKey, number: int) -> Version: ...
+
+    def get_version_by_digest(self, key: AdapterKey, digest: str) -> Version: ...
+
+    def list_versions(self, key: AdapterKey, *, after: int | None, limit: int) -> list[Version]:
+        """Newest first."""
+        ...
+
+    # Aliases.
+
+    def set_alias(
+        self, key: AdapterKey, alias_id: str, *, targets: Sequence[AliasTarget], etag: str
+    ) -> Alias:
+        """Points the alias at the targets' versions.
+
+        Raises Aborted: `ETAG_MISMATCH` where `etag` is stale, `ALIAS_EXISTS` where it is `*` and the alias is not
+        new.
+        """
+        ...
+
+    def get_alias(self, key: AdapterKey, alias_id: str) -> Alias: ...
+
+    def list_aliases(self, key: AdapterKey, *, after: str | None, limit: int) -> list[Alias]:
+        """In the order of their ids."""
+        ...
+
+    def delete_alias(self, key: AdapterKey, alias_id: str, *, etag: str) -> None:
+        """Raises Aborted `ETAG_MISMATCH`."""
+        ...
+
+    # Bases.
+
+    def put_base(self, base: Base) -> Base:
+        """Makes the base known, or updates it; its place in the order stays."""
+        ...
+
+    def get_base(self, fingerprint: str) -> Base: ...
+
+    def list_bases(self, *, after: str | None, limit: int) -> list[Base]:
+        """Newest first; `after` is a fingerprint."""
+        ...
+
+    def close(self) -> None:
+        """Gives back connections. The store is of no use afterwards."""
+        ...

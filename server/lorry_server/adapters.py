@@ -1,0 +1,155 @@
+"""From the reference in a request to the digest that the engine runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TypeVar
+
+from lorry_registry.errors import FailedPrecondition, LorryError, Unavailable
+from lorry_server.base import ServedBase
+from lorry_server.cache import AdapterCache
+from lorry_server.registries import Published, Registry
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+_MAX_REMEMBERED = 10_000
+_MAX_REFERENCES = 16  # by digest
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedAdapter:
+    """What a reference meant at the moment of the request."""
+
+    digest: str
+    reference: str  # `namespace/name@sha256:…`
+
+
+@dataclass(frozen=True, slots=True)
+class ListedAdapter:
+    """An adapter that a request may name, and what its bare name means now."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPage:
+    adapters: list[ListedAdapter]
+    next_page_token: str
+
+
+class AdapterDirectory:
+    """Asks the registry for every request, so that an alias that moves takes effect at once.
+
+    Where the registry is away, a reference keeps the meaning it had last, and a digest whose files are here means them:
+    what could be served keeps being served, and the log says so.
+    """
+
+    def __init__(
+        self, registry: Registry, base: ServedBase, *, max_rank: int, cache: AdapterCache
+    ) -> None:
+        self._registry = registry
+        self._base = base
+        self._max_rank = max_rank
+        self._cache = cache
+        self._last_known: OrderedDict[str, Published] = (
+            OrderedDict()
+        )  # by reference, least recently used first
+        self._references: OrderedDict[str, dict[str, None]] = (
+            OrderedDict()
+        )  # by digest; an ordered set each
+        self._registry_is_away = False
+
+    async def resolve(self, reference: str) -> ResolvedAdapter:
+        """Raises NotFound and InvalidArgument as the registry does, FailedPrecondition for a version that does not fit."""
+        try:
+            published = await self._registry.resolve(reference)
+        except Unavailable as error:
+            published = self._without_registry(reference, error)
+        else:
+            self._note_registry(away=False)
+        self._check(published)
+        self._remember(reference, published)
+        return ResolvedAdapter(published.digest, published.reference)
+
+    async def page(self, limit: int, page_token: str) -> ListedPage:
+        """The adapters that have a version for this base, in the order of their names."""
+        names = await self._registry.adapters_for(
+            self._base.fingerprint, limit=limit, page_token=page_token
+        )
+        listed = await asyncio.gather(*(self._listed(str(key)) for key in names.keys))
+        return ListedPage(
+            [adapter for adapter in listed if adapter is not None], names.next_page_token
+        )
+
+    def references(self, digest: str) -> tuple[str, ...]:
+        """`namespace/name:3`, for each name by which requests asked for the digest; any thread."""
+        return tuple(self._references.get(digest, ()))
+
+    async def _listed(self, name: str) -> ListedAdapter | None:
+        try:
+            published = await self._registry.resolve(name)
+            self._check(published)
+        except Unavailable:
+            raise
+        except LorryError:  # its production version is for another base, or it is gone since
+            return None
+        return ListedAdapter(name, published.digest)
+
+    def _check(self, published: Published) -> None:
+        if published.base_fingerprint != self._base.fingerprint:
+            theirs = published.base_name or published.base_fingerprint
+            raise FailedPrecondition(
+                f"{published.short_reference} is for the base {theirs} ({published.base_fingerprint}); this server "
+                f"runs {self._base.name} ({self._base.fingerprint}). Train it on this base, or ask a server of its own.",
+                reason="ADAPTER_BASE_MISMATCH",
+                adapter=published.reference,
+                adapter_base=published.base_fingerprint,
+                server_base=self._base.fingerprint,
+            )
+        if published.max_rank > self._max_rank:
+            raise FailedPrecondition(
+                f"{published.short_reference} has rank {published.max_rank}; this server takes ranks up to "
+                f"{self._max_rank}. Start it with --max-rank {published.max_rank}.",
+                reason="RANK_ABOVE_CAP",
+                adapter=published.reference,
+                rank=published.max_rank,
+                max_rank=self._max_rank,
+            )
+
+    def _without_registry(self, reference: str, error: Unavailable) -> Published:
+        name, _, written = reference.partition("@")
+        published = self._last_known.get(reference)
+        if published is None and written:
+            published = self._cache.published(written, name)
+        if published is None:
+            raise error
+        self._note_registry(away=True, error=error)
+        return published
+
+    def _note_registry(self, *, away: bool, error: Unavailable | None = None) -> None:
+        if away and not self._registry_is_away:
+            _log.warning("%s Adapters that are known are served as they were last resolved.", error)
+        elif self._registry_is_away and not away:
+            _log.warning("The registry answers again.")
+        self._registry_is_away = away
+
+    def _remember(self, reference: str, published: Published) -> None:
+        self._cache.expect(published)
+        _put(self._last_known, reference, published)
+        references = self._references.get(published.digest, {})
+        if len(references) < _MAX_REFERENCES:
+            # A fresh dict each time: scrapes read the old one on their own threads.
+            references = {**references, published.short_reference: None}
+        _put(self._references, published.digest, references)
+
+
+def _put(entries: OrderedDict[str, _T], key: str, value: _T) -> None:
+    entries[key] = value
+    entries.move_to_end(key)
+    if len(entries) > _MAX_REMEMBERED:
+        entries.popitem(last=False)

@@ -1,0 +1,164 @@
+"""`lorry serve`, from the base on disk to the last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+
+import grpc
+from lorry_bases import BaseNotFound, Quantization
+from lorry_bases.load import Base, BaseRefused, load_base
+from lorry_bases.shapes import bytes_per_parameter, linear_shapes
+from lorry_registry import entities
+from lorry_registry.embedded import open_catalogue
+from lorry_registry.errors import FailedPrecondition
+from lorry_registry.rpc.host import StopSignal, create_server
+from lorry_registry.rpc.server import add_services
+from prometheus_client import CollectorRegistry
+
+from lorry_server.adapters import AdapterDirectory
+from lorry_server.base import ServedBase
+from lorry_server.cache import AdapterCache
+from lorry_server.composition import SERVICE_NAMES, build_services, warm_up
+from lorry_server.config import ServeConfig
+from lorry_server.engine.config import EngineConfig
+from lorry_server.engine.engine import Engine
+from lorry_server.lifecycle import shut_down, until_failed
+from lorry_server.metrics.endpoint import MetricsEndpoint
+from lorry_server.registries import Registry
+from lorry_server.registries.local import LocalRegistry
+from lorry_server.registries.remote import RemoteRegistry
+from lorry_server.services.outputs import OutputDispatcher
+from lorry_server.services.text import TextCodec
+
+Mount = Callable[[grpc.aio.Server], Sequence[str]]
+
+_ANSWER_SECONDS_AFTER_FAILURE = 5.0
+
+
+async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
+    """Serves until a signal comes or the engine fails; returns the exit code. Raises LorryError where it cannot start.
+
+    Health says NOT_SERVING until the engine is warm.
+    """
+    async with AsyncExitStack() as stack:
+        # What can fail quickly is tried before the base is loaded.
+        registry: Registry
+        registry_services: Mount
+        if config.registry is None:
+            catalogue = open_catalogue(config.home)
+            stack.callback(catalogue.close)
+            registry = LocalRegistry(catalogue)
+            registry_services = functools.partial(add_services, catalogue=catalogue)
+        else:
+            registry = remote = RemoteRegistry(config.registry)
+            stack.push_async_callback(remote.close)
+            registry_services = _none
+        host = create_server(
+            config.listen, lambda server: [*registry_services(server), *SERVICE_NAMES]
+        )
+        collectors = CollectorRegistry()
+        endpoint = MetricsEndpoint(config.metrics, collectors) if config.metrics else None
+        if endpoint is not None:
+            stack.callback(endpoint.close)
+        cache = AdapterCache(config.cache, registry)
+
+        loaded = _load(config.base)
+        base = _served(loaded)
+        say(
+            f"base {base.name} {base.fingerprint} on {base.device}, "
+            f"{bytes_per_parameter(loaded.model):.2f} bytes per parameter in its quantized layers"
+        )
+        shapes = linear_shapes(loaded.model)
+        await registry.create_base(_entity(loaded, shapes, config.max_rank))
+        dispatcher = OutputDispatcher(asyncio.get_running_loop())
+        engine = Engine(
+            loaded.model,
+            EngineConfig(slots=config.slots, max_rank=config.max_rank),
+            source=cache,
+            sink=dispatcher.sink,
+            linear_shapes=shapes,
+            context_length=base.context_length,
+        )
+        services = build_services(
+            base=base,
+            engine=engine,
+            adapters=AdapterDirectory(registry, base, max_rank=config.max_rank, cache=cache),
+            dispatcher=dispatcher,
+            max_rank=config.max_rank,
+            collectors=collectors,
+        )
+        stack.callback(services.close)
+        services.add_to(host.server)
+        stop_signal = StopSignal()
+        await host.start(serving=False)
+
+        engine.start()
+        await warm_up(engine, dispatcher, base)
+        await host.set_serving(True)
+        if endpoint is not None:
+            say(f"metrics on {endpoint.url}")
+        say(f"listening on {host.address}")
+
+        told = asyncio.create_task(stop_signal.wait())
+        died = asyncio.create_task(until_failed(engine))
+        await asyncio.wait({told, died}, return_when=asyncio.FIRST_COMPLETED)
+        failure = engine.failed
+        if failure is None:
+            say(f"stopping: no new requests, {config.drain_seconds:g} s for those in flight")
+        else:
+            say(f"the engine failed, the server stops: {type(failure).__name__}: {failure}")
+        told.cancel()
+        died.cancel()
+        await shut_down(
+            host=host,
+            inference=services.inference,
+            engine=engine,
+            idle=dispatcher.idle,
+            drain_seconds=config.drain_seconds
+            if failure is None
+            else _ANSWER_SECONDS_AFTER_FAILURE,
+        )
+        return 0 if failure is None else 1
+
+
+def _load(name: str) -> Base:
+    try:
+        return load_base(name)
+    except (BaseNotFound, BaseRefused) as error:
+        raise FailedPrecondition(f"{error}.", reason="BASE_UNUSABLE", base=name) from error
+
+
+def _served(loaded: Base) -> ServedBase:
+    return ServedBase(
+        name=loaded.name,
+        fingerprint=loaded.fingerprint,
+        architecture=loaded.architecture,
+        device=loaded.model.device.type,
+        context_length=loaded.context_length,
+        vocab_size=loaded.model.get_input_embeddings().num_embeddings,
+        eos_token_ids=loaded.eos_token_ids,
+        text=None if loaded.tokenizer is None else TextCodec(loaded.tokenizer),
+    )
+
+
+def _entity(loaded: Base, shapes: dict[str, tuple[int, int]], max_rank: int) -> entities.Base:
+    return entities.Base(
+        fingerprint=loaded.fingerprint,
+        display_name=loaded.name,
+        architecture=loaded.architecture,
+        quantization=_named(loaded.quantization),
+        modules=tuple(entities.LinearModule(path, *features) for path, features in shapes.items()),
+        max_rank=max_rank,
+        context_length=loaded.context_length,
+    )
+
+
+def _named(quantization: Quantization) -> str:
+    return f"{quantization.type}-double" if quantization.double else quantization.type
+
+
+def _none(server: grpc.aio.Server) -> Sequence[str]:
+    return ()

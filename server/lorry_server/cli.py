@@ -1,0 +1,82 @@
+"""`lorry serve`. Importing this costs next to nothing: everything heavy is imported once the command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorry_registry.config import default_home
+from lorry_registry.errors import LorryError
+from lorry_server.config import ServeConfig
+
+_DEFAULTS = ServeConfig(home=Path())  # where home is by default is found out when it is needed
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `lorry`."""
+    app.command("serve")(serve)
+
+
+def serve(
+    base: Annotated[
+        str, typer.Option(metavar="PATH_OR_ID", help="A shipped base, a folder, or a hub id.")
+    ] = _DEFAULTS.base,
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where the registry and the adapters are kept; else $LORRY_HOME, else the user's data folder.",
+        ),
+    ] = None,
+    listen: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="Where to answer gRPC; port 0 takes any free one."),
+    ] = _DEFAULTS.listen,
+    metrics: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where to serve /metrics; empty for nowhere.")
+    ] = _DEFAULTS.metrics,
+    registry: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="A registry elsewhere, instead of the one in this process."
+        ),
+    ] = _DEFAULTS.registry,
+    slots: Annotated[
+        int, typer.Option(metavar="N", help="How many adapters are in device memory at once.")
+    ] = _DEFAULTS.slots,
+    max_rank: Annotated[
+        int, typer.Option(metavar="R", help="The largest rank of an adapter.")
+    ] = _DEFAULTS.max_rank,
+) -> None:
+    """Serve a base and its adapters over gRPC."""
+    import asyncio
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        config = ServeConfig(
+            base, home or default_home(), listen, metrics, registry, slots, max_rank
+        )
+        from lorry_server.app import serve as serve_forever
+
+        code = asyncio.run(serve_forever(config, say))
+    except LorryError as error:
+        say(f"lorry serve: {error.message}")
+        raise typer.Exit(1) from error
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0].startswith("lorry"):
+            raise
+        say(
+            f"lorry serve: the module {error.name} is missing; install it with: pip install 'lorry[server]'"
+        )
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    raise typer.Exit(code)
+
+
+def say(line: str) -> None:
+    """To the operator: on stderr, at once."""
+    typer.echo(line, err=True)

@@ -1,0 +1,91 @@
+"""How the services, the engine and the registry are put together. What they are made of is known here only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import grpc
+from prometheus_client import CollectorRegistry
+
+from lorry.admin.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
+from lorry.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
+from lorry_server.adapters import AdapterDirectory
+from lorry_server.base import ServedBase
+from lorry_server.engine.request import GenerationRequest, SamplingParams
+from lorry_server.metrics.engine import EngineCollector
+from lorry_server.metrics.requests import RequestMetrics
+from lorry_server.services.admin import AdminService, ManagedEngine
+from lorry_server.services.generation import GeneratingEngine
+from lorry_server.services.inference import InferenceService
+from lorry_server.services.outputs import OutputDispatcher
+from lorry_server.services.prompts import PromptReader
+
+SERVICE_NAMES = ("lorry.inference.v1.InferenceService", "lorry.admin.v1.AdminService")
+
+
+class ServedEngine(GeneratingEngine, ManagedEngine, Protocol):
+    """What the services need of the engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The services in front of one engine."""
+
+    inference: InferenceService
+    admin: AdminService
+    prompts: PromptReader
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        add_InferenceServiceServicer_to_server(self.inference, server)
+        add_AdminServiceServicer_to_server(self.admin, server)
+
+    def close(self) -> None:
+        self.prompts.close()
+
+
+def build_services(
+    *,
+    base: ServedBase,
+    engine: ServedEngine,
+    adapters: AdapterDirectory,
+    dispatcher: OutputDispatcher,
+    max_rank: int,
+    collectors: CollectorRegistry,
+) -> Services:
+    """The services, and in `collectors` what they and the engine report."""
+    metrics = RequestMetrics(collectors)
+    collectors.register(
+        EngineCollector(
+            base=base, stats=engine.stats, tallies=metrics.tallies, references=adapters.references
+        )
+    )
+    prompts = PromptReader(base)
+    inference = InferenceService(
+        base=base,
+        engine=engine,
+        adapters=adapters,
+        dispatcher=dispatcher,
+        metrics=metrics,
+        prompts=prompts,
+    )
+    return Services(
+        inference,
+        AdminService(base=base, engine=engine, adapters=adapters, max_rank=max_rank),
+        prompts,
+    )
+
+
+async def warm_up(engine: GeneratingEngine, dispatcher: OutputDispatcher, base: ServedBase) -> None:
+    """Generates two tokens, so that the first client does not pay for what happens once. Raises what goes wrong."""
+    request_id = "warm-up"
+    outputs = dispatcher.open(request_id)
+    try:
+        some_token = min(base.eos_token_ids, default=0)
+        engine.submit(GenerationRequest(request_id, (some_token,), SamplingParams(max_tokens=2)))
+        while not (output := await outputs.get()).finished:
+            pass
+        if output.error is not None:
+            raise output.error
+    finally:
+        dispatcher.close(request_id)

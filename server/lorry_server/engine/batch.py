@@ -1,0 +1,99 @@
+"""A step's chunks as tensors: one packed row of tokens, and where each of them stands.
+
+Decoding sequences come first, those of one adapter side by side; prefill chunks follow, shorter ones first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lorry_server.engine.attention import KVCache, PagedBatch, PrefillChunk
+from lorry_server.engine.lora.rows import Run
+from lorry_server.engine.scheduler import Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class PackedStep:
+    """The inputs of one forward pass."""
+
+    input_ids: torch.Tensor  # [1, num_tokens]
+    position_ids: torch.Tensor  # [1, num_tokens]
+    paged: PagedBatch
+    logits_index: (
+        torch.Tensor
+    )  # [num_sampled]: the last tokens of the chunks that sample, in the plan's order
+    token_runs: list[Run]  # over the tokens of the step
+    logit_runs: list[Run]  # over the rows of the logits
+
+
+def pack(chunks: Items[Chunk], cache: KVCache, block_size: int, device: torch.device) -> PackedStep:
+    """Lays the chunks of a plan out; the plan must not be accounted for before the step has run."""
+    order = sorted(range(len(chunks)), key=lambda i: _place(chunks[i]))
+    input_ids: list[int] = []
+    positions: list[int] = []
+    places: list[int] = []
+    decode: list[Chunk] = []
+    prefills: list[PrefillChunk] = []
+    token_runs: list[Run] = []
+    last_token: dict[int, int] = {}  # of each chunk
+    for index in order:
+        chunk = chunks[index]
+        sequence, start = chunk.sequence, len(input_ids)
+        first = sequence.num_computed_tokens
+        end_position = first + chunk.num_tokens
+        input_ids += sequence.token_ids[first:end_position]
+        positions += range(first, end_position)
+        table = sequence.block_table
+        places += [
+            table[p // block_size] * block_size + p % block_size for p in range(first, end_position)
+        ]
+        if chunk.num_tokens == 1:
+            decode.append(chunk)
+        else:
+            blocks = torch.tensor(table[: -(-end_position // block_size)], device=device)
+            prefills.append(PrefillChunk(start, len(input_ids), end_position, blocks))
+        if chunk.slot is not None:
+            token_runs.append(Run(start, len(input_ids), chunk.slot))
+        last_token[index] = len(input_ids) - 1
+    sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
+    lengths = [chunk.sequence.num_computed_tokens + 1 for chunk in decode]
+    paged = PagedBatch(
+        cache=cache,
+        slot_mapping=torch.tensor(places, device=device),
+        num_decode=len(decode),
+        decode_blocks=torch.from_numpy(_tables(decode, lengths, block_size)).to(device),
+        decode_lengths=torch.tensor(lengths, dtype=torch.int64, device=device),
+        prefills=prefills,
+    )
+    return PackedStep(
+        input_ids=torch.tensor([input_ids], device=device),
+        position_ids=torch.tensor([positions], device=device),
+        paged=paged,
+        logits_index=torch.tensor(
+            [last_token[index] for index in sampled], dtype=torch.int64, device=device
+        ),
+        token_runs=token_runs,
+        logit_runs=[
+            Run(row, row + 1, slot)
+            for row, index in enumerate(sampled)
+            if (slot := chunks[index].slot) is not None
+        ],
+    )
+
+
+def _place(chunk: Chunk) -> tuple[int, int]:
+    return (chunk.num_tokens, -1 if chunk.slot is None else chunk.slot)
+
+
+def _tables(decode: list[Chunk], lengths: list[int], block_size: int) -> np.ndarray:
+    """The block tables of decoding sequences, one after the other, each padded to the longest with block 0."""
+    width = -(-max(lengths, default=0) // block_size)
+    tables = np.zeros((len(decode), width), dtype=np.int64)
+    for row, (chunk, length) in enumerate(zip(decode, lengths, strict=True)):
+        used = -(-length // block_size)
+        tables[row, :used] = chunk.sequence.block_table[:used]
+    return tables.reshape(-1)

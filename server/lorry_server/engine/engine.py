@@ -1,0 +1,282 @@
+"""The engine: one thread that decides, does and accounts, step after step, and a door that any thread may knock at.
+
+Everything that reaches the engine from outside (requests, cancellations, what the loader brought, an
+operator's wish) is a message in its inbox, handled between two steps; so no state here has a lock.
+If a step fails, every waiting request is told, the engine stays down and says so in `failed`.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Items
+from concurrent.futures import Future
+from typing import TypeVar
+
+from transformers import PreTrainedModel
+
+from lorry_registry.errors import (
+    Internal,
+    InvalidArgument,
+    LorryError,
+    ResourceExhausted,
+    Unavailable,
+)
+from lorry_server.engine.block_manager import BlockManager
+from lorry_server.engine.config import EngineConfig
+from lorry_server.engine.loader import AdapterLoader, AdapterSource
+from lorry_server.engine.model_runner import ModelRunner
+from lorry_server.engine.request import GenerationRequest, RequestOutput
+from lorry_server.engine.residency import Residency
+from lorry_server.engine.residents import Residents
+from lorry_server.engine.scheduler import Scheduler
+from lorry_server.engine.sequence import Sequence
+from lorry_server.engine.stats import EngineStats, ResidentInfo
+
+log = logging.getLogger(__name__)
+
+Sink = Callable[[Items[RequestOutput]], None]
+Message = Callable[[], None]
+T = TypeVar("T")
+
+SNAPSHOT_SECONDS = 0.1  # how old a snapshot may be while the engine is busy
+
+
+class Engine:
+    """Generates for many requests at once over one base.
+
+    `submit`, `cancel`, `load`, `pin`, `unload` and `stats` may be called from any thread. `sink` receives what a step
+    brought, on the engine's thread; it must not block.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        config: EngineConfig,
+        *,
+        source: AdapterSource,
+        sink: Sink,
+        linear_shapes: Mapping[str, tuple[int, int]],
+        context_length: int,
+    ) -> None:
+        self.config = config
+        self.context_length = context_length
+        self.failed: BaseException | None = None
+        self._sink = sink
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._runner = ModelRunner(model, config, linear_shapes, context_length)
+        host_memory_bytes = 0 if model.device.type == "cpu" else config.host_memory_bytes
+        self._loader = AdapterLoader(
+            source,
+            self._runner.slots,
+            linear_shapes,
+            host_memory_bytes,
+            lambda event: self._inbox.put(lambda: self._residents.on_event(event)),
+        )
+        self._blocks = BlockManager(self._runner.num_blocks, config.block_size)
+        self._residency = Residency(config.slots)
+        self._scheduler = Scheduler(config, self._blocks, self._residency, context_length)
+        self._residents = Residents(self._residency, self._scheduler, self._loader, self._deliver)
+        self._outputs: list[RequestOutput] = []
+        self._num_submitted = 0  # still in the inbox; guarded by _door
+        self._door = threading.Lock()
+        self._closed: LorryError | None = Unavailable(
+            "The engine has not started yet; retry in a moment.", reason="ENGINE_STARTING"
+        )
+        self._stop_at: float | None = None
+        self._steps = 0
+        self._snapshot_due = 0.0
+        self._stats = EngineStats(slots_total=config.slots, kv_blocks_total=self._runner.num_blocks)
+        self._thread = threading.Thread(target=self._run, name="lorry-engine", daemon=True)
+
+    # From any thread.
+
+    def start(self) -> None:
+        with self._door:
+            self._closed = None
+        self._thread.start()
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Queues a request; its outputs reach the sink.
+
+        Raises ResourceExhausted where the queue is full, Unavailable where the engine takes no
+        requests, InvalidArgument where the sequence can never fit.
+        """
+        self._check_fits(request)
+        with self._door:
+            if self._closed is not None:
+                raise self._closed
+            num_queued = self._num_submitted + len(self._scheduler.waiting)
+            if num_queued >= self.config.max_waiting:
+                raise ResourceExhausted(
+                    f"The queue holds {num_queued} requests, and no more than {self.config.max_waiting}; "
+                    "retry in a second, or add a server.",
+                    reason="QUEUE_FULL",
+                    retry_after_seconds=1,
+                    max_waiting=self.config.max_waiting,
+                )
+            self._num_submitted += 1
+            arrival = time.monotonic()
+            self._inbox.put(lambda: self._add(request, arrival))
+
+    def cancel(self, request_id: str) -> None:
+        """Ends a request without a further output; does nothing where it has ended."""
+        self._inbox.put(lambda: self._scheduler.cancel(request_id))
+
+    def load(self, digest: str, *, pin: bool = False) -> Future[ResidentInfo]:
+        """Brings an adapter into a slot. The future raises what keeps it out."""
+        return self._ask(lambda future: self._residents.load(digest, pin, future))
+
+    def pin(self, digest: str, pinned: bool) -> Future[ResidentInfo]:
+        """Pins or unpins a resident adapter; FailedPrecondition where it is not resident."""
+        return self._ask(lambda future: self._residents.pin(digest, pinned, future))
+
+    def unload(self, digest: str) -> Future[None]:
+        """Takes an adapter out of its slot once its running sequences have ended."""
+        return self._ask(lambda future: self._residents.unload(digest, future))
+
+    def stats(self) -> EngineStats:
+        """The engine as it was after a step, at most `SNAPSHOT_SECONDS` or one step ago."""
+        return self._stats
+
+    def stop(self, *, drain_seconds: float) -> None:
+        """Refuses new requests, lets what runs finish within `drain_seconds`, answers the rest, joins the thread."""
+        with self._door:
+            self._closed = Unavailable(
+                "The server is shutting down; ask another one.", reason="DRAINING"
+            )
+        if self._thread.is_alive():
+            self._inbox.put(lambda: self._stop_by(time.monotonic() + drain_seconds))
+            self._thread.join()
+        self._loader.stop()
+
+    # On the engine's thread.
+
+    def _run(self) -> None:
+        try:
+            while not self._finished():
+                self._receive(wait=not self._has_work())
+                self._step()
+        except BaseException as error:
+            log.exception("the engine failed after %d steps", self._steps)
+            self.failed = error
+            self._close(
+                Internal(
+                    f"The engine failed ({type(error).__name__}: {error}); the server must be started again.",
+                    reason="ENGINE_FAILED",
+                )
+            )
+        else:
+            self._close(
+                Unavailable("The server shut down before the request was done.", reason="DRAINING")
+            )
+
+    def _step(self) -> None:
+        plan = self._scheduler.schedule(time.monotonic())
+        self._outputs += plan.outputs
+        for digest in plan.fetches:
+            self._loader.fetch(digest)
+        for load in plan.loads:
+            self._loader.load(load)
+        if plan.chunks:
+            sampled = self._runner.run(plan.chunks)
+            self._outputs += self._scheduler.account(plan, sampled, time.monotonic())
+            self._steps += 1
+        self._residents.settle()
+        self._publish()
+
+    def _receive(self, *, wait: bool) -> None:
+        try:
+            self._inbox.get(timeout=self._patience() if wait else 0)()
+            while True:
+                self._inbox.get_nowait()()
+        except queue.Empty:
+            pass
+
+    def _patience(self) -> float:
+        """How long to sleep without a message: deadlines and the end of a drain are not messages."""
+        return 0.02 if self._scheduler.waiting or self._stop_at is not None else 1.0
+
+    def _has_work(self) -> bool:
+        return bool(self._scheduler.running or self._outputs or self._scheduler.wishes)
+
+    def _finished(self) -> bool:
+        if self._stop_at is None:
+            return False
+        busy = self._scheduler.running or self._scheduler.waiting or not self._inbox.empty()
+        return not busy or time.monotonic() >= self._stop_at
+
+    def _add(self, request: GenerationRequest, arrival: float) -> None:
+        with self._door:
+            self._num_submitted -= 1
+            self._scheduler.add(Sequence(request, arrival, list(request.prompt_token_ids)))
+
+    def _deliver(self, outputs: Items[RequestOutput]) -> None:
+        self._outputs += outputs
+
+    def _publish(self) -> None:
+        now = time.monotonic()
+        if not self._scheduler.running or now >= self._snapshot_due:
+            self._stats = self._snapshot()
+            self._snapshot_due = now + SNAPSHOT_SECONDS
+        if self._outputs:
+            outputs, self._outputs = self._outputs, []
+            self._sink(outputs)
+
+    def _close(self, error: LorryError) -> None:
+        """Answers everybody who waits, and whoever comes later."""
+        with self._door:
+            self._closed = error
+        self._receive(wait=False)
+        self._outputs += self._scheduler.fail_all(error)
+        self._residents.fail_all(error)
+        self._publish()
+
+    def _stop_by(self, moment: float) -> None:
+        self._stop_at = moment
+
+    def _ask(self, message: Callable[[Future[T]], None]) -> Future[T]:
+        future: Future[T] = Future()
+        with self._door:
+            if self._closed is not None:
+                future.set_exception(self._closed)
+            else:
+                self._inbox.put(lambda: message(future))
+        return future
+
+    def _check_fits(self, request: GenerationRequest) -> None:
+        most = len(request.prompt_token_ids) + request.sampling.max_tokens
+        capacity = self._blocks.num_blocks * self.config.block_size
+        if not request.prompt_token_ids or most > min(self.context_length, capacity):
+            raise InvalidArgument(
+                f"The prompt has {len(request.prompt_token_ids)} tokens and max_tokens is "
+                f"{request.sampling.max_tokens}; together they must be between 2 and "
+                f"{min(self.context_length, capacity)}.",
+                reason="SEQUENCE_TOO_LONG",
+                prompt_tokens=len(request.prompt_token_ids),
+                max_tokens=request.sampling.max_tokens,
+                limit=min(self.context_length, capacity),
+            )
+
+    def _snapshot(self) -> EngineStats:
+        scheduler = self._scheduler
+        return EngineStats(
+            waiting=len(scheduler.waiting),
+            waiting_for_adapter=scheduler.num_waiting_for_adapter,
+            running=len(scheduler.running),
+            kv_blocks_used=self._blocks.num_used_blocks,
+            kv_blocks_total=self._blocks.num_blocks,
+            kv_block_size=self.config.block_size,
+            slots_used=self._residency.num_used,
+            slots_total=self.config.slots,
+            prefix_query_tokens=self._blocks.query_tokens,
+            prefix_hit_tokens=self._blocks.hit_tokens,
+            preemptions=scheduler.preemptions,
+            steps=self._steps,
+            evictions=self._residency.evictions,
+            loads=self._residents.totals(),
+            residents=self._residents.infos(),
+        )

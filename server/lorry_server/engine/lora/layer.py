@@ -1,0 +1,67 @@
+"""A finished linear layer with adapters beside it.
+
+`wrap_linears` transforms a loaded model in place: the base's own layer runs as it is (quantized or not), and what the
+step's adapters add is put on top of its output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lorry_server.engine.lora.ops import add_lora
+from lorry_server.engine.lora.rows import StepRows
+from lorry_server.engine.lora.slots import LoraSlots
+
+
+@dataclass(slots=True)
+class LoraStep:
+    """What the wrapped layers look at during a forward pass; set before it, cleared after it."""
+
+    tokens: StepRows | None = None  # for layers that see every token of the step
+    logits: StepRows | None = (
+        None  # for the output head, which sees only the tokens that are sampled from
+    )
+
+
+class LoraLinear(nn.Module):
+    """`base(x)`, plus each token's own adapter."""
+
+    def __init__(
+        self, base: nn.Module, path: str, slots: LoraSlots, step: LoraStep, head: bool
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.path = path
+        self._pools = slots.pools
+        self._step = step
+        self._head = head
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The base layer's own weight: model code that looks at it sees what it would without adapters."""
+        weight: torch.Tensor = self.base.weight
+        return weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`x` is [1, num_tokens, in_features]."""
+        y: torch.Tensor = self.base(x)
+        rows = self._step.logits if self._head else self._step.tokens
+        pool = self._pools.get(self.path)
+        if rows is not None and pool is not None:
+            plan = rows.plan(pool.ranks)
+            if plan is not None:
+                add_lora(y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1]), pool, plan)
+        return y
+
+
+def wrap_linears(model: nn.Module, paths: list[str], slots: LoraSlots, step: LoraStep) -> None:
+    """Wraps the layers at `paths` (dotted) in place."""
+    output_head = getattr(model, "get_output_embeddings", lambda: None)()
+    for path in paths:
+        parent_path, _, name = path.rpartition(".")
+        parent = model.get_submodule(parent_path)
+        layer = parent.get_submodule(name)
+        setattr(parent, name, LoraLinear(layer, path, slots, step, head=layer is output_head))

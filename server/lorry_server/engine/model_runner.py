@@ -1,0 +1,119 @@
+"""*Do*: one packed forward pass over the chunks of a plan, whatever their adapters, and a choice of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence as Items
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from lorry_server.engine import attention, selfcheck
+from lorry_server.engine.attention import KVCache, KVShape
+from lorry_server.engine.batch import pack
+from lorry_server.engine.block_manager import BlockManager
+from lorry_server.engine.config import EngineConfig
+from lorry_server.engine.lora.layer import LoraStep, wrap_linears
+from lorry_server.engine.lora.rows import Run, StepRows
+from lorry_server.engine.lora.slots import LoraSlots
+from lorry_server.engine.sampler import SampleSpec, sample
+from lorry_server.engine.scheduler import Chunk, Sampled
+
+
+class ModelRunner:
+    """Owns the model and every tensor beside it: the KV cache and the slots' factors."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        config: EngineConfig,
+        linear_shapes: Mapping[str, tuple[int, int]],
+        context_length: int,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.device = model.device
+        self.dtype = model.dtype
+        expected = selfcheck.expect(model)
+        shapes = kv_shapes(model)
+        self.num_blocks = num_kv_blocks(config, shapes, self.dtype, context_length)
+        self.cache = KVCache(shapes, self.num_blocks, config.block_size, self.dtype, self.device)
+        self.slots = LoraSlots(config.slots, config.max_rank, self.dtype, self.device)
+        self._step = LoraStep()
+        wrap_linears(model, list(linear_shapes), self.slots, self._step)
+        attention.install(model)
+        selfcheck.verify(expected, self.logits, BlockManager(self.num_blocks, config.block_size))
+
+    def run(self, chunks: Items[Chunk]) -> list[Sampled]:
+        """Runs a step; returns a token for each chunk that samples, in the order of the chunks."""
+        specs = [
+            SampleSpec(chunk.sequence.request.sampling, len(chunk.sequence.token_ids))
+            for chunk in chunks
+            if chunk.samples
+        ]
+        with torch.inference_mode():
+            logits = self.logits(chunks)
+            return sample(logits, specs) if specs else []
+
+    @torch.inference_mode()
+    def logits(self, chunks: Items[Chunk]) -> torch.Tensor:
+        """[num_sampled, vocab_size]: the logits of each chunk that samples, in the order of the chunks."""
+        packed = pack(chunks, self.cache, self.config.block_size, self.device)
+        self._step.tokens = self._rows(packed.token_runs)
+        self._step.logits = self._rows(packed.logit_runs)
+        try:
+            output = self.model(
+                input_ids=packed.input_ids,
+                position_ids=packed.position_ids,
+                use_cache=False,
+                logits_to_keep=packed.logits_index,
+                lorry_batch=packed.paged,
+            )
+        finally:
+            self._step.tokens = self._step.logits = None
+        logits: torch.Tensor = output.logits[0]
+        return logits
+
+    def _rows(self, runs: list[Run]) -> StepRows | None:
+        return StepRows(runs, self.config.max_rank, self.config.slots) if runs else None
+
+
+def num_kv_blocks(
+    config: EngineConfig, shapes: dict[int, KVShape], dtype: torch.dtype, context_length: int
+) -> int:
+    """How many blocks the memory holds, but no more than the sequences of a step can fill."""
+    if config.kv_blocks is not None:
+        return config.kv_blocks
+    block_bytes = config.block_size * dtype.itemsize * sum(shape.size for shape in shapes.values())
+    useful = config.max_sequences * -(-context_length // config.block_size)
+    return max(1, min(config.kv_memory_bytes // block_bytes, useful))
+
+
+@torch.inference_mode()
+def kv_shapes(model: PreTrainedModel) -> dict[int, KVShape]:
+    """What each layer caches, seen by running one token through an attention that only looks."""
+    shapes: dict[int, KVShape] = {}
+
+    def look(
+        module: nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *_: Any,
+        **__: Any,
+    ) -> Any:
+        layer: int = module.layer_idx  # type: ignore[assignment]
+        shapes[layer] = KVShape(key.shape[1], key.shape[3], value.shape[3])
+        return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
+
+    AttentionInterface.register("lorry_look", look)
+    AttentionMaskInterface.register("lorry_look", lambda *_args, **_kwargs: None)
+    before = model.config._attn_implementation
+    model.set_attn_implementation("lorry_look")
+    try:
+        model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device), use_cache=False)
+    finally:
+        model.set_attn_implementation(before)
+    return shapes

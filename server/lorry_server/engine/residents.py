@@ -1,0 +1,171 @@
+"""What the loader brought and what operators asked for, booked between two steps.
+
+The residency decides about slots, the loader moves bytes; this is the correspondence between them: events in, wishes
+answered once they have come true or cannot.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Items
+from concurrent.futures import Future
+from types import MappingProxyType
+
+from lorry_registry.errors import FailedPrecondition, ResourceExhausted
+from lorry_server.engine.loader import AdapterLoader, Fetched, Loaded, LoaderEvent
+from lorry_server.engine.request import RequestOutput
+from lorry_server.engine.residency import Residency, Resident
+from lorry_server.engine.scheduler import Scheduler
+from lorry_server.engine.stats import LoadTotals, ResidentInfo, Tier
+
+
+class Residents:
+    """Lives on the engine's thread; only the futures leave it."""
+
+    def __init__(
+        self,
+        residency: Residency,
+        scheduler: Scheduler,
+        loader: AdapterLoader,
+        deliver: Callable[[Items[RequestOutput]], None],
+    ) -> None:
+        self._residency = residency
+        self._scheduler = scheduler
+        self._loader = loader
+        self._deliver = deliver
+        self._arrived: dict[str, Fetched | Loaded] = {}  # the latest news of each adapter in memory
+        self._loads: list[tuple[str, bool, Future[ResidentInfo]]] = []
+        self._unloads: list[tuple[str, Future[None]]] = []
+        self._totals: dict[Tier, LoadTotals] = {"host": LoadTotals(), "slot": LoadTotals()}
+
+    # What the loader says.
+
+    def on_event(self, event: LoaderEvent) -> None:
+        digest = event.digest
+        if isinstance(event, Fetched):
+            self._count("host", event)
+            self._scheduler.fetched(digest)
+        elif isinstance(event, Loaded):
+            self._count("slot", event)
+            self._residency.finish_load(digest)
+        else:
+            if event.in_slot:
+                self._residency.fail_load(digest)
+            self._deliver(self._scheduler.fetch_failed(digest, event.error))
+            self._refuse(digest, event.error)
+
+    def _count(self, tier: Tier, event: Fetched | Loaded) -> None:
+        self._arrived[event.digest] = event
+        self._totals[tier] = self._totals[tier].plus(event.seconds, event.size_bytes)
+
+    # What operators say.
+
+    def load(self, digest: str, pin: bool, future: Future[ResidentInfo]) -> None:
+        self._loads.append((digest, pin, future))
+        self._scheduler.wishes[digest] = None
+
+    def pin(self, digest: str, pinned: bool, future: Future[ResidentInfo]) -> None:
+        resident = self._ready(digest, future)
+        if resident is not None:
+            resident.pinned = pinned
+            future.set_result(self._info(resident, self._scheduler.in_flight()))
+
+    def unload(self, digest: str, future: Future[None]) -> None:
+        resident = self._ready(digest, future)
+        if resident is None:
+            return
+        if resident.pinned:
+            future.set_exception(
+                FailedPrecondition(
+                    f"Adapter {digest} is pinned; unpin it first.", reason="PINNED", digest=digest
+                )
+            )
+            return
+        resident.unloading = True
+        self._unloads.append((digest, future))
+
+    def settle(self) -> None:
+        """Answers the wishes that have come true, or cannot."""
+        for digest in self._scheduler.take_refused_wishes():
+            self._refuse(
+                digest,
+                ResourceExhausted(
+                    f"All {self._residency.num_slots} slots are pinned or in use; unpin or unload an adapter, "
+                    "or wait for its requests to end.",
+                    reason="NO_FREE_SLOT",
+                    slots=self._residency.num_slots,
+                ),
+            )
+        for wish in list(self._loads):
+            digest, pin, future = wish
+            if self._residency.can_acquire(digest):
+                self._loads.remove(wish)
+                self.pin(digest, pin or self._residency.is_pinned(digest), future)
+        for unload in list(self._unloads):
+            digest, done = unload
+            resident = self._residency.get(digest)
+            if resident is None or resident.references == 0:
+                if resident is not None:
+                    self._loader.clear(self._residency.remove(digest))
+                self._unloads.remove(unload)
+                done.set_result(None)
+
+    def fail_all(self, error: Exception) -> None:
+        for _, _, load in self._loads:
+            load.set_exception(error)
+        for _, unload in self._unloads:
+            unload.set_exception(error)
+        self._loads, self._unloads = [], []
+
+    # What is to be seen.
+
+    def infos(self) -> tuple[ResidentInfo, ...]:
+        """Slots first, then host memory."""
+        in_flight = self._scheduler.in_flight()
+        slots = [self._info(r, in_flight) for r in self._residency.residents() if r.ready]
+        known = {info.digest for info in slots}
+        host = [
+            ResidentInfo(
+                digest, "host", news.rank, news.size_bytes, False, in_flight[digest], 0.0, None
+            )
+            for digest, news in self._arrived.items()
+            if digest not in known and digest in self._loader.host
+        ]
+        return (*slots, *host)
+
+    def totals(self) -> Mapping[Tier, LoadTotals]:
+        return MappingProxyType(dict(self._totals))
+
+    def _info(self, resident: Resident, in_flight: Counter[str]) -> ResidentInfo:
+        news = self._arrived[resident.digest]
+        ago = None if resident.last_used is None else time.monotonic() - resident.last_used
+        return ResidentInfo(
+            digest=resident.digest,
+            tier="slot",
+            rank=news.rank,
+            size_bytes=news.size_bytes,
+            pinned=resident.pinned,
+            in_flight=in_flight[resident.digest],
+            load_seconds=news.seconds,
+            last_used=None if ago is None else time.time() - ago,
+        )
+
+    def _ready(self, digest: str, future: Future[ResidentInfo] | Future[None]) -> Resident | None:
+        resident = self._residency.get(digest)
+        if resident is not None and resident.ready:
+            return resident
+        future.set_exception(
+            FailedPrecondition(
+                f"Adapter {digest} is in no slot; load it first.",
+                reason="NOT_RESIDENT",
+                digest=digest,
+            )
+        )
+        return None
+
+    def _refuse(self, digest: str, error: Exception) -> None:
+        for wish in [wish for wish in self._loads if wish[0] == digest]:
+            self._loads.remove(wish)
+            wish[2].set_exception(error)

@@ -1,0 +1,318 @@
+"""Which sequences run in a step and for how many tokens: *decide* (`schedule`) and *account* (`account`).
+
+First come, first served, with two exceptions that keep the machine busy: a request whose adapter is not in a slot yet
+does not hold up those behind it, and a prompt that is longer than a step's budget is prefilled in chunks between the
+others' tokens. Where KV memory runs out, the youngest running sequence gives its blocks back and starts again later.
+Knows no torch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+
+from lorry_registry.errors import DeadlineExceeded, ResourceExhausted
+from lorry_server.engine.block_manager import BlockManager
+from lorry_server.engine.config import EngineConfig
+from lorry_server.engine.request import FinishReason, RequestOutput, TokenLogprobs
+from lorry_server.engine.residency import Residency, SlotLoad
+from lorry_server.engine.sequence import Sequence, SequenceState
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The next `num_tokens` uncomputed tokens of a sequence."""
+
+    sequence: Sequence
+    num_tokens: int
+    slot: int | None  # of the adapter; None is the bare base
+
+    @property
+    def samples(self) -> bool:
+        """Whether the step reaches the sequence's last token, so that a new one is chosen."""
+        return self.num_tokens == self.sequence.num_uncomputed_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A chosen token."""
+
+    token_id: int
+    logprobs: TokenLogprobs | None = None
+
+
+@dataclass(slots=True)
+class StepPlan:
+    """What a step does. `chunks` run; the loader takes `fetches` and `loads`; `outputs` go out as they are."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+    fetches: list[str] = field(default_factory=list)
+    loads: list[SlotLoad] = field(default_factory=list)
+    outputs: list[RequestOutput] = field(default_factory=list)
+
+
+class Scheduler:
+    """The queues. Not thread-safe: it lives on the engine's thread."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        block_manager: BlockManager,
+        residency: Residency,
+        context_length: int,
+    ) -> None:
+        self.config = config
+        self.block_manager = block_manager
+        self.residency = residency
+        self.context_length = context_length
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # oldest admission first
+        self.preemptions = 0
+        self._sequences: dict[str, Sequence] = {}
+        self.wishes: dict[str, None] = {}  # adapters that an operator wants in a slot, oldest first
+        self._refused_wishes: list[str] = []
+        self._fetching: set[str] = set()
+        self._fetched: set[str] = set()
+
+    # The way in and the ways out.
+
+    def add(self, sequence: Sequence) -> None:
+        self._sequences[sequence.request.request_id] = sequence
+        self.waiting.append(sequence)
+
+    def cancel(self, request_id: str) -> None:
+        """Ends a sequence without a word; one that has ended already is none of our business."""
+        sequence = self._sequences.get(request_id)
+        if sequence is not None:
+            self._end(sequence)
+
+    def fail_all(self, error: Exception) -> list[RequestOutput]:
+        return [self._fail(sequence, error) for sequence in list(self._sequences.values())]
+
+    def fetched(self, digest: str) -> None:
+        """The adapter is in host memory."""
+        self._fetching.discard(digest)
+        self._fetched.add(digest)
+
+    def fetch_failed(self, digest: str, error: Exception) -> list[RequestOutput]:
+        """Nobody can run with the adapter: those who wait for it are told."""
+        self._fetching.discard(digest)
+        self._fetched.discard(digest)
+        self.wishes.pop(digest, None)
+        waiting = [sequence for sequence in self.waiting if sequence.adapter == digest]
+        return [self._fail(sequence, error) for sequence in waiting]
+
+    def take_refused_wishes(self) -> list[str]:
+        """The wishes for which no slot was to be had since the last call."""
+        refused, self._refused_wishes = self._refused_wishes, []
+        return refused
+
+    def in_flight(self) -> Counter[str]:
+        """How many requests run with each adapter or wait for it."""
+        return Counter(s.adapter for s in self._sequences.values() if s.adapter is not None)
+
+    @property
+    def num_waiting_for_adapter(self) -> int:
+        return sum(
+            s.adapter is not None and not self.residency.can_acquire(s.adapter)
+            for s in self.waiting
+        )
+
+    # Decide.
+
+    def schedule(self, now: float) -> StepPlan:
+        plan = StepPlan()
+        self._expire(plan, now)
+        self._grant_wishes(plan)
+        budget = self._continue_running(plan)
+        self._admit_waiting(plan, budget, now)
+        return plan
+
+    def _expire(self, plan: StepPlan, now: float) -> None:
+        for sequence in list(self._sequences.values()):
+            deadline = sequence.request.deadline
+            if deadline is not None and now >= deadline:
+                error = DeadlineExceeded(
+                    f"The deadline passed {now - sequence.arrival:.3f} s after the request's arrival, with "
+                    f"{sequence.num_output_tokens} tokens generated; allow more time or fewer tokens.",
+                    reason="DEADLINE_EXCEEDED",
+                    completion_tokens=sequence.num_output_tokens,
+                )
+                plan.outputs.append(self._fail(sequence, error))
+
+    def _grant_wishes(self, plan: StepPlan) -> None:
+        for digest in list(self.wishes):
+            if self.residency.can_acquire(digest):
+                del self.wishes[digest]
+            elif not self._bring(digest, plan, set()):
+                del self.wishes[digest]
+                self._refused_wishes.append(digest)
+
+    def _continue_running(self, plan: StepPlan) -> int:
+        """Schedules what runs already; returns the tokens that are left of the budget."""
+        num_decoding = sum(sequence.num_uncomputed_tokens == 1 for sequence in self.running)
+        prefill_budget = max(0, self.config.max_batched_tokens - num_decoding)
+        scheduled = 0
+        while scheduled < len(self.running):
+            sequence = self.running[scheduled]
+            num_tokens = sequence.num_uncomputed_tokens
+            if num_tokens > 1:
+                num_tokens = min(num_tokens, prefill_budget)
+                prefill_budget -= num_tokens
+            while not self.block_manager.can_allocate(sequence, num_tokens):
+                # The youngest one is never among those that are scheduled already, for they are older.
+                if self._preempt(self.running[-1]) is sequence:
+                    break
+            else:
+                scheduled += 1
+                if num_tokens > 0:
+                    self.block_manager.allocate(sequence, num_tokens)
+                    plan.chunks.append(Chunk(sequence, num_tokens, self._slot(sequence)))
+        return prefill_budget
+
+    def _admit_waiting(self, plan: StepPlan, budget: int, now: float) -> None:
+        room = True
+        wanted: set[str] = set()  # by those that are older than the one at hand
+        blocked: list[Sequence] = []  # wait for a slot, and none is to be had
+        wanted_before_blocked: set[str] = set()
+        for sequence in list(self.waiting):
+            digest = sequence.adapter
+            if digest is not None and not self.residency.can_acquire(digest):
+                if self._bring(digest, plan, wanted):
+                    wanted.add(digest)
+                else:
+                    wanted_before_blocked = wanted_before_blocked or set(wanted)
+                    blocked.append(sequence)
+                continue
+            if digest is not None:
+                wanted.add(digest)
+            if not room or budget <= 0 or len(self.running) >= self.config.max_sequences:
+                room = False
+                continue
+            num_tokens = self.block_manager.admit(sequence, budget)
+            if num_tokens is None:
+                room = False
+                continue
+            self._start(sequence, now)
+            plan.chunks.append(Chunk(sequence, num_tokens, self._slot(sequence)))
+            budget -= num_tokens
+            for other in blocked:
+                other.overtaken += 1
+        self._unblock(plan, blocked, wanted_before_blocked)
+
+    def _bring(self, digest: str, plan: StepPlan, wanted: set[str]) -> bool:
+        """Moves an adapter one tier up; returns whether it is on its way."""
+        if digest in self._fetching or self.residency.get(digest) is not None:
+            return True
+        if digest not in self._fetched:
+            self._fetching.add(digest)
+            plan.fetches.append(digest)
+            return True
+        load = self.residency.begin_load(digest, protected=wanted)
+        if load is None:
+            return False
+        plan.loads.append(load)
+        return True
+
+    def _unblock(self, plan: StepPlan, blocked: list[Sequence], wanted: set[str]) -> None:
+        if not blocked:
+            self.residency.stop_draining()
+            return
+        if self.residency.all_pinned:
+            for sequence in blocked:
+                error = ResourceExhausted(
+                    f"Adapter {sequence.adapter} needs a slot, but all {self.residency.num_slots} are pinned; "
+                    "unpin one or start the server with more --slots.",
+                    reason="SLOTS_PINNED",
+                    digest=sequence.adapter,
+                    slots=self.residency.num_slots,
+                )
+                plan.outputs.append(self._fail(sequence, error))
+        elif blocked[0].overtaken > self.config.max_overtakes:
+            self.residency.drain_for_another(protected=wanted)
+
+    # Account.
+
+    def account(self, plan: StepPlan, sampled: Items[Sampled], now: float) -> list[RequestOutput]:
+        """Books a step that has run. `sampled` has a token for each chunk that samples, in their order."""
+        outputs: list[RequestOutput] = []
+        tokens = iter(sampled)
+        for chunk in plan.chunks:
+            sequence = chunk.sequence
+            samples = chunk.samples
+            sequence.num_computed_tokens += chunk.num_tokens
+            self.block_manager.commit(sequence)
+            if samples:
+                outputs.append(self._append(sequence, next(tokens), now))
+        return outputs
+
+    def _append(self, sequence: Sequence, sampled: Sampled, now: float) -> RequestOutput:
+        sequence.token_ids.append(sampled.token_id)
+        if sequence.first_token is None:
+            sequence.first_token = now
+        reason = self._finish_reason(sequence)
+        if reason is not None:
+            self._end(sequence)
+        return RequestOutput(
+            sequence.request.request_id,
+            token_ids=(sampled.token_id,),
+            logprobs=() if sampled.logprobs is None else (sampled.logprobs,),
+            finish_reason=reason,
+            stats=None if reason is None else sequence.stats(now),
+        )
+
+    def _finish_reason(self, sequence: Sequence) -> FinishReason | None:
+        sampling = sequence.request.sampling
+        if sequence.token_ids[-1] in sampling.stop_token_ids:
+            return FinishReason.STOP
+        if sequence.num_output_tokens >= sampling.max_tokens:
+            return FinishReason.LENGTH
+        if len(sequence.token_ids) >= self.context_length:
+            return FinishReason.LENGTH
+        return None
+
+    # Changes of state.
+
+    def _start(self, sequence: Sequence, now: float) -> None:
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+        sequence.state = SequenceState.RUNNING
+        sequence.overtaken = 0
+        if sequence.adapter is not None:
+            self.residency.acquire(sequence.adapter, now)
+        if sequence.first_scheduled is None:
+            sequence.first_scheduled = now
+            sequence.num_cached_prompt_tokens = sequence.num_computed_tokens
+
+    def _preempt(self, sequence: Sequence) -> Sequence:
+        self._stop_running(sequence)
+        self.waiting.appendleft(sequence)
+        sequence.state = SequenceState.WAITING
+        self.preemptions += 1
+        return sequence
+
+    def _fail(self, sequence: Sequence, error: Exception) -> RequestOutput:
+        self._end(sequence)
+        return RequestOutput(sequence.request.request_id, error=error)
+
+    def _end(self, sequence: Sequence) -> None:
+        del self._sequences[sequence.request.request_id]
+        if sequence.state is SequenceState.RUNNING:
+            self._stop_running(sequence)
+        else:
+            self.waiting.remove(sequence)
+        sequence.state = SequenceState.FINISHED
+
+    def _stop_running(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self.block_manager.free(sequence)
+        if sequence.adapter is not None:
+            self.residency.release(sequence.adapter)
+
+    def _slot(self, sequence: Sequence) -> int | None:
+        if sequence.adapter is None:
+            return None
+        resident = self.residency.get(sequence.adapter)
+        assert resident is not None
+        return resident.slot

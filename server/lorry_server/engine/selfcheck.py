@@ -1,0 +1,86 @@
+"""Does the packed, paged forward pass say what the model itself says? Asked once, of every base, at start.
+
+A model that keeps state outside attention (a state-space hybrid), or attends in a way that `paged_attention` does not
+know, would serve wrong text without a word. It is refused here, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from lorry_registry.errors import FailedPrecondition
+from lorry_server.engine.block_manager import BlockManager
+from lorry_server.engine.request import GenerationRequest, SamplingParams
+from lorry_server.engine.scheduler import Chunk
+from lorry_server.engine.sequence import Sequence
+
+TOLERANCE = 0.05  # relative, L2: what 16-bit kernels may differ by; a wrong mask is off by far more
+LENGTHS = (9, 6)  # tokens
+STEPS = ((5, 6), (3, 0), (1, 0))  # tokens of each sequence in each step: chunked, packed, decoded
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a model says of a few tokens, by itself."""
+
+    architecture: str
+    token_ids: tuple[tuple[int, ...], ...]
+    logits: tuple[torch.Tensor, ...]  # after the last token of each sequence, [vocab_size]
+
+
+@torch.inference_mode()
+def expect(model: PreTrainedModel) -> Expectation:
+    """Runs the untouched model."""
+    vocab_size = model.get_input_embeddings().num_embeddings
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randint(vocab_size, (1, n), generator=generator) for n in LENGTHS]
+    logits = tuple(
+        model(row.to(model.device), use_cache=False).logits[0, -1].float() for row in rows
+    )
+    return Expectation(type(model).__name__, tuple(tuple(row[0].tolist()) for row in rows), logits)
+
+
+def verify(
+    expected: Expectation,
+    forward: Callable[[Items[Chunk]], torch.Tensor],
+    blocks: BlockManager,
+) -> None:
+    """Holds a paged forward (chunks → logits of those that sample, in their order) against the model's own.
+
+    Raises FailedPrecondition where they differ.
+    """
+    params = SamplingParams(max_tokens=1)
+    sequences = [
+        Sequence(GenerationRequest(str(i), ids, params), 0.0, list(ids))
+        for i, ids in enumerate(expected.token_ids)
+    ]
+    last: dict[int, torch.Tensor] = {}
+    for counts in STEPS:
+        chunks = [
+            Chunk(sequence, count, slot=None)
+            for sequence, count in zip(sequences, counts, strict=True)
+            if count
+        ]
+        for chunk in chunks:
+            blocks.allocate(chunk.sequence, chunk.num_tokens)
+        sampled = [sequences.index(chunk.sequence) for chunk in chunks if chunk.samples]
+        last.update(zip(sampled, forward(chunks), strict=True))
+        for chunk in chunks:
+            chunk.sequence.num_computed_tokens += chunk.num_tokens
+    for sequence in sequences:
+        blocks.free(sequence)
+    for i, logits in enumerate(expected.logits):
+        error = ((last[i].float() - logits).norm() / logits.norm().clamp(min=1e-9)).item()
+        if not error <= TOLERANCE:
+            raise FailedPrecondition(
+                f"{expected.architecture} cannot be served: packed and paged, its logits are off by "
+                f"{error:.2g} (at most {TOLERANCE} is right). Lorry serves attention-only decoders; "
+                "choose another base.",
+                reason="BASE_NOT_SERVABLE",
+                architecture=expected.architecture,
+            )

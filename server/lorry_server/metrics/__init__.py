@@ -1,0 +1,1 @@
+"""What Prometheus sees: `requests` is told by the services, `engine` asks the engine at each scrape, `endpoint` serves."""

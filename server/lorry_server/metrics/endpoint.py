@@ -1,0 +1,31 @@
+"""`/metrics` over HTTP, on threads of its own: a scrape never waits for the event loop, nor it for a scrape."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+from lorry_registry.errors import FailedPrecondition
+from lorry_server.config import split_address
+
+
+class MetricsEndpoint:
+    """Serves a collector registry from when it is made until `close`."""
+
+    def __init__(self, address: str, registry: CollectorRegistry) -> None:
+        host, port = split_address(address, "metrics")
+        try:
+            self._server, self._thread = start_http_server(port, addr=host, registry=registry)
+        except OSError as error:
+            raise FailedPrecondition(
+                f"Metrics cannot be served on {address}: {error.strerror or error}. "
+                "Choose another address with --metrics; port 0 takes any free one.",
+                reason="ADDRESS_UNAVAILABLE",
+                address=address,
+            ) from error
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._server.server_port}/metrics"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,67 @@
+"""Where versions are looked up and their bytes read: what a server asks of a registry, here or elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from lorry_registry.entities import AdapterKey, Base, File
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A version, as far as serving it needs."""
+
+    key: AdapterKey
+    number: int
+    digest: str
+    base_fingerprint: str
+    base_name: str
+    max_rank: int
+    files: tuple[File, ...]
+
+    @property
+    def reference(self) -> str:
+        """Means the same bytes for ever."""
+        return f"{self.key}@{self.digest}"
+
+    @property
+    def short_reference(self) -> str:
+        return f"{self.key}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterNames:
+    """A page of adapters that have a version for a base."""
+
+    keys: tuple[AdapterKey, ...]
+    next_page_token: str
+
+
+class Registry(Protocol):
+    """What a server asks of a registry. Coroutines never block; whatever fails is a LorryError.
+
+    Unavailable means that the registry is away and that the question may have an answer.
+    """
+
+    async def resolve(self, reference: str) -> Published:
+        """The version that a reference means now."""
+        ...
+
+    async def adapters_for(
+        self, base_fingerprint: str, *, limit: int, page_token: str
+    ) -> AdapterNames:
+        """In the order of their names."""
+        ...
+
+    async def create_base(self, base: Base) -> None:
+        """Makes the server's base known, so that uploads are checked against it."""
+        ...
+
+    def fetch_blob(self, file: File, target: Path) -> None:
+        """Puts a file's bytes, which match its digest, at `target`. Blocks; called on the engine's loader threads.
+
+        Raises DataLoss where the bytes are not the file's, OSError where `target` cannot be written.
+        """
+        ...

@@ -1,0 +1,132 @@
+"""A registry elsewhere, over gRPC."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.rpc.error_details_pb2 import ErrorInfo
+from grpc_status import rpc_status
+
+from lorry.registry.v1 import blob_service_pb2, registry_service_pb2, resources_pb2
+from lorry.registry.v1.blob_service_pb2_grpc import BlobServiceStub
+from lorry.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from lorry_registry.entities import AdapterKey, Base, File
+from lorry_registry.errors import DataLoss, Internal, LorryError, Unavailable
+from lorry_registry.references import parse_version_name
+from lorry_registry.rpc.convert import base_to_proto
+from lorry_registry.rpc.errors import CODES
+from lorry_server.registries import AdapterNames, Published
+
+_ANSWER_SECONDS = 5.0  # for one call; a registry that takes longer is away
+_FILE_SECONDS = 600.0  # for a whole file of an adapter
+
+
+class RemoteRegistry:
+    """A registry at HOST:PORT."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._channel = grpc.aio.insecure_channel(address)
+        self._registry: Any = RegistryServiceStub(self._channel)
+        self._blob_channel = grpc.insecure_channel(address)  # blocking: for threads
+        self._blobs = BlobServiceStub(self._blob_channel)
+
+    async def resolve(self, reference: str) -> Published:
+        request = registry_service_pb2.ResolveReferenceRequest(reference=reference)
+        return _published(await self._call(self._registry.ResolveReference, request))
+
+    async def adapters_for(
+        self, base_fingerprint: str, *, limit: int, page_token: str
+    ) -> AdapterNames:
+        request = registry_service_pb2.ListAdaptersRequest(
+            parent="namespaces/-",
+            page_size=limit,
+            page_token=page_token,
+            filter=f'base = "{base_fingerprint}"',
+        )
+        page = await self._call(self._registry.ListAdapters, request)
+        keys = tuple(AdapterKey(*adapter.name.split("/")[1::2]) for adapter in page.adapters)
+        return AdapterNames(keys, page.next_page_token)
+
+    async def create_base(self, base: Base) -> None:
+        request = registry_service_pb2.CreateBaseRequest(base=base_to_proto(base))
+        await self._call(self._registry.CreateBase, request)
+
+    def fetch_blob(self, file: File, target: Path) -> None:
+        hasher = hashlib.sha256()
+        with target.open("wb") as stream:
+            for piece in self._read_blob(file.digest):
+                hasher.update(piece)
+                stream.write(piece)
+            stream.flush()
+            os.fsync(stream.fileno())
+        actual = f"sha256:{hasher.hexdigest()}"
+        if actual != file.digest:
+            raise DataLoss(
+                f"{file.path} came from the registry at {self._address} with the digest {actual}, not {file.digest}; "
+                "ask again.",
+                reason="DIGEST_MISMATCH",
+                path=file.path,
+                digest=file.digest,
+                actual=actual,
+            )
+
+    async def close(self) -> None:
+        await self._channel.close()
+        self._blob_channel.close()
+
+    def _read_blob(self, digest: str) -> Iterator[bytes]:
+        request = blob_service_pb2.ReadBlobRequest(digest=digest)
+        try:
+            for piece in self._blobs.ReadBlob(request, timeout=_FILE_SECONDS):
+                yield piece.data
+        except grpc.RpcError as error:
+            raise self._translated(error) from error
+
+    async def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return await method(request, timeout=_ANSWER_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: Any) -> LorryError:
+        """The other registry's own error, or that it is away."""
+        if error.code() in (
+            grpc.StatusCode.UNAVAILABLE,
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            grpc.StatusCode.CANCELLED,
+        ):
+            return Unavailable(
+                f"The registry at {self._address} does not answer ({error.details()}); try again later.",
+                reason="REGISTRY_UNAVAILABLE",
+                registry=self._address,
+            )
+        return _own_error(error)
+
+
+def _published(version: resources_pb2.Version) -> Published:
+    key, number = parse_version_name(version.name)
+    return Published(
+        key=key,
+        number=number,
+        digest=version.digest,
+        base_fingerprint=version.lineage.base_fingerprint,
+        base_name=version.lineage.base_name,
+        max_rank=version.spec.max_rank,
+        files=tuple(File(file.path, file.digest, file.size_bytes) for file in version.files),
+    )
+
+
+def _own_error(error: Any) -> LorryError:
+    """The error that the other side raised, out of the status it was turned into."""
+    kind = next((kind for kind, code in CODES.items() if code is error.code()), Internal)
+    info = ErrorInfo()
+    status = rpc_status.from_call(error)
+    if status is None or not any(detail.Unpack(info) for detail in status.details):
+        return Internal(f"The registry failed: {error.details()}", reason="REGISTRY_FAILED")
+    return kind(error.details(), reason=info.reason, **info.metadata)

@@ -1,0 +1,1 @@
+"""What stands between grpc and the engine: text, references, deadlines. No weights, no device."""

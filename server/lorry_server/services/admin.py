@@ -1,0 +1,113 @@
+"""The admin service: what is in memory, how busy the server is, and an operator's hand on both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
+
+from lorry.admin.v1 import admin_service_pb2 as pb
+from lorry.admin.v1 import admin_service_pb2_grpc as pb_grpc
+from lorry_server.adapters import AdapterDirectory
+from lorry_server.base import ServedBase
+from lorry_server.engine.stats import EngineStats, ResidentInfo
+from lorry_server.version import version
+
+_T = TypeVar("_T")
+_TIERS = {"disk": pb.TIER_DISK, "host": pb.TIER_HOST, "slot": pb.TIER_SLOT}
+
+
+class ManagedEngine(Protocol):
+    """What an operator needs of the engine."""
+
+    def load(self, digest: str, *, pin: bool = False) -> Future[ResidentInfo]: ...
+
+    def pin(self, digest: str, pinned: bool) -> Future[ResidentInfo]: ...
+
+    def unload(self, digest: str) -> Future[None]: ...
+
+    def stats(self) -> EngineStats: ...
+
+
+class AdminService(pb_grpc.AdminServiceServicer):
+    """Lives on the event loop and never blocks it."""
+
+    def __init__(
+        self, *, base: ServedBase, engine: ManagedEngine, adapters: AdapterDirectory, max_rank: int
+    ) -> None:
+        self._base = base
+        self._engine = engine
+        self._adapters = adapters
+        self._max_rank = max_rank
+        self._start_time = time.time()
+
+    async def ListResidents(
+        self, request: pb.ListResidentsRequest, context: Any
+    ) -> pb.ListResidentsResponse:
+        residents = [self._resident(info) for info in self._engine.stats().residents]
+        residents.sort(
+            key=lambda resident: (-resident.tier, list(resident.references), resident.digest)
+        )
+        return pb.ListResidentsResponse(residents=residents)
+
+    async def LoadAdapter(self, request: pb.LoadAdapterRequest, context: Any) -> pb.Resident:
+        adapter = await self._adapters.resolve(request.adapter)
+        return self._resident(await _answer(self._engine.load(adapter.digest, pin=request.pin)))
+
+    async def PinAdapter(self, request: pb.PinAdapterRequest, context: Any) -> pb.Resident:
+        digest = await self._held(request.adapter)
+        return self._resident(await _answer(self._engine.pin(digest, request.pinned)))
+
+    async def UnloadAdapter(
+        self, request: pb.UnloadAdapterRequest, context: Any
+    ) -> pb.UnloadAdapterResponse:
+        digest = await self._held(request.adapter)
+        await _answer(self._engine.unload(digest))
+        return pb.UnloadAdapterResponse(digest=digest)
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.Status:
+        stats = self._engine.stats()
+        status = pb.Status(
+            version=version(),
+            base=self._base.name,
+            base_fingerprint=self._base.fingerprint,
+            device=self._base.device,
+            context_length=self._base.context_length,
+            queued_requests=stats.waiting,
+            running_requests=stats.running,
+            kv_blocks_used=stats.kv_blocks_used,
+            kv_blocks_total=stats.kv_blocks_total,
+            slots_used=stats.slots_used,
+            slots_total=stats.slots_total,
+            max_rank=self._max_rank,
+        )
+        status.start_time.FromNanoseconds(int(self._start_time * 1e9))
+        return status
+
+    async def _held(self, reference: str) -> str:
+        """The digest that a reference means. One that is written out and in memory needs no registry."""
+        written = reference.partition("@")[2]
+        if any(info.digest == written for info in self._engine.stats().residents):
+            return written
+        return (await self._adapters.resolve(reference)).digest
+
+    def _resident(self, info: ResidentInfo) -> pb.Resident:
+        resident = pb.Resident(
+            digest=info.digest,
+            references=self._adapters.references(info.digest),
+            tier=_TIERS[info.tier],
+            rank=info.rank,
+            size_bytes=info.size_bytes,
+            pinned=info.pinned,
+            requests_in_flight=info.in_flight,
+        )
+        resident.load_duration.FromNanoseconds(int(info.load_seconds * 1e9))
+        if info.last_used is not None:
+            resident.last_used_time.FromNanoseconds(int(info.last_used * 1e9))
+        return resident
+
+
+async def _answer(future: Future[_T]) -> _T:
+    """Waits for the engine. A client that leaves must not cancel what the engine has begun."""
+    return await asyncio.shield(asyncio.wrap_future(future))

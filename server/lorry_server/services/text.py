@@ -1,0 +1,61 @@
+"""Between text and token ids, through the base's own tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lorry_registry.errors import FailedPrecondition, InvalidArgument
+
+ROLES = ("system", "user", "assistant")
+
+
+class TextCodec:
+    """A tokenizer of transformers, reduced to what serving needs.
+
+    `encode` and `render_chat` may take long and are not to be called from two threads at once; `decode` is quick.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        # The library behind a fast tokenizer decodes many times quicker than the class around it.
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._unprinted = frozenset(
+            token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, with the special tokens that the tokenizer adds."""
+        return list(self._tokenizer(text)["input_ids"])
+
+    def render_chat(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+        """The ids of a conversation of (role, content), up to where the assistant's turn begins."""
+        if not self._tokenizer.chat_template:
+            raise FailedPrecondition(
+                "This base has no chat template; send the prompt as text or as token ids.",
+                reason="NO_CHAT_TEMPLATE",
+            )
+        conversation = [{"role": role, "content": content} for role, content in messages]
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                conversation, tokenize=True, add_generation_prompt=True, return_dict=False
+            )
+        except (
+            Exception
+        ) as error:  # the template is the base's own program: it may refuse with anything
+            raise InvalidArgument(
+                f"The base's chat template refuses this conversation: {error}",
+                reason="CHAT_TEMPLATE_REFUSED",
+                error=error,
+            ) from error
+        return list(rendered)
+
+    def without_special(self, token_ids: Sequence[int]) -> list[int]:
+        """The ids that stand for text."""
+        return [token_id for token_id in token_ids if token_id not in self._unprinted]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of ids, special tokens included; bytes that are no UTF-8 become U+FFFD."""
+        if self._backend is not None:
+            return str(self._backend.decode(list(token_ids), skip_special_tokens=False))
+        return str(self._tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False))

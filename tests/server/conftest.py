@@ -1,0 +1,410 @@
+"""What the server's tests share: a base, an engine and a registry that are honest fakes, and a server on a real socket.
+
+The fake engine keeps the real one's promises (its queue, its limits, its thread, its answers) without a model: the next
+token is a function of the sequence and the adapter. So the services are tested to the last byte in milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import queue
+import threading
+import time
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from lorry.admin.v1.admin_service_pb2_grpc import AdminServiceStub
+from lorry.inference.v1 import inference_service_pb2 as pb
+from lorry.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
+from lorry_registry.entities import AdapterKey, Base, File
+from lorry_registry.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    LorryError,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
+from lorry_registry.references import parse_reference
+from lorry_server.adapters import AdapterDirectory
+from lorry_server.base import ServedBase
+from lorry_server.cache import AdapterCache
+from lorry_server.composition import SERVICE_NAMES, Services, build_services
+from lorry_server.engine.request import (
+    FinishReason,
+    GenerationRequest,
+    RequestOutput,
+    RequestStats,
+    TokenLogprobs,
+)
+from lorry_server.engine.stats import EngineStats, LoadTotals, ResidentInfo
+from lorry_server.registries import AdapterNames, Published
+from lorry_registry.rpc.host import GrpcHost, create_server
+from lorry_server.services.outputs import OutputDispatcher
+from lorry_server.services.text import TextCodec
+from prometheus_client import CollectorRegistry
+
+FINGERPRINT = "sha256:" + "b" * 64
+CONTEXT_LENGTH = 200
+MAX_RANK = 16
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    from lorry_bases import resolve
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(resolve("lorry-tiny"))
+
+
+@pytest.fixture(scope="session")
+def codec(tokenizer):
+    return TextCodec(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def base(tokenizer, codec):
+    return ServedBase(
+        name="lorry-tiny",
+        fingerprint=FINGERPRINT,
+        architecture="LlamaForCausalLM",
+        device="cpu",
+        context_length=CONTEXT_LENGTH,
+        vocab_size=len(tokenizer),
+        eos_token_ids=frozenset({tokenizer.eos_token_id}),
+        text=codec,
+    )
+
+
+def next_token(token_ids, adapter: str | None, vocab_size: int) -> int:
+    """What the fake base says next."""
+    told = f"{adapter}:{','.join(map(str, token_ids[-3:]))}".encode()
+    return int.from_bytes(hashlib.sha256(told).digest()[:4], "big") % vocab_size
+
+
+@dataclass
+class Running:
+    request: GenerationRequest
+    arrival: float
+    token_ids: list[int] = field(default_factory=list)
+
+
+class FakeEngine:
+    """`step_seconds` paces it; while `paused` is set, requests wait in the queue."""
+
+    def __init__(
+        self, sink, source, *, vocab_size: int, max_waiting: int = 8, step_seconds: float = 0.0
+    ) -> None:
+        self.failed: BaseException | None = None
+        self.paused = threading.Event()
+        self.cancelled: list[str] = []
+        self.submitted: list[GenerationRequest] = []
+        self.script: list[int] | None = (
+            None  # what every request is answered with, instead of `next_token`
+        )
+        self.broken_by: Exception | None = None  # raised within the next step
+        self.step_seconds = step_seconds
+        self._sink = sink
+        self._source = source
+        self._vocab_size = vocab_size
+        self._max_waiting = max_waiting
+        self._inbox: queue.Queue = queue.Queue()
+        self._running: dict[str, Running] = {}
+        self._residents: dict[str, ResidentInfo] = {}
+        self._closed: LorryError | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, request: GenerationRequest) -> None:
+        if self._closed is not None:
+            raise self._closed
+        if self._inbox.qsize() >= self._max_waiting:
+            raise ResourceExhausted("full", reason="QUEUE_FULL", retry_after_seconds=1)
+        self.submitted.append(request)
+        self._inbox.put(Running(request, time.monotonic()))
+
+    def cancel(self, request_id: str) -> None:
+        self.cancelled.append(request_id)
+
+    def load(self, digest: str, *, pin: bool = False) -> Future:
+        return self._future(lambda: self._bring(digest, pin))
+
+    def pin(self, digest: str, pinned: bool) -> Future:
+        return self._future(lambda: self._change(digest, pinned))
+
+    def unload(self, digest: str) -> Future:
+        return self._future(lambda: self._drop(digest))
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            waiting=self._inbox.qsize(),
+            running=len(self._running),
+            kv_blocks_used=len(self._running),
+            kv_blocks_total=64,
+            kv_block_size=16,
+            slots_used=len(self._residents),
+            slots_total=4,
+            loads={"slot": LoadTotals(len(self._residents), 0.5, 1024)},
+            residents=tuple(self._residents.values()),
+        )
+
+    def stop(self, *, drain_seconds: float) -> None:
+        self._closed = Unavailable("stopping", reason="DRAINING")
+        self._inbox.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        error: LorryError = Unavailable("stopped", reason="DRAINING")
+        try:
+            while self._step():
+                time.sleep(self.step_seconds or 0.0005)
+        except Exception as broken:
+            self.failed = broken
+            error = Unavailable("the engine failed", reason="ENGINE_FAILED")
+        self._closed = error
+        while not self._inbox.empty():
+            if (left := self._inbox.get()) is not None:
+                self._running[left.request.request_id] = left
+        self._sink([RequestOutput(request_id, error=error) for request_id in self._running])
+        self._running.clear()
+
+    def _step(self) -> bool:
+        if self.broken_by is not None:
+            raise self.broken_by
+        while not self.paused.is_set() and not self._inbox.empty():
+            if (arrived := self._inbox.get()) is None:
+                return False
+            self._running[arrived.request.request_id] = arrived
+        for request_id in list(self.cancelled):
+            self._running.pop(request_id, None)
+        outputs = [self._advance(running) for running in list(self._running.values())]
+        for output in outputs:
+            if output.finished:
+                del self._running[output.request_id]
+        if outputs:
+            self._sink(outputs)
+        return True
+
+    def _advance(self, running: Running) -> RequestOutput:
+        request, now = running.request, time.monotonic()
+        if request.deadline is not None and now >= request.deadline:
+            error = DeadlineExceeded("too late", reason="DEADLINE_EXCEEDED")
+            return RequestOutput(request.request_id, error=error)
+        try:
+            if request.adapter is not None and request.adapter not in self._residents:
+                self._bring(request.adapter, pin=False)
+        except LorryError as error:
+            return RequestOutput(request.request_id, error=error)
+        at = len(running.token_ids)
+        if self.script is not None:
+            token = self.script[at % len(self.script)]
+        else:
+            token = next_token(
+                [*request.prompt_token_ids, *running.token_ids], request.adapter, self._vocab_size
+            )
+        running.token_ids.append(token)
+        reason = None
+        if token in request.sampling.stop_token_ids:
+            reason = FinishReason.STOP
+        elif len(running.token_ids) >= request.sampling.max_tokens:
+            reason = FinishReason.LENGTH
+        stats = RequestStats(
+            len(request.prompt_token_ids), 3, len(running.token_ids), 0.01, 0.02, 0.03
+        )
+        asked = request.sampling.top_logprobs
+        logprobs = () if asked is None else (TokenLogprobs(-0.5, ((token, -0.5),) * asked),)
+        return RequestOutput(
+            request.request_id, (token,), logprobs, reason, stats if reason else None
+        )
+
+    def _future(self, act) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(act())
+        except LorryError as error:
+            future.set_exception(error)
+        return future
+
+    def _bring(self, digest: str, pin: bool) -> ResidentInfo:
+        self._source.fetch(digest)
+        info = ResidentInfo(digest, "slot", 8, 4096, pin, 0, 0.25, time.time())
+        self._residents[digest] = info
+        return info
+
+    def _change(self, digest: str, pinned: bool) -> ResidentInfo:
+        if digest not in self._residents:
+            raise FailedPrecondition("not there", reason="NOT_RESIDENT")
+        self._residents[digest] = replace(self._residents[digest], pinned=pinned)
+        return self._residents[digest]
+
+    def _drop(self, digest: str) -> None:
+        if self._change(digest, self._residents[digest].pinned).pinned:
+            raise FailedPrecondition("pinned", reason="PINNED")
+        del self._residents[digest]
+
+
+class FakeRegistry:
+    """Versions by reference, in memory. `away` makes it unreachable."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, list[Published]] = {}
+        self.aliases: dict[str, int] = {}  # "support@production" -> number
+        self.blobs: dict[str, bytes] = {}
+        self.bases: list[Base] = []
+        self.away = False
+        self.fetches = 0
+
+    def publish(self, name: str, *, base: str = FINGERPRINT, rank: int = 8) -> Published:
+        versions = self.versions.setdefault(name, [])
+        files = []
+        for path in ("adapter_config.json", "adapter_model.safetensors"):
+            data = f"{path} of {name}:{len(versions) + 1}".encode()
+            files.append(File(path, f"sha256:{hashlib.sha256(data).hexdigest()}", len(data)))
+            self.blobs[files[-1].digest] = data
+        digest = "sha256:" + hashlib.sha256(repr(files).encode()).hexdigest()
+        version = Published(
+            AdapterKey("default", name),
+            len(versions) + 1,
+            digest,
+            base,
+            "some-base",
+            rank,
+            tuple(files),
+        )
+        versions.append(version)
+        return version
+
+    async def resolve(self, reference: str) -> Published:
+        if self.away:
+            raise Unavailable("The registry is away.", reason="REGISTRY_UNAVAILABLE")
+        wanted = parse_reference(reference)
+        versions = self.versions.get(wanted.key.adapter_id)
+        if not versions:
+            raise NotFound("no such adapter", reason="ADAPTER_NOT_FOUND")
+        number = wanted.number
+        if wanted.alias is not None:
+            number = self.aliases.get(f"{wanted.key.adapter_id}@{wanted.alias}")
+            if number is None:
+                raise NotFound("no such alias", reason="ALIAS_NOT_FOUND")
+        for version in reversed(versions):
+            if number in (None, version.number) and wanted.digest in (None, version.digest):
+                return version
+        raise NotFound("no such version", reason="VERSION_NOT_FOUND")
+
+    async def adapters_for(
+        self, base_fingerprint: str, *, limit: int, page_token: str
+    ) -> AdapterNames:
+        names = [name for name in sorted(self.versions) if name > page_token]
+        token = names[limit - 1] if len(names) > limit else ""
+        return AdapterNames(tuple(AdapterKey("default", name) for name in names[:limit]), token)
+
+    async def create_base(self, base: Base) -> None:
+        self.bases.append(base)
+
+    def fetch_blob(self, file: File, target: Path) -> None:
+        if self.away:
+            raise Unavailable("The registry is away.", reason="REGISTRY_UNAVAILABLE")
+        self.fetches += 1
+        target.write_bytes(self.blobs[file.digest])
+
+
+@dataclass
+class Node:
+    """A server on a socket, with a client's stubs, and what is behind it."""
+
+    host: GrpcHost
+    services: Services
+    engine: FakeEngine
+    registry: FakeRegistry
+    directory: AdapterDirectory
+    dispatcher: OutputDispatcher
+    collectors: CollectorRegistry
+    channel: grpc.aio.Channel
+
+    @property
+    def inference(self) -> InferenceServiceStub:
+        return InferenceServiceStub(self.channel)
+
+    @property
+    def admin(self) -> AdminServiceStub:
+        return AdminServiceStub(self.channel)
+
+    async def generate(self, request: pb.GenerateRequest, **options) -> list[pb.GenerateResponse]:
+        return [response async for response in self.inference.Generate(request, **options)]
+
+    async def refusal(self, request: pb.GenerateRequest, **options):
+        """(code, ErrorInfo.reason, ErrorInfo.metadata) of what both forms answer, which must agree."""
+        with pytest.raises(grpc.aio.AioRpcError) as streamed:
+            await self.generate(request, **options)
+        with pytest.raises(grpc.aio.AioRpcError) as unary:
+            await self.inference.GenerateUnary(request, **options)
+        assert explained(streamed.value) == explained(unary.value)
+        return explained(unary.value)
+
+    async def idle(self) -> None:
+        """Returns once nothing of any request is left anywhere."""
+        async with asyncio.timeout(5):
+            await self.dispatcher.idle()
+            while self.engine.stats().running or self.engine.stats().waiting:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.collectors.get_sample_value(name, labels)
+
+
+def explained(error: grpc.aio.AioRpcError):
+    """An error as programs read it. Every one has an ErrorInfo of our domain."""
+    status = rpc_status.from_call(error)
+    assert status is not None, f"{error.code()} without details: {error.details()}"
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in status.details)
+    assert info.domain == "lorry"
+    return error.code(), info.reason, dict(info.metadata)
+
+
+@pytest.fixture
+def start_node(base, tmp_path):
+    """Starts a server; options go to the fake engine."""
+
+    @asynccontextmanager
+    async def start(served: ServedBase = base, **engine_options):
+        registry = FakeRegistry()
+        cache = AdapterCache(tmp_path / "cache", registry)
+        directory = AdapterDirectory(registry, served, max_rank=MAX_RANK, cache=cache)
+        dispatcher = OutputDispatcher(asyncio.get_running_loop())
+        engine = FakeEngine(dispatcher.sink, cache, vocab_size=served.vocab_size, **engine_options)
+        collectors = CollectorRegistry()
+        services = build_services(
+            base=served,
+            engine=engine,
+            adapters=directory,
+            dispatcher=dispatcher,
+            max_rank=MAX_RANK,
+            collectors=collectors,
+        )
+        host = create_server("127.0.0.1:0", lambda _: SERVICE_NAMES)
+        services.add_to(host.server)
+        engine.start()
+        await host.start()
+        async with grpc.aio.insecure_channel(host.address) as channel:
+            yield Node(host, services, engine, registry, directory, dispatcher, collectors, channel)
+        await host.stop(0.5)
+        engine.stop(drain_seconds=0)
+        services.close()
+
+    return start
+
+
+@pytest.fixture
+async def node(start_node):
+    async with start_node() as running:
+        yield running

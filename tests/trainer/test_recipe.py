@@ -1,0 +1,123 @@
+"""A recipe is strict: what it does not know, it refuses, and says where and what was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from lorry_trainer.errors import RecipeError
+from lorry_trainer.recipe import Recipe
+from lorry_trainer.recipe_doc import document
+from lorry_trainer.recipe_file import parse_recipe, read_recipe
+
+MINIMAL = "data:\n  path: rows.jsonl\n"
+
+
+def complaint(text: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, "r.yaml")
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_one_line_is_a_recipe() -> None:
+    recipe = parse_recipe(MINIMAL)
+    assert (recipe.base, recipe.method, recipe.lora.rank) == ("lorry-tiny", "lora", 16)
+
+
+def test_an_unknown_key_is_named_with_its_line_and_near_matches() -> None:
+    text = MINIMAL + "training:\n  learning_rte: 0.1\n"
+    assert complaint(text) == (
+        "r.yaml:4: training.learning_rte: unknown key; did you mean learning_rate?"
+    )
+
+
+def test_a_key_in_the_wrong_section_is_told_where_it_belongs() -> None:
+    assert "did you mean lora.rank?" in complaint(MINIMAL + "rank: 8\n")
+
+
+def test_an_unknown_key_without_a_near_match_lists_what_is_known() -> None:
+    assert "known here: rank, alpha, dropout" in complaint(MINIMAL + "lora:\n  zzz: 1\n")
+
+
+def test_every_fault_is_reported_at_once() -> None:
+    said = complaint("data: {path: a.jsonl}\nlora: {rank: 0, wat: 1}\nevaluation: {metric: bleu}\n")
+    assert "lora.rank" in said
+    assert "lora.wat" in said
+    assert "evaluation.metric" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("lora: {rank: 0}", "lora.rank: input should be greater than or equal to 1 (got 0)"),
+        ('lora: {rank: "8"}', "lora.rank: input should be a valid integer (got '8')"),
+        ("lora: {rank: true}", "lora.rank: input should be a valid integer"),
+        ("lora: {rank: 8.5}", "lora.rank"),
+        ("lora: {target_modules: []}", "lora.target_modules"),
+        ("lora: {target_modules: all}", "lora.target_modules"),
+        ("training: {learning_rate: .nan}", "training.learning_rate"),
+        ("training: {learning_rate: 50}", "less than or equal to 1"),
+        ("training: {epochs: 1, max_steps: 5}", "not both"),
+        ("method: dora", "method: input should be 'lora' or 'qlora'"),
+        ("quantization: {}", "belongs to `method: qlora`"),
+        ("evaluation: 3", "evaluation"),
+    ],
+)
+def test_wrong_values_are_refused(line: str, part: str) -> None:
+    assert part in complaint(MINIMAL + line + "\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "not nothing"),
+        ("- a\n", "not a list"),
+        ("data: [unclosed", "is not YAML"),
+        ("base: x\n", "data: missing"),
+        ("data: {}\n", "exactly one of the two"),
+        ("data: {path: a, train: b}\n", "exactly one of the two"),
+        ("data: {path: a, splits: {validation: 0.5, test: 0.5}}\n", "leave no rows"),
+        ("data: {path: a, template: hello}\n", "must contain {instruction}"),
+        ("data: {path: 2024-01-01}\n", "put it in quotes"),
+        (MINIMAL + "base: a\nbase: b\n", "r.yaml:4: base: given twice"),
+    ],
+)
+def test_texts_that_are_no_recipe(text: str, part: str) -> None:
+    assert part in complaint(text)
+
+
+def test_an_exponent_without_a_dot_is_a_number() -> None:
+    """YAML 1.1 reads 2e-3 as text, and everyone writes it."""
+    assert parse_recipe(MINIMAL + "training: {learning_rate: 2e-3}").training.learning_rate == 2e-3
+
+
+def test_a_list_of_targets() -> None:
+    recipe = parse_recipe(MINIMAL + "lora: {target_modules: [q_proj, v_proj]}")
+    assert recipe.lora.target_modules == ("q_proj", "v_proj")
+
+
+def test_a_missing_recipe_file(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"cannot read the recipe .*none\.yaml"):
+        read_recipe(tmp_path / "none.yaml")
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        parse_recipe(MINIMAL).base = "other"  # type: ignore[misc]
+
+
+def test_the_document_is_made_from_the_fields() -> None:
+    import lorry_trainer
+
+    shipped = Path(lorry_trainer.__file__).parent / "RECIPE.md"
+    assert shipped.read_text(encoding="utf-8") == document(), "run lorry_trainer.recipe_doc again"
+
+
+def test_every_field_has_a_meaning() -> None:
+    lines = [line for line in document().splitlines() if line.startswith("| `")]
+    assert len(lines) > 40
+    assert not [line for line in lines if line.endswith("| None |")]
+    assert all(name in document() for name in Recipe.model_fields)

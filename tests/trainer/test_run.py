@@ -1,0 +1,314 @@
+"""The whole way on a random base: what is written, that PEFT loads it, that it is the same twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lorry_bases import Quantization, fingerprint
+from lorry_bases.load import load_base
+
+from lorry_trainer import run as runs
+from lorry_trainer.errors import DataError, OutputError, RecipeError, TrainingError
+from lorry_trainer.run import Result, run
+from lorry_trainer.train import Outcome
+
+Write = Callable[..., Path]
+Build = Callable[..., Any]
+Rows = list[dict[str, Any]]
+
+FILES = {
+    "README.md",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "lineage.json",
+    "loss.png",
+    "metrics.json",
+    "recipe.yaml",
+}
+
+
+@pytest.fixture
+def go(tmp_path: Path) -> Callable[..., Result]:
+    def start(recipe: Any, output: str = "out", **options: Any) -> Result:
+        return run(recipe, name="letters", folder=tmp_path, output=tmp_path / output, **options)
+
+    return start
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.iterdir()}
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
+    """Collects what training hands back, which `run` does not."""
+    from lorry_trainer import train
+
+    seen: list[Outcome] = []
+    original = train.train
+
+    def watched(*arguments: Any, **options: Any) -> Outcome:
+        seen.append(original(*arguments, **options))
+        return seen[-1]
+
+    monkeypatch.setattr(train, "train", watched)
+    return seen
+
+
+def test_an_adapter_folder(
+    go: Callable[..., Result],
+    write_rows: Write,
+    letter_rows: Rows,
+    tiny_recipe: Build,
+    base_folder: Path,
+    tmp_path: Path,
+    trained: list[Outcome],
+) -> None:
+    rows = write_rows(letter_rows)
+    result = go(tiny_recipe(description="Three letters."))
+    folder = result.folder
+    assert {f.name for f in folder.iterdir()} == FILES
+    assert not list(tmp_path.glob(".out*"))
+
+    # What PEFT loads acts as what was trained.
+    from peft import PeftModel
+
+    base = load_base(str(base_folder), quantization=Quantization(type="none"), device="cpu")
+    loaded = PeftModel.from_pretrained(base.model, folder)
+    ids = torch.arange(10, 30)[None]
+    with torch.inference_mode():
+        wanted, got = trained[0].model.eval()(ids).logits, loaded(ids).logits
+        with loaded.disable_adapter():
+            bare = loaded(ids).logits
+    torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+    assert (got - bare).abs().max() > 1e-3
+
+    # No path of this machine is in it.
+    config = read_json(folder / "adapter_config.json")
+    assert config["base_model_name_or_path"] == "tiny-random"
+    assert config["target_modules"] == sorted(config["target_modules"])
+    written = "".join(p.read_text() for p in folder.iterdir() if p.suffix in {".md", ".json"})
+    assert str(base_folder) not in written.replace(f"base: {base_folder}", "")
+
+    metrics = read_json(folder / "metrics.json")
+    assert metrics == result.metrics
+    assert {"base_test_exact_match", "test_exact_match", "test_token_f1", "test_rows"} <= set(metrics)
+    assert metrics["steps"] == 4
+    assert math.isfinite(metrics["train_loss"] + metrics["validation_loss"])
+
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (folder / "loss.png").stat().st_size > 5_000
+    assert "Three letters." in (folder / "README.md").read_text(encoding="utf-8")
+
+    from google.protobuf import json_format
+    from lorry.registry.v1 import resources_pb2
+
+    made = json_format.Parse((folder / "lineage.json").read_bytes(), resources_pb2.Lineage())
+    assert made.base_fingerprint == fingerprint(base_folder)  # as served: NF4, though trained in full
+    assert made.base_name == "tiny-random"
+    assert made.recipe == (folder / "recipe.yaml").read_text(encoding="utf-8")
+    assert [d.split for d in made.datasets] == ["train", "validation", "test"]
+    assert sum(d.row_count for d in made.datasets) == len(letter_rows)
+    assert {d.digest for d in made.datasets} == {"sha256:" + hashlib.sha256(rows.read_bytes()).hexdigest()}
+    assert dict(made.metrics) == pytest.approx(metrics)
+    assert made.producer.startswith("lorry-trainer ")
+
+
+def test_the_same_recipe_twice_gives_the_same_bytes(
+    go: Callable[..., Result], write_rows: Write, letter_rows: Rows, tiny_recipe: Build
+) -> None:
+    write_rows(letter_rows)
+    first = digests(go(tiny_recipe(), "one").folder)
+    assert first == digests(go(tiny_recipe(), "two").folder)
+    other = digests(go(tiny_recipe(training={"seed": 5}), "three").folder)
+    assert other["adapter_model.safetensors"] != first["adapter_model.safetensors"]
+
+
+def test_it_learns(
+    go: Callable[..., Result], write_rows: Write, letter_rows: Rows, tiny_recipe: Build
+) -> None:
+    """A random base with rank 4 gets from nothing to most of the letters in a few seconds."""
+    write_rows(letter_rows)
+    result = go(tiny_recipe(training={"max_steps": 60, "learning_rate": 0.02, "batch_size": 16}))
+    assert result.metrics["base_test_exact_match"] == 0
+    assert result.metrics["test_exact_match"] >= 0.6
+
+
+def test_qlora_trains_on_double_quantized_nf4_layers(
+    go: Callable[..., Result],
+    write_rows: Write,
+    letter_rows: Rows,
+    tiny_recipe: Build,
+    base_folder: Path,
+    trained: list[Outcome],
+) -> None:
+    from bitsandbytes.nn import Linear4bit
+
+    write_rows(letter_rows)
+    folder = go(tiny_recipe(method="qlora")).folder
+    model = trained[0].model
+    layers = [m for m in model.modules() if isinstance(m, Linear4bit)]
+    assert len(layers) == 14  # seven in each of two blocks
+    assert all(m.weight.quant_state.quant_type == "nf4" and m.weight.quant_state.nested for m in layers)
+    factors = {n: p for n, p in model.named_parameters() if "lora_B" in n}
+    assert len(factors) == 14
+    assert all(p.dtype == torch.float32 and p.abs().max() > 0 for p in factors.values())
+    assert read_json(folder / "lineage.json")["baseFingerprint"] == fingerprint(base_folder)
+    assert "double: true" in (folder / "recipe.yaml").read_text()
+
+
+def test_early_stopping_keeps_the_best(
+    go: Callable[..., Result],
+    write_rows: Write,
+    letter_rows: Rows,
+    tiny_recipe: Build,
+    trained: list[Outcome],
+) -> None:
+    """A learning rate this high ruins the adapter after a good start."""
+    write_rows(letter_rows)
+    hard = {
+        "max_steps": 60,
+        "learning_rate": 0.3,
+        "schedule": "constant",
+        "warmup_ratio": 0.0,
+        "eval_steps": 2,
+        "early_stopping_patience": 2,
+    }
+    result = go(tiny_recipe(training=hard))
+    outcome = trained[0]
+    losses = dict(outcome.validation_loss)
+    best = min(losses, key=lambda step: losses[step])
+    assert outcome.steps < 60
+    assert outcome.kept_step == best == outcome.steps - 4
+    assert result.metrics["validation_loss"] == losses[best]
+    # The weights are the best step's too, not the last's: a run that ends there has the same.
+    again = go(
+        tiny_recipe(training=hard | {"max_steps": best, "early_stopping_patience": 0}), "short"
+    )
+    name = "adapter_model.safetensors"
+    assert digests(again.folder)[name] == digests(result.folder)[name]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(
+    go: Callable[..., Result],
+    write_rows: Write,
+    letter_rows: Rows,
+    tiny_recipe: Build,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = runs._load_base
+
+    def poisoned(recipe: Any) -> Any:
+        base = load(recipe)
+        base.model.model.norm.weight.data[0] = math.nan
+        return base
+
+    monkeypatch.setattr(runs, "_load_base", poisoned)
+    write_rows(letter_rows)
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 1\D.*learning_rate"):
+        go(tiny_recipe())
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_test_rows_no_score(
+    go: Callable[..., Result], write_rows: Write, tiny_recipe: Build
+) -> None:
+    write_rows([{"instruction": "a", "output": "b"}])
+    data = {"splits": {"validation": 0, "test": 0}}
+    result = go(tiny_recipe(data=data, training={"max_steps": 1}))
+    assert not [name for name in result.metrics if "test" in name]
+    assert "held-out" not in (result.folder / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("sections", "error", "part"),
+    [
+        ({"data": {"path": "none.jsonl"}}, DataError, "none.jsonl: no such file"),
+        ({"base": "no-such-base"}, RecipeError, "base: base 'no-such-base'"),
+        ({"data": {"max_length": 4096}}, RecipeError, "data.max_length is 4096"),
+        ({"data": {"max_length": 8}}, DataError, "60 of 60 rows are longer than 8 tokens"),
+        ({"lora": {"target_modules": ["nope"]}}, RecipeError, "Linear layers of"),
+        ({"lora": {"target_modules": ["lm_head"]}}, RecipeError, "lm_head"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(
+    go: Callable[..., Result],
+    write_rows: Write,
+    letter_rows: Rows,
+    tiny_recipe: Build,
+    sections: dict[str, Any],
+    error: type[Exception],
+    part: str,
+    tmp_path: Path,
+) -> None:
+    write_rows(letter_rows)
+    with pytest.raises(error) as caught:
+        go(tiny_recipe(**sections))
+    assert part in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_chat_that_the_template_refuses(
+    go: Callable[..., Result], write_rows: Write, tiny_recipe: Build
+) -> None:
+    turns = [("user", "a"), ("system", "b"), ("assistant", "c")]
+    write_rows([{"messages": [{"role": r, "content": c} for r, c in turns]}])
+    with pytest.raises(DataError, match=r"line 1: the chat template of .* system must come first"):
+        go(tiny_recipe(data={"splits": {"validation": 0, "test": 0}}))
+
+
+def test_a_base_without_a_chat_template(
+    go: Callable[..., Result],
+    write_rows: Write,
+    letter_rows: Rows,
+    tiny_recipe: Build,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = runs._load_base
+
+    def bare(recipe: Any) -> Any:
+        base = load(recipe)
+        base.tokenizer.chat_template = None
+        return replace(base)
+
+    monkeypatch.setattr(runs, "_load_base", bare)
+    write_rows(letter_rows)
+    with pytest.raises(DataError, match="has no chat template"):
+        go(tiny_recipe())
+    write_rows([{"prompt": f"{i}+1=", "completion": str(i + 1)} for i in range(40)])
+    assert go(tiny_recipe(training={"max_steps": 1})).folder.is_dir()
+
+
+def test_a_folder_that_is_there_is_replaced_on_demand_only(
+    go: Callable[..., Result],
+    write_rows: Write,
+    letter_rows: Rows,
+    tiny_recipe: Build,
+    tmp_path: Path,
+) -> None:
+    write_rows(letter_rows)
+    recipe = tiny_recipe(training={"max_steps": 1}, data={"splits": {"validation": 0, "test": 0}})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="--overwrite"):
+        go(recipe)
+    with pytest.raises(OutputError, match="is not an adapter folder"):
+        go(recipe, overwrite=True)
+    go(recipe, "other")
+    with pytest.raises(OutputError, match="exists"):
+        go(recipe, "other")
+    (tmp_path / "other" / "stale.txt").write_text("")
+    assert {f.name for f in go(recipe, "other", overwrite=True).folder.iterdir()} == FILES

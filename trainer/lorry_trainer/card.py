@@ -1,0 +1,67 @@
+"""The adapter folder's README: what it is, what it scores, how to use it."""
+
+from __future__ import annotations
+
+import json
+
+from lorry_trainer.data import Examples
+from lorry_trainer.formats import Example
+from lorry_trainer.recipe import Recipe
+
+
+def card(
+    name: str,
+    recipe: Recipe,
+    base_name: str,
+    data: Examples,
+    metrics: dict[str, float],
+    samples: list[tuple[Example, str, str]],  # (row, the base's answer, the adapter's answer)
+) -> str:
+    lines = [
+        "---",
+        f"base_model: {json.dumps(base_name)}",
+        "library_name: peft",
+        "pipeline_tag: text-generation",
+        f"tags: [lorry, {recipe.method}]",
+        "---",
+        f"# {name}",
+        "",
+        recipe.description or "An adapter trained by Lorry.",
+        "",
+        f"Rank {recipe.lora.rank} {recipe.method} on `{base_name}`, from {len(data.train)} rows "
+        f"({len(data.validation)} to validate, {len(data.test)} to test). `recipe.yaml` holds every setting, "
+        "`lineage.json` the digests of base and data, `loss.png` the loss.",
+    ]
+    if samples:
+        scores = [
+            n.removeprefix("test_")
+            for n in metrics
+            if n.startswith("test_") and f"base_{n}" in metrics
+        ]
+        lines += ["", f"| held-out, {len(samples)} rows | base | adapter |", "| --- | --- | --- |"]
+        lines += [
+            f"| {s} | {metrics[f'base_test_{s}']:.3f} | {metrics[f'test_{s}']:.3f} |"
+            for s in scores
+        ]
+        for row, before, after in samples[:3]:
+            asked = row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"]
+            lines += [
+                "",
+                *(
+                    f"    {label:<9}{_one_line(text)}"
+                    for label, text in (
+                        ("prompt", asked),
+                        ("expected", row.answer),
+                        ("base", before),
+                        ("adapter", after),
+                    )
+                ),
+            ]
+    use = f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base_name}"), "{name}")'
+    lines += ["", "```python", use, "```", ""]
+    return "\n".join(lines)
+
+
+def _one_line(text: str, limit: int = 160) -> str:
+    flat = " ⏎ ".join(line.strip() for line in text.splitlines() if line.strip())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"

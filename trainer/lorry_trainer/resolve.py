@@ -1,0 +1,83 @@
+"""Fill in what a recipe leaves open, with the reason for each choice. Pure: facts in, recipe out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from lorry_trainer.recipe import Quantization, Recipe
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What choices are made from, beside the recipe."""
+
+    name: str  # the recipe's name, for the default output folder
+    device: str  # cpu or cuda
+    context_length: int  # of the base, in tokens
+    format: str  # found in the data
+    train_rows: int
+    longest_answer: int  # in tokens
+
+
+@dataclass(frozen=True)
+class Resolved:
+    recipe: Recipe  # nothing is left open in it
+    reasons: dict[str, str]  # field -> why it has its value, for each field that the user left open
+    total_steps: int  # when nothing stops training early
+
+
+def resolve(recipe: Recipe, facts: Facts) -> Resolved:
+    """Resolving the result again, for the same facts, changes nothing."""
+    values = recipe.model_dump()
+    reasons: dict[str, str] = {}
+
+    def choose(section: str, field: str, value: Any, reason: str) -> None:
+        holder = values[section] if section else values
+        if holder[field] in (None, "auto"):
+            holder[field] = value
+            reasons[f"{section}.{field}".strip(".")] = reason
+
+    choose("lora", "alpha", 2.0 * recipe.lora.rank, "twice the rank")
+    if recipe.method == "qlora":
+        choose("", "quantization", Quantization().model_dump(), "as the QLoRA paper has it")
+    choose("data", "format", facts.format, "found from the columns")
+    choose("data", "max_length", facts.context_length, "the base's context")
+
+    training = recipe.training
+    on_cuda = facts.device == "cuda"
+    choose("training", "device", facts.device, "what this machine has")
+    if training.max_steps is None:
+        choose("training", "epochs", 3.0, "the usual number")
+    if recipe.method == "qlora" and on_cuda:
+        choose("training", "optimizer", "paged_adamw_32bit", "qlora on CUDA")
+    else:
+        choose("training", "optimizer", "adamw_torch_fused", f"{recipe.method} on {facts.device}")
+    choose("training", "gradient_checkpointing", on_cuda, "saves memory on CUDA, time elsewhere")
+    steps_per_epoch = math.ceil(
+        math.ceil(facts.train_rows / training.batch_size) / training.gradient_accumulation
+    )
+    total = training.max_steps or math.ceil(values["training"]["epochs"] * steps_per_epoch)
+    choose("training", "eval_steps", max(1, total // 10), "ten times in the run")
+
+    choose(
+        "evaluation",
+        "max_new_tokens",
+        math.ceil(1.25 * facts.longest_answer),
+        "a quarter more than the longest expected answer",
+    )
+    choose("", "output", f"adapters/{facts.name}", "the recipe's name")
+    return Resolved(Recipe.model_validate(values), reasons, total)
+
+
+def to_yaml(resolved: Resolved) -> str:
+    """The resolved recipe as a file, with the reasons as comments on top. It reads back as the same recipe."""
+    comments = [f"#   {field}: {reason}" for field, reason in sorted(resolved.reasons.items())]
+    if comments:
+        comments.insert(0, "# Chosen by the trainer:")
+    values = resolved.recipe.model_dump(mode="json", exclude_none=True)
+    body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+    return "\n".join([*comments, body])

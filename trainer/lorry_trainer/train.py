@@ -1,0 +1,208 @@
+"""Train an adapter on a loaded base. Loop, loss masks and optimizer are TRL's; here it is set up and watched.
+
+Knows nothing about files of data, folders of adapters or registries.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, set_seed
+from trl import SFTConfig
+
+from lorry_bases.load import Base
+from lorry_trainer.errors import RecipeError, TrainingError
+from lorry_trainer.formats import Example
+from lorry_trainer.methods import METHODS
+from lorry_trainer.progress import Progress
+from lorry_trainer.recipe import Recipe
+from lorry_trainer.resolve import Resolved
+from lorry_trainer.sft import Trainer
+
+Curve = list[tuple[int, float]]  # (step, loss)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    model: Any  # a PeftModel around the base's model, holding the adapter that is kept
+    train_loss: Curve
+    validation_loss: Curve
+    steps: int  # that were run
+    kept_step: int  # whose adapter is kept: the best one, or the last
+    tokens: int
+    seconds: float
+
+
+def train(
+    base: Base,
+    resolved: Resolved,
+    rows: list[Example],
+    validation: list[Example],
+    *,
+    scratch: str,
+    progress: Progress,
+) -> Outcome:
+    """Put a new adapter on `base.model` (in place) and train it. Raises RecipeError, or TrainingError.
+
+    With validation rows and patience, checkpoints of the adapter alone are kept in the folder `scratch`.
+    """
+    recipe = resolved.recipe
+    set_seed(recipe.training.seed)  # the adapter's first weights are drawn below
+    watched = bool(validation) and recipe.training.early_stopping_patience > 0
+    trainer = _trainer(base, resolved, rows, validation, scratch, watched)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_Watch(progress))
+    if watched:
+        trainer.add_callback(EarlyStoppingCallback(recipe.training.early_stopping_patience))
+    for parameter in trainer.model.parameters():
+        if (
+            parameter.requires_grad
+        ):  # TRL makes them bfloat16 on a quantized base; small steps get lost in that
+            parameter.data = parameter.data.float()
+
+    progress.start("training", resolved.total_steps)
+    started = time.perf_counter()
+    try:
+        trainer.train()
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the device ran out of memory: {error}. Lower training.batch_size and raise gradient_accumulation, "
+            "set training.gradient_checkpointing: true, lower data.max_length, or use method: qlora"
+        ) from error
+    seconds = time.perf_counter() - started
+    state = trainer.state
+    best = state.best_global_step if watched and state.best_model_checkpoint else None
+    return Outcome(
+        model=trainer.model,
+        train_loss=_curve(state.log_history, "loss"),
+        validation_loss=_curve(state.log_history, "eval_loss"),
+        steps=state.global_step,
+        kept_step=best or state.global_step,
+        tokens=int(max((log.get("num_tokens", 0) for log in state.log_history), default=0)),
+        seconds=seconds,
+    )
+
+
+def _trainer(
+    base: Base,
+    resolved: Resolved,
+    rows: list[Example],
+    validation: list[Example],
+    scratch: str,
+    watched: bool,
+) -> Trainer:
+    recipe = resolved.recipe
+    try:
+        return Trainer(
+            model=base.model,
+            args=SFTConfig(
+                **_arguments(recipe, resolved.total_steps, scratch, bool(validation), watched)
+            ),
+            train_dataset=_dataset(rows),
+            eval_dataset=_dataset(validation) if validation else None,
+            processing_class=base.tokenizer,
+            peft_config=METHODS[recipe.method].adapter(recipe),
+        )
+    except ValueError as error:
+        if "arget modules" in str(error) or "lm_head" in str(
+            error
+        ):  # PEFT: none matches; TRL: the head is fused
+            layers = sorted(
+                {
+                    n.rpartition(".")[2]
+                    for n, m in base.model.named_modules()
+                    if hasattr(m, "in_features")
+                }
+            )
+            raise RecipeError(
+                f"lora.target_modules {recipe.lora.target_modules!r}: {error}. "
+                f"Linear layers of {base.name!r}: {', '.join(layers)}"
+            ) from error
+        raise TrainingError(f"TRL refuses the run: {error}") from error
+
+
+def _dataset(examples: list[Example]) -> Dataset:
+    return Dataset.from_list([example.record for example in examples])
+
+
+def _arguments(
+    recipe: Recipe, total_steps: int, scratch: str, validated: bool, watched: bool
+) -> dict[str, Any]:
+    t = recipe.training
+    on_cuda = t.device == "cuda"
+    return {
+        "output_dir": scratch,
+        "num_train_epochs": t.epochs or 1.0,
+        "max_steps": t.max_steps or -1,
+        "per_device_train_batch_size": t.batch_size,
+        "per_device_eval_batch_size": 2 * t.batch_size,
+        "gradient_accumulation_steps": t.gradient_accumulation,
+        "learning_rate": t.learning_rate,
+        "lr_scheduler_type": t.schedule,
+        "warmup_steps": t.warmup_ratio,  # below 1, a share
+        "weight_decay": t.weight_decay,
+        "max_grad_norm": t.max_grad_norm,
+        "optim": t.optimizer,
+        "seed": t.seed,
+        "use_cpu": not on_cuda,
+        "bf16": on_cuda,
+        "dataloader_pin_memory": on_cuda,
+        "gradient_checkpointing": t.gradient_checkpointing,
+        "train_sampling_strategy": "group_by_length" if t.group_by_length else "random",
+        # Longer rows were refused before; nothing is cut.
+        "max_length": None,
+        "assistant_only_loss": recipe.data.format == "messages",
+        "completion_only_loss": recipe.data.format != "messages",
+        "eval_strategy": "steps" if validated else "no",
+        "eval_steps": t.eval_steps,
+        "save_strategy": "steps" if watched else "no",
+        "save_steps": t.eval_steps,
+        "save_total_limit": 1,
+        "save_only_model": True,
+        "load_best_model_at_end": watched,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "logging_steps": max(1, total_steps // 60),
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+    }
+
+
+def _curve(history: list[dict[str, float]], name: str) -> Curve:
+    return [(int(log["step"]), float(log[name])) for log in history if name in log]
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]
+    """Moves the bar, and ends a run whose loss is no longer a number."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._started = time.perf_counter()
+        self._note: dict[str, str] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._started = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._progress.advance(note="  ".join(self._note.values()))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        for name in ("loss", "eval_loss"):
+            if name in logs and not math.isfinite(logs[name]):
+                kind = "validation loss" if name == "eval_loss" else "loss"
+                raise TrainingError(
+                    f"the {kind} is {logs[name]} at step {state.global_step}, so nothing more can be learnt. Lower "
+                    f"training.learning_rate (now {args.learning_rate:g}), raise warmup_ratio, or look at the data"
+                )
+        if "loss" in logs:
+            self._note["loss"] = f"loss {logs['loss']:.3f}"
+            passed = time.perf_counter() - self._started
+            self._note["speed"] = f"{logs.get('num_tokens', 0) / passed:,.0f} tokens/s"
+        if "eval_loss" in logs:
+            self._note["validation"] = f"validation {logs['eval_loss']:.3f}"
