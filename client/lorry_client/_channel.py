@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lorry.admin.v1 import admin_service_pb2_grpc
 from lorry.inference.v1 import inference_service_pb2_grpc
 from lorry.registry.v1 import blob_service_pb2_grpc, registry_service_pb2_grpc
+from lorry_client.errors import InvalidArgument
 
 if TYPE_CHECKING:
     import grpc
@@ -47,7 +48,14 @@ CHANNEL_OPTIONS: list[tuple[str, str | int]] = [
 
 def server_address(server: str | None) -> str:
     """What is given, else what the environment says, else the default."""
-    return server or os.environ.get(SERVER_VARIABLE) or DEFAULT_SERVER
+    address = server or os.environ.get(SERVER_VARIABLE) or DEFAULT_SERVER
+    if ":" not in address:
+        raise InvalidArgument(
+            f"{address!r} is no address of a server; write HOST:PORT.",
+            reason="INVALID_SERVER_ADDRESS",
+            metadata={"server": address},
+        )
+    return address
 
 
 @dataclass(frozen=True, slots=True)

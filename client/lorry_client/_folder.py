@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,7 +97,7 @@ def lineage_message(lineage: AnyLineage) -> resources.Lineage:
     try:
         return json_format.ParseDict(dict(lineage), resources.Lineage())
     except json_format.ParseError as error:
-        raise InvalidArgument(f"This is no lineage: {error}", reason="INVALID_LINEAGE") from error
+        raise _no_lineage("This", error) from error
 
 
 def _why_not(path: Path, folder: Path) -> str:
@@ -146,12 +147,15 @@ def _lineage_of(path: Path) -> resources.Lineage | None:
     if not path.is_file():
         return None
     try:
-        return json_format.Parse(path.read_bytes(), resources.Lineage())
-    except (json_format.ParseError, UnicodeDecodeError) as error:
-        raise InvalidArgument(
-            f"{path.name} is no lineage: {error}. Repair it or take it away.",
-            reason="INVALID_LINEAGE",
-            metadata={"file": path.name},
-        ) from error
+        lineage = json.loads(path.read_bytes())
     except OSError as error:
         raise from_os(error) from error
+    except ValueError as error:
+        raise _no_lineage(path.name, error) from error
+    if not isinstance(lineage, dict):
+        raise _no_lineage(path.name, f"a JSON object is wanted, not {lineage!r}")
+    return lineage_message(lineage)
+
+
+def _no_lineage(source: str, why: object) -> InvalidArgument:
+    return InvalidArgument(f"{source} is no lineage: {why}.", reason="INVALID_LINEAGE")

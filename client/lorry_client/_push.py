@@ -108,8 +108,8 @@ def _upload(local: LocalFile, committed: int | None, progress: Progress) -> Step
         try:
             if committed is None:
                 committed = yield from _committed(local.file)
-                if committed is None:
-                    return FileState.EXISTS
+                if committed is None:  # the bytes had arrived, and the answer was lost
+                    return FileState.RESUMED if resumed else FileState.PUSHED
             patience.reached(committed)
             resumed = resumed or committed > 0
             pieces = _Pieces(local, committed, progress)

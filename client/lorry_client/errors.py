@@ -151,7 +151,7 @@ def from_rpc(error: grpc.RpcError, server: str) -> LorryError:
         message = f"No answer from {server}: {message}. Is a server running there?"
     elif reason is None and code == "UNIMPLEMENTED":
         message = (
-            f"{server} does not offer this: {message}. A stand-alone registry does not generate."
+            f"{server} does not offer this ({message}); a registry by itself only keeps adapters."
         )
     elif reason is None and code == "DEADLINE_EXCEEDED":
         message = f"No answer from {server} in time: {message}."

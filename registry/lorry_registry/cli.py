@@ -35,6 +35,10 @@ def serve(
 ) -> None:
     """Serve the registry alone; servers use it with `lorry serve --registry HOST:PORT`."""
     import logging
+    import os
+
+    # gRPC's core would add a line of its own to what is said here when a port is taken.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
     from lorry_registry.config import default_home
     from lorry_registry.errors import LorryError

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from lorry_registry.blobs import MAX_BLOB_BYTES, WriteProgress
@@ -46,9 +47,8 @@ class FolderBlobStore:
         try:
             self._blobs.mkdir(parents=True, exist_ok=True)
             self._uploads.mkdir(parents=True, exist_ok=True)
-            probe = self._uploads / f".probe-{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
+            with TemporaryFile(dir=self._uploads):
+                pass
         except OSError as error:
             raise FailedPrecondition(
                 f"the registry's home {home} cannot be written to ({error.strerror}): "

@@ -65,7 +65,10 @@ class AdapterDirectory:
         self._registry_is_away = False
 
     async def resolve(self, reference: str) -> ResolvedAdapter:
-        """Raises NotFound and InvalidArgument as the registry does, FailedPrecondition for a version that does not fit."""
+        """What a reference means now.
+
+        Raises NotFound and InvalidArgument as the registry does, FailedPrecondition for a version that does not fit.
+        """
         try:
             published = await self._registry.resolve(reference)
         except Unavailable as error:
@@ -104,8 +107,9 @@ class AdapterDirectory:
         if published.base_fingerprint != self._base.fingerprint:
             theirs = published.base_name or published.base_fingerprint
             raise FailedPrecondition(
-                f"{published.short_reference} is for the base {theirs} ({published.base_fingerprint}); this server "
-                f"runs {self._base.name} ({self._base.fingerprint}). Train it on this base, or ask a server of its own.",
+                f"{published.short_reference} is for the base {theirs} ({published.base_fingerprint}); "
+                f"this server runs {self._base.name} ({self._base.fingerprint}). Train it on this base, or ask a "
+                "server that runs its own.",
                 reason="ADAPTER_BASE_MISMATCH",
                 adapter=published.reference,
                 adapter_base=published.base_fingerprint,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 import grpc
+from prometheus_client import CollectorRegistry
+from transformers.utils.logging import disable_progress_bar
+
 from lorry_bases import BaseNotFound, Quantization
 from lorry_bases.load import Base, BaseRefused, load_base
 from lorry_bases.shapes import bytes_per_parameter, linear_shapes
@@ -16,14 +20,11 @@ from lorry_registry.embedded import open_catalogue
 from lorry_registry.errors import FailedPrecondition
 from lorry_registry.rpc.host import StopSignal, create_server
 from lorry_registry.rpc.server import add_services
-from prometheus_client import CollectorRegistry
-
 from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
 from lorry_server.cache import AdapterCache
 from lorry_server.composition import SERVICE_NAMES, build_services, warm_up
 from lorry_server.config import ServeConfig
-from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.engine import Engine
 from lorry_server.lifecycle import shut_down, until_failed
 from lorry_server.metrics.endpoint import MetricsEndpoint
@@ -32,8 +33,6 @@ from lorry_server.registries.local import LocalRegistry
 from lorry_server.registries.remote import RemoteRegistry
 from lorry_server.services.outputs import OutputDispatcher
 from lorry_server.services.text import TextCodec
-
-Mount = Callable[[grpc.aio.Server], Sequence[str]]
 
 _ANSWER_SECONDS_AFTER_FAILURE = 5.0
 
@@ -45,20 +44,11 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
     """
     async with AsyncExitStack() as stack:
         # What can fail quickly is tried before the base is loaded.
-        registry: Registry
-        registry_services: Mount
-        if config.registry is None:
-            catalogue = open_catalogue(config.home)
-            stack.callback(catalogue.close)
-            registry = LocalRegistry(catalogue)
-            registry_services = functools.partial(add_services, catalogue=catalogue)
-        else:
-            registry = remote = RemoteRegistry(config.registry)
-            stack.push_async_callback(remote.close)
-            registry_services = _none
+        registry, registry_services = await _open_registry(config, stack)
         host = create_server(
             config.listen, lambda server: [*registry_services(server), *SERVICE_NAMES]
         )
+        stack.push_async_callback(host.stop, 0)
         collectors = CollectorRegistry()
         endpoint = MetricsEndpoint(config.metrics, collectors) if config.metrics else None
         if endpoint is not None:
@@ -76,12 +66,13 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
         dispatcher = OutputDispatcher(asyncio.get_running_loop())
         engine = Engine(
             loaded.model,
-            EngineConfig(slots=config.slots, max_rank=config.max_rank),
+            config.engine,
             source=cache,
             sink=dispatcher.sink,
             linear_shapes=shapes,
             context_length=base.context_length,
         )
+        stack.callback(engine.stop, drain_seconds=0)
         services = build_services(
             base=base,
             engine=engine,
@@ -124,7 +115,23 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
         return 0 if failure is None else 1
 
 
+async def _open_registry(
+    config: ServeConfig, stack: AsyncExitStack
+) -> tuple[Registry, Callable[[grpc.aio.Server], Sequence[str]]]:
+    """The registry, and what adds the services by which this process offers it to others, if it does."""
+    if config.registry is not None:
+        remote = RemoteRegistry(config.registry)
+        stack.push_async_callback(remote.close)
+        await remote.ready()
+        return remote, lambda server: ()
+    catalogue = open_catalogue(config.home)
+    stack.callback(catalogue.close)
+    return LocalRegistry(catalogue), functools.partial(add_services, catalogue=catalogue)
+
+
 def _load(name: str) -> Base:
+    if not sys.stderr.isatty():
+        disable_progress_bar()
     try:
         return load_base(name)
     except (BaseNotFound, BaseRefused) as error:
@@ -158,7 +165,3 @@ def _entity(loaded: Base, shapes: dict[str, tuple[int, int]], max_rank: int) -> 
 
 def _named(quantization: Quantization) -> str:
     return f"{quantization.type}-double" if quantization.double else quantization.type
-
-
-def _none(server: grpc.aio.Server) -> Sequence[str]:
-    return ()

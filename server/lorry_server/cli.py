@@ -55,6 +55,9 @@ def serve(
     import logging
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # it warns of kernels that it would download
     try:
         config = ServeConfig(
             base, home or default_home(), listen, metrics, registry, slots, max_rank

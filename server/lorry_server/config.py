@@ -34,6 +34,12 @@ class ServeConfig:
         for option in ("listen", "metrics", "registry"):
             if address := getattr(self, option):
                 split_address(address, option)
+        _ = self.engine
+
+    @property
+    def engine(self) -> EngineConfig:
+        """The engine's share of the settings."""
+        return EngineConfig(slots=self.slots, max_rank=self.max_rank)
 
     @property
     def cache(self) -> Path:

@@ -187,7 +187,9 @@ class Blobs(blob_service_pb2_grpc.BlobServiceServicer):
     def __init__(self) -> None:
         self.complete: dict[str, bytes] = {}
         self.partial: dict[str, bytearray] = {}
+        self.away = False  # no write gets anywhere
         self.breaks = 0  # so many streams end in UNAVAILABLE after one message
+        self.lost_answers = 0  # so many writes end well and nobody hears of it
         self.rivals = 0  # so many times another client writes first
         self.damaged = False  # reads give other bytes
         self.bytes_received = 0
@@ -206,6 +208,8 @@ class Blobs(blob_service_pb2_grpc.BlobServiceServicer):
     def WriteBlob(self, request_iterator, context):  # type: ignore[no-untyped-def]
         self.streams += 1
         self.arrived.set()
+        if self.away:
+            abort(context, grpc.StatusCode.UNAVAILABLE, "AWAY")
         digest = ""
         kept = bytearray()
         for message in request_iterator:
@@ -228,7 +232,7 @@ class Blobs(blob_service_pb2_grpc.BlobServiceServicer):
             assert len(message.data) <= 1024 * 1024
             kept.extend(message.data)
             self.bytes_received += len(message.data)
-            if self.breaks > 0:
+            if self.breaks > 0 and not message.finish_write:
                 self.breaks -= 1
                 abort(context, grpc.StatusCode.UNAVAILABLE, "CONNECTION_LOST")
             if message.finish_write:
@@ -236,6 +240,9 @@ class Blobs(blob_service_pb2_grpc.BlobServiceServicer):
                 if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
                     abort(context, grpc.StatusCode.DATA_LOSS, "DIGEST_MISMATCH")
                 self.complete[digest] = data
+                if self.lost_answers > 0:
+                    self.lost_answers -= 1
+                    abort(context, grpc.StatusCode.UNAVAILABLE, "CONNECTION_LOST")
                 return blobs.WriteBlobResponse(committed_size=len(data), complete=True)
         return blobs.WriteBlobResponse(committed_size=len(kept))
 
@@ -283,9 +290,9 @@ class Inference(inference_service_pb2_grpc.InferenceServiceServicer):
         if request.text == "hang":
             over = threading.Event()
             context.add_callback(over.set)
+            context.add_callback(self.cancelled.set)  # nothing else ends this call
             yield inference.GenerateResponse(text="first ", token_ids=[1])
             over.wait(20)
-            self.cancelled.set()
             return
         words = request.text.split(" ") or [""]
         for number, word in enumerate(words):

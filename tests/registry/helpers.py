@@ -51,8 +51,12 @@ def lora_tensors(
     random = np.random.default_rng(seed)
     tensors = {}
     for path, (n_in, n_out) in modules.items():
-        tensors[f"{PREFIX}{path}.lora_A.weight"] = random.normal(size=(rank, n_in)).astype("float32")
-        tensors[f"{PREFIX}{path}.lora_B.weight"] = random.normal(size=(n_out, rank)).astype("float32")
+        tensors[f"{PREFIX}{path}.lora_A.weight"] = random.normal(size=(rank, n_in)).astype(
+            "float32"
+        )
+        tensors[f"{PREFIX}{path}.lora_B.weight"] = random.normal(size=(n_out, rank)).astype(
+            "float32"
+        )
     return tensors
 
 

@@ -136,10 +136,10 @@ def test_many_writers_of_one_blob_never_corrupt_it(reopen: Opener) -> None:
     failures: list[BaseException] = []
 
     def write_all(seed: int) -> None:
-        store = reopen()
         pieces = random.Random(seed)
         offset = 0
         try:
+            store = reopen()
             while True:
                 piece = DATA[offset : offset + pieces.randrange(1, 700)]
                 try:

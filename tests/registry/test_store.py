@@ -35,7 +35,10 @@ from lorry_registry.store import NEW_ONLY, Store
 from .helpers import KEY, fingerprint, make_base
 
 SPEC = AdapterSpec("LORA", 8, 4, 1 << 33, 1 << 35, rank_stabilized=True)
-FILES = (File("a.json", fingerprint("1"), 3, "application/json"), File("b", fingerprint("2"), 1 << 35))
+FILES = (
+    File("a.json", fingerprint("1"), 3, "application/json"),
+    File("b", fingerprint("2"), 1 << 35),
+)
 LINEAGE = Lineage(
     base_fingerprint=fingerprint("a"),
     recipe="r: 8\n# ünïcode",
@@ -106,7 +109,10 @@ def test_unknown_names_are_told(store: Store, adapter: AdapterKey) -> None:
         ("ADAPTER_NOT_FOUND", lambda: store.get_alias(nobody, "a")),
         ("VERSION_NOT_FOUND", lambda: store.get_version(adapter, 1)),
         ("VERSION_NOT_FOUND", lambda: store.get_version_by_digest(adapter, fingerprint("f"))),
-        ("VERSION_NOT_FOUND", lambda: store.set_alias(adapter, "a", targets=[AliasTarget(1)], etag="")),
+        (
+            "VERSION_NOT_FOUND",
+            lambda: store.set_alias(adapter, "a", targets=[AliasTarget(1)], etag=""),
+        ),
         ("ALIAS_NOT_FOUND", lambda: store.get_alias(adapter, "a")),
         ("ALIAS_NOT_FOUND", lambda: store.delete_alias(adapter, "a", etag="")),
         ("BASE_NOT_FOUND", lambda: store.get_base(fingerprint("a"))),
@@ -130,11 +136,12 @@ def test_adapters_are_listed_by_filter_and_page(store: Store) -> None:
     add(store, fingerprint("f"), AdapterKey("default", "b"))
 
     def names(
-        where: str = "", namespace: str | None = None, after: AdapterKey | None = None, limit: int = 99
+        where: str = "",
+        namespace: str | None = None,
+        after: AdapterKey | None = None,
+        limit: int = 99,
     ) -> list[str]:
-        found = store.list_adapters(
-            namespace, where=parse_filter(where), after=after, limit=limit
-        )
+        found = store.list_adapters(namespace, where=parse_filter(where), after=after, limit=limit)
         return [str(adapter.key) for adapter in found]
 
     everything = names()
@@ -158,7 +165,9 @@ def test_adapters_are_listed_by_filter_and_page(store: Store) -> None:
 
 def test_an_update_changes_what_is_given_and_the_etag(store: Store, adapter: AdapterKey) -> None:
     before = store.get_adapter(adapter)
-    after = store.update_adapter(adapter, description=None, labels={"team": "b", "x": "1"}, etag=before.etag)
+    after = store.update_adapter(
+        adapter, description=None, labels={"team": "b", "x": "1"}, etag=before.etag
+    )
     assert (after.description, after.labels) == ("d", {"team": "b", "x": "1"})
     assert after.etag != before.etag
     assert after.update_time > before.update_time
@@ -166,7 +175,9 @@ def test_an_update_changes_what_is_given_and_the_etag(store: Store, adapter: Ada
     with pytest.raises(Aborted) as caught:
         store.update_adapter(adapter, description="lost", labels=None, etag=before.etag)
     assert caught.value.reason == "ETAG_MISMATCH"
-    assert store.update_adapter(adapter, description="e", labels=None, etag="").labels == after.labels
+    assert (
+        store.update_adapter(adapter, description="e", labels=None, etag="").labels == after.labels
+    )
 
 
 def test_publishing_leaves_the_adapters_etag(store: Store, adapter: AdapterKey) -> None:
@@ -176,7 +187,9 @@ def test_publishing_leaves_the_adapters_etag(store: Store, adapter: AdapterKey) 
     assert (after.etag, after.latest_version) == (before.etag, 1)
 
 
-def test_an_adapter_with_versions_is_deleted_only_by_force(store: Store, adapter: AdapterKey) -> None:
+def test_an_adapter_with_versions_is_deleted_only_by_force(
+    store: Store, adapter: AdapterKey
+) -> None:
     add(store, fingerprint("f"))
     store.set_alias(adapter, "production", targets=[AliasTarget(1)], etag="")
     with pytest.raises(FailedPrecondition) as caught:
@@ -209,7 +222,9 @@ def test_versions_are_listed_newest_first(store: Store, adapter: AdapterKey) -> 
     assert [v.number for v in store.list_versions(adapter, after=3, limit=3)] == [2, 1]
 
 
-def test_an_alias_moves_only_from_the_state_that_was_seen(store: Store, adapter: AdapterKey) -> None:
+def test_an_alias_moves_only_from_the_state_that_was_seen(
+    store: Store, adapter: AdapterKey
+) -> None:
     add(store, fingerprint("1"))
     add(store, fingerprint("2"))
     first = store.set_alias(adapter, "p", targets=[AliasTarget(1)], etag=NEW_ONLY)
@@ -331,9 +346,7 @@ class TestSqlite:
         self, sql: SqlStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sql.create_adapter(KEY, description="", labels={})
-        event.listen(
-            sql._engine, "connect", lambda c, _: c.execute("PRAGMA busy_timeout = 50")
-        )
+        event.listen(sql._engine, "connect", lambda c, _: c.execute("PRAGMA busy_timeout = 50"))
         with sql._engine.connect() as blocker:
             blocker.exec_driver_sql("ROLLBACK").close()
             blocker.exec_driver_sql("BEGIN IMMEDIATE").close()
@@ -344,7 +357,11 @@ class TestSqlite:
     def test_settings_hold_on_every_connection(self, sql: SqlStore) -> None:
         with sql._engine.connect() as one, sql._engine.connect() as two:
             for connection in (one, two):
-                for pragma, value in (("journal_mode", "wal"), ("foreign_keys", 1), ("synchronous", 2)):
+                for pragma, value in (
+                    ("journal_mode", "wal"),
+                    ("foreign_keys", 1),
+                    ("synchronous", 2),
+                ):
                     assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() == value
 
     def test_other_database_failures_are_unavailable(

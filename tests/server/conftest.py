@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import queue
 import threading
 import time
@@ -17,9 +18,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from prometheus_client import CollectorRegistry
+
 from lorry.admin.v1.admin_service_pb2_grpc import AdminServiceStub
 from lorry.inference.v1 import inference_service_pb2 as pb
 from lorry.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
@@ -33,6 +37,7 @@ from lorry_registry.errors import (
     Unavailable,
 )
 from lorry_registry.references import parse_reference
+from lorry_registry.rpc.host import GrpcHost, create_server
 from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
 from lorry_server.cache import AdapterCache
@@ -46,10 +51,8 @@ from lorry_server.engine.request import (
 )
 from lorry_server.engine.stats import EngineStats, LoadTotals, ResidentInfo
 from lorry_server.registries import AdapterNames, Published
-from lorry_registry.rpc.host import GrpcHost, create_server
 from lorry_server.services.outputs import OutputDispatcher
 from lorry_server.services.text import TextCodec
-from prometheus_client import CollectorRegistry
 
 FINGERPRINT = "sha256:" + "b" * 64
 CONTEXT_LENGTH = 200
@@ -58,8 +61,9 @@ MAX_RANK = 16
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    from lorry_bases import resolve
     from transformers import AutoTokenizer
+
+    from lorry_bases import resolve
 
     return AutoTokenizer.from_pretrained(resolve("lorry-tiny"))
 
@@ -408,3 +412,42 @@ def start_node(base, tmp_path):
 async def node(start_node):
     async with start_node() as running:
         yield running
+
+
+@pytest.fixture
+def make_adapter(tmp_path_factory):
+    """Writes a PEFT adapter folder that acts on the given linear layers: {path: (in, out)}."""
+    return lambda shapes, **options: write_adapter(
+        tmp_path_factory.mktemp("adapter"), shapes, **options
+    )
+
+
+def write_adapter(
+    folder: Path, shapes: dict[str, tuple[int, int]], *, rank: int, seed: int, size: float = 0.3
+) -> Path:
+    from safetensors.numpy import save_file
+
+    random = np.random.default_rng(seed)
+    tensors = {}
+    for path, (num_in, num_out) in shapes.items():
+        prefix = f"base_model.model.{path}"
+        tensors[f"{prefix}.lora_A.weight"] = size * random.standard_normal(
+            (rank, num_in), np.float32
+        )
+        tensors[f"{prefix}.lora_B.weight"] = size * random.standard_normal(
+            (num_out, rank), np.float32
+        )
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": rank,
+        "target_modules": sorted({path.rpartition(".")[2] for path in shapes}),
+        "bias": "none",
+        "use_rslora": False,
+        "use_dora": False,
+        "inference_mode": True,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from lorry.inference.v1 import inference_service_pb2 as pb
 from lorry_registry.errors import FailedPrecondition, NotFound, ResourceExhausted, Unavailable
 from lorry_server.adapters import AdapterDirectory

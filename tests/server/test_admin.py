@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+
 from lorry.admin.v1 import admin_service_pb2 as pb
 from lorry.inference.v1 import inference_service_pb2
 

@@ -7,6 +7,7 @@ import time
 
 import grpc
 import pytest
+
 from lorry.inference.v1 import inference_service_pb2 as pb
 from lorry_server.services.validation import DEFAULT_MAX_TOKENS
 

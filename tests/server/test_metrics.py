@@ -7,12 +7,13 @@ import subprocess
 import urllib.request
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
 from lorry.admin.v1 import admin_service_pb2
 from lorry.inference.v1 import inference_service_pb2 as pb
 from lorry_registry.errors import FailedPrecondition
 from lorry_server.metrics.endpoint import MetricsEndpoint
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
 
 def request(**fields) -> pb.GenerateRequest:

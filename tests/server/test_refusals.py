@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import grpc
 import pytest
+
 from lorry.inference.v1 import inference_service_pb2 as pb
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

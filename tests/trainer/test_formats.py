@@ -56,13 +56,18 @@ def test_a_chat_is_asked_up_to_its_last_answer() -> None:
 
 
 def test_prompt_and_completion_as_text_or_as_chat() -> None:
-    assert one({"prompt": "2+2=", "completion": "4"}).record == {"prompt": "2+2=", "completion": "4"}
+    assert one({"prompt": "2+2=", "completion": "4"}).record == {
+        "prompt": "2+2=",
+        "completion": "4",
+    }
     chat = one({"prompt": [user("a")], "completion": [assistant("b")]})
     assert (chat.prompt, chat.answer) == ([user("a")], "b")
 
 
 def test_equal_questions_have_equal_keys() -> None:
-    same = [one({"instruction": q, "output": o}).key for q, o in [("Hi  there", "a"), ("hi there", "b")]]
+    same = [
+        one({"instruction": q, "output": o}).key for q, o in [("Hi  there", "a"), ("hi there", "b")]
+    ]
     assert same[0] == same[1] != one({"instruction": "hi", "output": "a"}).key
 
 
@@ -100,6 +105,8 @@ def test_a_later_row_without_a_column() -> None:
 
 
 def test_a_mapped_column_that_is_not_there() -> None:
-    mapped = Data.model_validate({"path": "x", "format": "instruction", "columns": {"context": "body"}})
+    mapped = Data.model_validate(
+        {"path": "x", "format": "instruction", "columns": {"context": "body"}}
+    )
     with pytest.raises(DataError, match="no column 'body'"):
         one({"instruction": "a", "output": "b"}, mapped)

@@ -91,7 +91,9 @@ def test_answers_alone_carry_loss(
 def test_the_short_way_gives_trls_loss_and_gradients(
     write_rows: Write, tiny_recipe: Build, letter_rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    write_rows([*letter_rows, {"instruction": "a longer question", "output": "and a longer answer"}])
+    write_rows(
+        [*letter_rows, {"instruction": "a longer question", "output": "and a longer answer"}]
+    )
     trainer, _ = prepared(tiny_recipe(data=NO_SPLITS), tmp_path)
     batch = trainer.data_collator([trainer.train_dataset[i] for i in (0, 1, 59, 60)])
     factors = [p for p in trainer.model.parameters() if p.requires_grad]

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+
 from lorry_bases import Quantization, fingerprint
 from lorry_bases.load import load_base
-
 from lorry_trainer import run as runs
 from lorry_trainer.errors import DataError, OutputError, RecipeError, TrainingError
 from lorry_trainer.run import Result, run
@@ -104,7 +104,9 @@ def test_an_adapter_folder(
 
     metrics = read_json(folder / "metrics.json")
     assert metrics == result.metrics
-    assert {"base_test_exact_match", "test_exact_match", "test_token_f1", "test_rows"} <= set(metrics)
+    assert {"base_test_exact_match", "test_exact_match", "test_token_f1", "test_rows"} <= set(
+        metrics
+    )
     assert metrics["steps"] == 4
     assert math.isfinite(metrics["train_loss"] + metrics["validation_loss"])
 
@@ -113,15 +115,20 @@ def test_an_adapter_folder(
     assert "Three letters." in (folder / "README.md").read_text(encoding="utf-8")
 
     from google.protobuf import json_format
+
     from lorry.registry.v1 import resources_pb2
 
     made = json_format.Parse((folder / "lineage.json").read_bytes(), resources_pb2.Lineage())
-    assert made.base_fingerprint == fingerprint(base_folder)  # as served: NF4, though trained in full
+    assert made.base_fingerprint == fingerprint(
+        base_folder
+    )  # as served: NF4, though trained in full
     assert made.base_name == "tiny-random"
     assert made.recipe == (folder / "recipe.yaml").read_text(encoding="utf-8")
     assert [d.split for d in made.datasets] == ["train", "validation", "test"]
     assert sum(d.row_count for d in made.datasets) == len(letter_rows)
-    assert {d.digest for d in made.datasets} == {"sha256:" + hashlib.sha256(rows.read_bytes()).hexdigest()}
+    assert {d.digest for d in made.datasets} == {
+        "sha256:" + hashlib.sha256(rows.read_bytes()).hexdigest()
+    }
     assert dict(made.metrics) == pytest.approx(metrics)
     assert made.producer.startswith("lorry-trainer ")
 
@@ -136,12 +143,17 @@ def test_the_same_recipe_twice_gives_the_same_bytes(
     assert other["adapter_model.safetensors"] != first["adapter_model.safetensors"]
 
 
-def test_it_learns(
-    go: Callable[..., Result], write_rows: Write, letter_rows: Rows, tiny_recipe: Build
-) -> None:
-    """A random base with rank 4 gets from nothing to most of the letters in a few seconds."""
-    write_rows(letter_rows)
-    result = go(tiny_recipe(training={"max_steps": 60, "learning_rate": 0.02, "batch_size": 16}))
+def test_it_learns(go: Callable[..., Result], write_rows: Write, tiny_recipe: Build) -> None:
+    """A random base gets from nothing to the right letter in a few seconds."""
+    words = {"red": "a", "green": "b", "blue": "c"}
+    write_rows([{"instruction": f"{w} {i}", "output": words[w]} for i in range(40) for w in words])
+    result = go(
+        tiny_recipe(
+            lora={"rank": 8},
+            training={"max_steps": 100, "batch_size": 16},
+            evaluation={"max_rows": 50},
+        )
+    )
     assert result.metrics["base_test_exact_match"] == 0
     assert result.metrics["test_exact_match"] >= 0.6
 
@@ -161,7 +173,9 @@ def test_qlora_trains_on_double_quantized_nf4_layers(
     model = trained[0].model
     layers = [m for m in model.modules() if isinstance(m, Linear4bit)]
     assert len(layers) == 14  # seven in each of two blocks
-    assert all(m.weight.quant_state.quant_type == "nf4" and m.weight.quant_state.nested for m in layers)
+    assert all(
+        m.weight.quant_state.quant_type == "nf4" and m.weight.quant_state.nested for m in layers
+    )
     factors = {n: p for n, p in model.named_parameters() if "lora_B" in n}
     assert len(factors) == 14
     assert all(p.dtype == torch.float32 and p.abs().max() > 0 for p in factors.values())

@@ -6,9 +6,12 @@ Importing this module must stay cheap: `lorry --help` does it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from lorry_client.cli.output import print_data, print_error, print_json
+from lorry_client.cli.session import JsonOption, ServerOption, session
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,43 +26,31 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe in YAML.", show_default=False)],
+    ctx: typer.Context,
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe in YAML.")],
     push: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Publish the adapter under this name.", show_default=False
-        ),
+        str | None, typer.Option(metavar="NAME", help="Publish the adapter under this name.")
     ] = None,
     alias: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ALIAS", help="With --push: point this alias at it.", show_default=False
-        ),
-    ] = None,
-    server: Annotated[
-        str | None,
-        typer.Option(
-            envvar="LORRY_SERVER", metavar="HOST:PORT", help="Where to publish.", show_default=False
-        ),
+        str | None, typer.Option(metavar="A", help="With --push: point this alias at it.")
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(help="Folder to write, instead of the recipe's.", show_default=False),
+        Path | None, typer.Option(metavar="DIR", help="Folder to write, not the recipe's.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the folder if it is there.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Train an adapter from a recipe, score it on held-out rows, and publish it if asked.
+    """Train an adapter, score it on held-out rows, publish it if asked; prints its folder or reference.
 
-    Exit codes: 0 done, 1 training or writing failed, 2 the recipe or its data is wrong (nothing was trained);
-    publishing ends with the codes of `lorry push`, and the folder stays.
+    Ends with 1 when training or writing failed, with 2 when the recipe or its data is wrong. When publishing fails, it
+    ends as `lorry push` does, and the folder stays.
     """
     if alias and not push:
-        raise typer.BadParameter(
-            "an alias points into the registry; give --push NAME too", param_hint="--alias"
-        )
+        raise typer.BadParameter("needs --push NAME", param_hint="--alias")
+    shared = session(ctx, server, as_json)
     from rich.console import Console
 
     from lorry_trainer.errors import TrainerError
@@ -68,14 +59,21 @@ def train(
     try:
         result, used = _run(recipe, output, overwrite, console)
     except TrainerError as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        print_error(error, shared.as_json)
         raise typer.Exit(error.exit_code) from None
     _show_scores(result, console)
-    reference = _publish(result, used, push, alias, server, console) if push else None
-    if as_json:
-        _print_json(result, reference)
+    reference = _publish(result, used, push, alias, shared.server, console) if push else None
+    if shared.as_json:
+        shown = {
+            "output": str(result.folder),
+            "reference": reference,
+            "metric": result.metric,
+            "metrics": result.metrics,
+            "seconds": result.seconds,
+        }
+        print_json(shown)
     else:
-        typer.echo(reference or str(result.folder))
+        print_data(reference or str(result.folder))
 
 
 def _run(
@@ -137,16 +135,3 @@ def _show_scores(result: Result, console: Console) -> None:
             score, f"{metrics[f'base_test_{score}']:.3f}", f"{metrics[f'test_{score}']:.3f}"
         )
     console.print(table)
-
-
-def _print_json(result: Result, reference: str | None) -> None:
-    import json
-
-    shown: dict[str, Any] = {
-        "output": str(result.folder),
-        "reference": reference,
-        "metric": result.metric,
-        "metrics": result.metrics,
-        "seconds": result.seconds,
-    }
-    typer.echo(json.dumps(shown, ensure_ascii=False))

@@ -36,7 +36,7 @@ class Lora:
         return LoraConfig(
             task_type=TaskType.CAUSAL_LM,
             r=lora.rank,
-            lora_alpha=lora.alpha,
+            lora_alpha=_whole(lora.alpha),
             lora_dropout=lora.dropout,
             target_modules=targets if isinstance(targets, str) else list(targets),
             exclude_modules=list(lora.exclude_modules) or None,
@@ -50,6 +50,11 @@ class QLora(Lora):
         return Quantization(
             type="nf4", double=recipe.quantization is None or recipe.quantization.double
         )
+
+
+def _whole(number: float | None) -> float | None:
+    """16 rather than 16.0, which some readers of adapter_config.json refuse."""
+    return int(number) if number is not None and number == int(number) else number
 
 
 METHODS: dict[str, Method] = {"lora": Lora(), "qlora": QLora()}

@@ -112,7 +112,8 @@ class Data(Section):
         description="File of training rows, where other splits have files of their own.",
     )
     validation: str | None = Field(
-        default=None, description="File of validation rows. Without it, a share of the training file."
+        default=None,
+        description="File of validation rows. Without it, a share of the training file.",
     )
     test: str | None = Field(
         default=None, description="File of test rows. Without it, a share of the training file."

@@ -1,4 +1,4 @@
-"""`RECIPE.md`, made from the recipe's fields: `python -m lorry_trainer.recipe_doc > trainer/lorry_trainer/RECIPE.md`."""
+"""`RECIPE.md`, made from the fields: `python -m lorry_trainer.recipe_doc > trainer/lorry_trainer/RECIPE.md`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,12 @@ def _section(section: type[BaseModel], prefix: str) -> Iterator[str]:
 def _kind(field: FieldInfo) -> str:
     if section_in(field.annotation):
         return "section"
-    rules = [f"{sign} {getattr(rule, name):g}" for rule in field.metadata for name, sign in _SIGNS if hasattr(rule, name)]
+    rules = [
+        f"{sign} {getattr(rule, name):g}"
+        for rule in field.metadata
+        for name, sign in _SIGNS
+        if hasattr(rule, name)
+    ]
     return " ".join([_type_name(field.annotation), *rules])
 
 
@@ -70,7 +75,9 @@ def _type_name(annotation: Any) -> str:
         return "list"
     if parts := get_args(annotation):  # a union
         return " or ".join(_type_name(part) for part in parts if part is not NoneType)
-    return {"str": "text", "int": "integer", "float": "number", "bool": "yes/no"}[annotation.__name__]
+    return {"str": "text", "int": "integer", "float": "number", "bool": "yes/no"}[
+        annotation.__name__
+    ]
 
 
 def _default(field: FieldInfo) -> str:

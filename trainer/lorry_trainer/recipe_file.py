@@ -77,9 +77,8 @@ def _say(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         section = _section(place[:-1])
         known = list(section.model_fields) if section else []
-        near = difflib.get_close_matches(str(place[-1]), known, n=3, cutoff=0.5)
         elsewhere = [p for p in _all_places(Recipe) if p.rpartition(".")[2] == place[-1]]
-        hint = near or elsewhere
+        hint = elsewhere or difflib.get_close_matches(str(place[-1]), known, n=3)
         ask = f"did you mean {' or '.join(hint)}?" if hint else f"known here: {', '.join(known)}"
         return f"{where}: unknown key; {ask}"
     if error["type"] == "missing":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 
 from lorry_registry.errors import FailedPrecondition
 from lorry_server.config import split_address
@@ -13,6 +13,7 @@ class MetricsEndpoint:
 
     def __init__(self, address: str, registry: CollectorRegistry) -> None:
         host, port = split_address(address, "metrics")
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each, of no use to a Prometheus that scrapes text
         try:
             self._server, self._thread = start_http_server(port, addr=host, registry=registry)
         except OSError as error:

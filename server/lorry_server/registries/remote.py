@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from collections.abc import Iterator
@@ -35,6 +36,13 @@ class RemoteRegistry:
         self._registry: Any = RegistryServiceStub(self._channel)
         self._blob_channel = grpc.insecure_channel(address)  # blocking: for threads
         self._blobs = BlobServiceStub(self._blob_channel)
+
+    async def ready(self) -> None:
+        """Returns once there is a connection. Raises Unavailable where none comes about in time."""
+        try:
+            await asyncio.wait_for(self._channel.channel_ready(), _ANSWER_SECONDS)
+        except TimeoutError as error:
+            raise self._away("no connection") from error
 
     async def resolve(self, reference: str) -> Published:
         request = registry_service_pb2.ResolveReferenceRequest(reference=reference)
@@ -101,12 +109,15 @@ class RemoteRegistry:
             grpc.StatusCode.DEADLINE_EXCEEDED,
             grpc.StatusCode.CANCELLED,
         ):
-            return Unavailable(
-                f"The registry at {self._address} does not answer ({error.details()}); try again later.",
-                reason="REGISTRY_UNAVAILABLE",
-                registry=self._address,
-            )
+            return self._away(error.details())
         return _own_error(error)
+
+    def _away(self, why: str) -> Unavailable:
+        return Unavailable(
+            f"The registry at {self._address} does not answer ({why}); try again later.",
+            reason="REGISTRY_UNAVAILABLE",
+            registry=self._address,
+        )
 
 
 def _published(version: resources_pb2.Version) -> Published:

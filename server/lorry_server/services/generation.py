@@ -97,7 +97,10 @@ class Generation:
             raise
 
     async def responses(self) -> AsyncIterator[pb.GenerateResponse]:
-        """Each with all that is new; the last one has the completion. A client that reads slowly gets fewer, larger ones."""
+        """Each with all that is new; the last one has the completion.
+
+        A client that reads slowly gets fewer and larger ones.
+        """
         while self._outcome is None:
             outputs = [await self._queue.get()]
             while not self._queue.empty():

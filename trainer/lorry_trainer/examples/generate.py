@@ -260,7 +260,7 @@ def date(rng: Random) -> Row:
 
 TASKS: dict[str, tuple[Callable[[Random], Row], int]] = {
     "intent": (intent, 1000),
-    "booking": (booking, 1200),
+    "booking": (booking, 1000),
     "redact": (redact, 1000),
     "shell": (shell, 1000),
     "date": (date, 1200),

@@ -143,6 +143,13 @@ def _unknown(name: str) -> str:
         )
     if "lora_magnitude_vector" in name:
         return f"tensor {shown!r} is DoRA's, which is not served yet: train with use_dora=False"
+    if name.endswith(".base_layer.weight"):
+        # PEFT adds these by itself where the head or the embedding is targeted. Whether they still are the base's
+        # own cannot be known here.
+        return (
+            f"tensor {shown!r} is a weight of the base, which an adapter cannot replace: save with "
+            "save_pretrained(..., save_embedding_layers=False)"
+        )
     return (
         f"tensor {shown!r} is no part of a LoRA: it would have no effect. "
         "Save the adapter alone, without whole modules or embeddings"

@@ -7,6 +7,7 @@ step's adapters add is put on top of its output.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -42,8 +43,7 @@ class LoraLinear(nn.Module):
     @property
     def weight(self) -> torch.Tensor:
         """The base layer's own weight: model code that looks at it sees what it would without adapters."""
-        weight: torch.Tensor = self.base.weight
-        return weight
+        return cast(torch.Tensor, self.base.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`x` is [1, num_tokens, in_features]."""

@@ -1,0 +1,655 @@
+"""The services over a real socket: what they answer, and the code and reason of everything that goes wrong."""
+
+import asyncio
+import errno
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.rpc.error_details_pb2 import ErrorInfo
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
+
+from lorry.registry.v1 import (
+    blob_service_pb2,
+    blob_service_pb2_grpc,
+    registry_service_pb2,
+    registry_service_pb2_grpc,
+    resources_pb2,
+)
+from lorry_registry import errors
+from lorry_registry.catalogue import Catalogue
+from lorry_registry.digests import digest_bytes
+from lorry_registry.errors import FailedPrecondition, InvalidArgument
+from lorry_registry.rpc import registry_service
+from lorry_registry.rpc.errors import CODES, to_lorry_error, to_status
+from lorry_registry.rpc.server import GrpcHost, add_services, create_server
+
+from .helpers import KEY, adapter_bytes, fingerprint, lora_config, upload
+
+rs = registry_service_pb2
+bs = blob_service_pb2
+res = resources_pb2
+Code = grpc.StatusCode
+
+NAME = KEY.resource_name
+DATA = bytes(range(256)) * 5000
+DIGEST = digest_bytes(DATA)
+CHUNK = 1 << 20
+
+
+class Client:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.registry = registry_service_pb2_grpc.RegistryServiceStub(channel)
+        self.blobs = blob_service_pb2_grpc.BlobServiceStub(channel)
+        self.health = health_pb2_grpc.HealthStub(channel)
+
+
+@pytest.fixture
+async def host(stocked: Catalogue) -> AsyncIterator[GrpcHost]:
+    host = create_server("127.0.0.1:0", lambda server: add_services(server, stocked))
+    await host.start()
+    yield host
+    await host.stop(0)
+
+
+@pytest.fixture
+async def client(host: GrpcHost) -> AsyncIterator[Client]:
+    async with grpc.aio.insecure_channel(host.address) as channel:
+        yield Client(channel)
+
+
+async def refused(call: Any) -> tuple[Code, str, Mapping[str, str]]:
+    """Code, reason and metadata of a call that must fail; every failure carries an ErrorInfo of ours."""
+
+    async def finish() -> None:
+        if hasattr(call, "__aiter__"):
+            async for _ in call:
+                pass
+        else:
+            await call
+
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await finish()
+    status = rpc_status.from_call(caught.value)
+    assert status is not None, caught.value
+    info = ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert info.domain == "lorry"
+    assert "Traceback" not in caught.value.details()
+    return caught.value.code(), info.reason, dict(info.metadata)
+
+
+def pieces(
+    data: bytes, *, digest: str = "", offset: int = 0, step: int = CHUNK, finish: bool = True
+) -> AsyncIterator[Any]:
+    async def stream() -> AsyncIterator[Any]:
+        for start in range(offset, max(len(data), offset + 1), step):
+            yield bs.WriteBlobRequest(
+                digest=digest or digest_bytes(data) if start == offset else "",
+                size_bytes=len(data) if start == offset else 0,
+                write_offset=start,
+                data=data[start : start + step],
+                finish_write=finish and start + step >= len(data),
+            )
+
+    return stream()
+
+
+# Blobs.
+
+
+async def test_a_blob_goes_up_and_comes_down(client: Client) -> None:
+    missing = await client.blobs.FindMissingBlobs(
+        bs.FindMissingBlobsRequest(digests=[DIGEST, fingerprint("0")])
+    )
+    assert [m.digest for m in missing.missing] == [DIGEST, fingerprint("0")]
+    answer = await client.blobs.WriteBlob(pieces(DATA))
+    assert (answer.committed_size, answer.complete) == (len(DATA), True)
+    for offset, limit in ((0, 0), (7, 0), (7, 100), (len(DATA), 0), (0, 1 << 40)):
+        request = bs.ReadBlobRequest(digest=DIGEST, read_offset=offset, read_limit=limit)
+        got = [m.data async for m in client.blobs.ReadBlob(request)]
+        assert b"".join(got) == DATA[offset : offset + limit if limit else None]
+        assert all(len(piece) <= CHUNK for piece in got)
+    # Once more: the stream ends at the first message.
+    assert (await client.blobs.WriteBlob(pieces(DATA))).complete
+    missing = await client.blobs.FindMissingBlobs(bs.FindMissingBlobsRequest(digests=[DIGEST]))
+    assert not missing.missing
+
+
+async def test_a_write_that_stops_half_way_resumes(client: Client) -> None:
+    half = await client.blobs.WriteBlob(
+        pieces(DATA[:600_000], digest=DIGEST, step=200_000, finish=False)
+    )
+    assert (half.committed_size, half.complete) == (600_000, False)
+    state = await client.blobs.GetBlobWrite(bs.GetBlobWriteRequest(digest=DIGEST))
+    assert state == half
+    code, reason, metadata = await refused(client.blobs.WriteBlob(pieces(DATA)))
+    assert (code, reason) == (Code.OUT_OF_RANGE, "WRITE_OFFSET_MISMATCH")
+    assert metadata["committed_size"] == "600000"
+    assert (await client.blobs.WriteBlob(pieces(DATA, offset=600_000))).complete
+
+
+async def test_what_a_vanished_client_sent_is_kept(client: Client) -> None:
+    call = client.blobs.WriteBlob()
+    await call.write(bs.WriteBlobRequest(digest=DIGEST, size_bytes=len(DATA), data=DATA[:1000]))
+    request = bs.GetBlobWriteRequest(digest=DIGEST)
+    while not (await client.blobs.GetBlobWrite(request)).committed_size:
+        await asyncio.sleep(0.01)  # noqa: ASYNC110 (another process's state)
+    call.cancel()
+    state = await client.blobs.GetBlobWrite(request)
+    assert (state.committed_size, state.complete) == (1000, False)
+
+
+async def test_wrong_bytes_are_data_loss(client: Client) -> None:
+    wrong = b"x" * len(DATA)
+    call = client.blobs.WriteBlob(pieces(wrong, digest=DIGEST))
+    assert (await refused(call))[:2] == (Code.DATA_LOSS, "DIGEST_MISMATCH")
+    state = await client.blobs.GetBlobWrite(bs.GetBlobWriteRequest(digest=DIGEST))
+    assert (state.committed_size, state.complete) == (0, False)
+
+
+async def test_writes_without_sense_are_refused(client: Client) -> None:
+    async def requests(*messages: Any) -> AsyncIterator[Any]:
+        for message in messages:
+            yield message
+
+    W = bs.WriteBlobRequest
+    for messages, reason in (
+        ((), "STREAM_EMPTY"),
+        ((W(size_bytes=1, data=b"x"),), "DIGEST_INVALID"),
+        ((W(digest="md5:1", size_bytes=1),), "DIGEST_INVALID"),
+        ((W(digest=DIGEST, size_bytes=-1),), "BLOB_SIZE_INVALID"),
+        ((W(digest=DIGEST, size_bytes=1, data=b"xy"),), "BLOB_SIZE_MISMATCH"),
+        ((W(digest=DIGEST, size_bytes=9, data=b"x", finish_write=True),), "BLOB_SIZE_MISMATCH"),
+        (
+            (W(digest=fingerprint("1"), size_bytes=1 << 30, data=b"x" * (CHUNK + 1)),),
+            "CHUNK_TOO_LARGE",
+        ),
+        ((W(digest=fingerprint("2"), size_bytes=9), W(digest=DIGEST)), "DIGEST_CHANGED"),
+    ):
+        code, got, _ = await refused(client.blobs.WriteBlob(requests(*messages)))
+        assert (code, got) == (Code.INVALID_ARGUMENT, reason)
+
+
+async def test_reads_without_sense_are_refused(client: Client) -> None:
+    await client.blobs.WriteBlob(pieces(DATA))
+    R = bs.ReadBlobRequest
+    for request, code, reason in (
+        (R(digest=fingerprint("0")), Code.NOT_FOUND, "BLOB_NOT_FOUND"),
+        (R(digest="../../etc/passwd"), Code.INVALID_ARGUMENT, "DIGEST_INVALID"),
+        (R(digest=DIGEST, read_offset=len(DATA) + 1), Code.OUT_OF_RANGE, "READ_OFFSET_INVALID"),
+        (R(digest=DIGEST, read_offset=-1), Code.OUT_OF_RANGE, "READ_OFFSET_INVALID"),
+        (R(digest=DIGEST, read_limit=-1), Code.INVALID_ARGUMENT, "READ_LIMIT_INVALID"),
+    ):
+        assert (await refused(client.blobs.ReadBlob(request)))[:2] == (code, reason)
+    many = bs.FindMissingBlobsRequest(digests=[DIGEST] * 1001)
+    assert (await refused(client.blobs.FindMissingBlobs(many)))[1] == "TOO_MANY_DIGESTS"
+
+
+async def test_a_full_disk_is_told(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lorry_registry.folder_blobs.os.write", full)
+        call = client.blobs.WriteBlob(pieces(DATA))
+        assert (await refused(call))[:2] == (Code.RESOURCE_EXHAUSTED, "DISK_FULL")
+    assert (await client.blobs.WriteBlob(pieces(DATA))).complete
+
+
+async def test_writers_of_one_blob_cooperate(client: Client) -> None:
+    async def push() -> None:
+        state = await client.blobs.GetBlobWrite(bs.GetBlobWriteRequest(digest=DIGEST))
+        while not state.complete:
+            try:
+                state = await client.blobs.WriteBlob(
+                    pieces(DATA, offset=state.committed_size, step=50_000)
+                )
+            except grpc.aio.AioRpcError as error:
+                if error.code() != Code.OUT_OF_RANGE:
+                    raise
+                state = await client.blobs.GetBlobWrite(bs.GetBlobWriteRequest(digest=DIGEST))
+
+    await asyncio.gather(*(push() for _ in range(6)))
+    got = [m.data async for m in client.blobs.ReadBlob(bs.ReadBlobRequest(digest=DIGEST))]
+    assert b"".join(got) == DATA
+
+
+# The catalogue.
+
+
+async def push(client: Client, files: Mapping[str, bytes], **version: Any) -> Any:
+    for data in files.values():
+        await client.blobs.WriteBlob(pieces(data))
+    manifest = [
+        res.File(path=path, digest=digest_bytes(data), size_bytes=len(data), media_type="x/y")
+        for path, data in files.items()
+    ]
+    request = rs.CreateVersionRequest(parent=NAME, version=res.Version(files=manifest, **version))
+    return await client.registry.CreateVersion(request)
+
+
+async def test_publish_resolve_and_move_an_alias(client: Client) -> None:
+    lineage = res.Lineage(
+        recipe="r: 4",
+        datasets=[res.Dataset(name="d", split="train", row_count=3)],
+        metrics={"exact": 0.5},
+        producer="tests",
+    )
+    first = await push(client, adapter_bytes(), lineage=lineage, description="first")
+    assert first.name == f"{NAME}/versions/1"
+    assert first.lineage.metrics == {"exact": 0.5}
+    assert first.lineage.base_fingerprint == fingerprint("a")
+    assert first.files[0].media_type == "x/y"
+    assert (first.spec.peft_type, first.spec.max_rank, first.spec.module_count) == ("LORA", 4, 4)
+    second = await push(client, adapter_bytes(seed=1))
+    registry = client.registry
+    assert await registry.GetVersion(rs.GetVersionRequest(name=second.name)) == second
+    listed = await registry.ListVersions(rs.ListVersionsRequest(parent=NAME))
+    assert [v.number for v in listed.versions] == [2, 1]
+
+    alias = res.Alias(
+        name=f"{NAME}/aliases/production", targets=[res.AliasTarget(version=1)], etag="*"
+    )
+    made = await registry.SetAlias(rs.SetAliasRequest(alias=alias))
+    assert made.targets[0].digest == first.digest
+    resolve = rs.ResolveReferenceRequest
+    assert await registry.ResolveReference(resolve(reference="support")) == first
+    moved = res.Alias(name=made.name, targets=[res.AliasTarget(version=2)], etag=made.etag)
+    await registry.SetAlias(rs.SetAliasRequest(alias=moved))
+    assert await registry.ResolveReference(resolve(reference="support")) == second
+    got = await registry.GetAlias(rs.GetAliasRequest(name=made.name))
+    assert got.targets[0].version == 2
+    aliases = await registry.ListAliases(rs.ListAliasesRequest(parent=NAME))
+    assert list(aliases.aliases) == [got]
+    assert (await refused(registry.SetAlias(rs.SetAliasRequest(alias=moved))))[:2] == (
+        Code.ABORTED,
+        "ETAG_MISMATCH",
+    )
+    await registry.DeleteAlias(rs.DeleteAliasRequest(name=made.name, etag=got.etag))
+    assert (await refused(registry.GetAlias(rs.GetAliasRequest(name=made.name))))[:2] == (
+        Code.NOT_FOUND,
+        "ALIAS_NOT_FOUND",
+    )
+
+
+async def test_adapters_are_made_changed_listed_and_deleted(client: Client) -> None:
+    registry = client.registry
+    made = await registry.CreateAdapter(
+        rs.CreateAdapterRequest(
+            parent="namespaces/team",
+            adapter_id="x",
+            adapter=res.Adapter(description="d", labels={"a": "1", "b": "2"}, latest_version=9),
+        )
+    )
+    assert (made.name, made.latest_version) == ("namespaces/team/adapters/x", 0)
+    assert await registry.GetAdapter(rs.GetAdapterRequest(name=made.name)) == made
+
+    async def update(*paths: str, mask: bool = True, **fields: Any) -> Any:
+        return await registry.UpdateAdapter(
+            rs.UpdateAdapterRequest(
+                adapter=res.Adapter(name=made.name, **fields),
+                update_mask=FieldMask(paths=paths) if mask else None,
+            )
+        )
+
+    changed = await update("labels", labels={"c": "3"}, description="not in the mask")
+    assert (changed.description, dict(changed.labels)) == ("d", {"c": "3"})
+    changed = await update(mask=False, description="e")
+    assert (changed.description, dict(changed.labels)) == ("e", {"c": "3"})
+    changed = await update("*", etag=changed.etag)
+    assert (changed.description, dict(changed.labels)) == ("", {})
+    assert (await refused(update("create_time")))[1] == "UPDATE_MASK_INVALID"
+    assert (await refused(update("*", etag=made.etag)))[:2] == (Code.ABORTED, "ETAG_MISMATCH")
+
+    everything = await registry.ListAdapters(rs.ListAdaptersRequest(parent="namespaces/-"))
+    assert [a.name for a in everything.adapters] == [NAME, made.name]
+    page = await registry.ListAdapters(rs.ListAdaptersRequest(parent="namespaces/-", page_size=1))
+    rest = await registry.ListAdapters(
+        rs.ListAdaptersRequest(parent="namespaces/-", page_token=page.next_page_token)
+    )
+    assert [a.name for a in rest.adapters] == [made.name]
+    only = await registry.ListAdapters(
+        rs.ListAdaptersRequest(parent="namespaces/-", filter='name = "supp*"')
+    )
+    assert [a.name for a in only.adapters] == [NAME]
+
+    await push(client, adapter_bytes())
+    delete = rs.DeleteAdapterRequest
+    assert (await refused(registry.DeleteAdapter(delete(name=NAME))))[:2] == (
+        Code.FAILED_PRECONDITION,
+        "ADAPTER_HAS_VERSIONS",
+    )
+    await registry.DeleteAdapter(delete(name=NAME, force=True))
+    assert (await refused(registry.DeleteAdapter(delete(name=NAME))))[0] == Code.NOT_FOUND
+
+
+async def test_bases(client: Client) -> None:
+    base = res.Base(
+        fingerprint=fingerprint("b"),
+        display_name="b",
+        architecture="X",
+        quantization="none",
+        modules=[res.LinearModule(path="m", in_features=1, out_features=2)],
+        max_rank=8,
+        context_length=16,
+    )
+    made = await client.registry.CreateBase(rs.CreateBaseRequest(base=base))
+    assert made.name == f"bases/{fingerprint('b')}"
+    assert await client.registry.GetBase(rs.GetBaseRequest(name=made.name)) == made
+    listed = await client.registry.ListBases(rs.ListBasesRequest(page_size=1))
+    assert list(listed.bases) == [made]
+    rest = await client.registry.ListBases(rs.ListBasesRequest(page_token=listed.next_page_token))
+    assert [b.display_name for b in rest.bases] == ["tiny"]
+
+
+async def test_pages_stay_within_a_message(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_service, "_MAX_PAGE_BYTES", 5000)
+    for seed in range(8):
+        await push(client, adapter_bytes(seed=seed), lineage=res.Lineage(recipe="x" * 1000))
+    numbers: list[int] = []
+    request = rs.ListVersionsRequest(parent=NAME)
+    while True:
+        page = await client.registry.ListVersions(request)
+        assert page.ByteSize() <= 5000
+        numbers += [version.number for version in page.versions]
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert numbers == [8, 7, 6, 5, 4, 3, 2, 1]
+
+
+BAD_CALLS: dict[str, tuple[Callable[[Client], Any], Code, str]] = {
+    "unknown adapter": (
+        lambda c: c.registry.GetAdapter(
+            rs.GetAdapterRequest(name="namespaces/default/adapters/no")
+        ),
+        Code.NOT_FOUND,
+        "ADAPTER_NOT_FOUND",
+    ),
+    "unknown alias": (
+        lambda c: c.registry.ResolveReference(rs.ResolveReferenceRequest(reference="support@no")),
+        Code.NOT_FOUND,
+        "ALIAS_NOT_FOUND",
+    ),
+    "unknown digest": (
+        lambda c: c.registry.ResolveReference(
+            rs.ResolveReferenceRequest(reference=f"support@{fingerprint('0')}")
+        ),
+        Code.NOT_FOUND,
+        "VERSION_NOT_FOUND",
+    ),
+    "unknown version": (
+        lambda c: c.registry.GetVersion(rs.GetVersionRequest(name=f"{NAME}/versions/1")),
+        Code.NOT_FOUND,
+        "VERSION_NOT_FOUND",
+    ),
+    "unknown base": (
+        lambda c: c.registry.GetBase(rs.GetBaseRequest(name=f"bases/{fingerprint('0')}")),
+        Code.NOT_FOUND,
+        "BASE_NOT_FOUND",
+    ),
+    "a name that is taken": (
+        lambda c: c.registry.CreateAdapter(
+            rs.CreateAdapterRequest(parent="namespaces/default", adapter_id="support")
+        ),
+        Code.ALREADY_EXISTS,
+        "ADAPTER_EXISTS",
+    ),
+    "a name that is none": (
+        lambda c: c.registry.CreateAdapter(
+            rs.CreateAdapterRequest(parent="namespaces/default", adapter_id="../x")
+        ),
+        Code.INVALID_ARGUMENT,
+        "NAME_INVALID",
+    ),
+    "all namespaces as a parent": (
+        lambda c: c.registry.CreateAdapter(
+            rs.CreateAdapterRequest(parent="namespaces/-", adapter_id="x")
+        ),
+        Code.INVALID_ARGUMENT,
+        "NAME_INVALID",
+    ),
+    "an empty request": (
+        lambda c: c.registry.SetAlias(rs.SetAliasRequest()),
+        Code.INVALID_ARGUMENT,
+        "NAME_INVALID",
+    ),
+    "a reference that is none": (
+        lambda c: c.registry.ResolveReference(rs.ResolveReferenceRequest(reference="support:x")),
+        Code.INVALID_ARGUMENT,
+        "REFERENCE_INVALID",
+    ),
+    "a version without files": (
+        lambda c: c.registry.CreateVersion(rs.CreateVersionRequest(parent=NAME)),
+        Code.INVALID_ARGUMENT,
+        "FILE_MISSING",
+    ),
+    "a filter that is none": (
+        lambda c: c.registry.ListAdapters(
+            rs.ListAdaptersRequest(parent="namespaces/default", filter="x > 1")
+        ),
+        Code.INVALID_ARGUMENT,
+        "FILTER_INVALID",
+    ),
+    "a page token that is none": (
+        lambda c: c.registry.ListVersions(rs.ListVersionsRequest(parent=NAME, page_token="x")),
+        Code.INVALID_ARGUMENT,
+        "PAGE_TOKEN_INVALID",
+    ),
+    "a negative page size": (
+        lambda c: c.registry.ListBases(rs.ListBasesRequest(page_size=-1)),
+        Code.INVALID_ARGUMENT,
+        "PAGE_SIZE_INVALID",
+    ),
+    "a base without modules": (
+        lambda c: c.registry.CreateBase(
+            rs.CreateBaseRequest(base=res.Base(fingerprint=fingerprint("b")))
+        ),
+        Code.INVALID_ARGUMENT,
+        "FIELD_INVALID",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CALLS)
+async def test_bad_calls_end_with_their_code_and_reason(client: Client, case: str) -> None:
+    call, code, reason = BAD_CALLS[case]
+    assert (await refused(call(client)))[:2] == (code, reason)
+
+
+async def test_a_bad_adapter_is_refused_and_the_server_goes_on(client: Client) -> None:
+    assert (await refused(push(client, adapter_bytes(config=lora_config(use_dora=True)))))[:2] == (
+        Code.INVALID_ARGUMENT,
+        "FEATURE_UNSUPPORTED",
+    )
+    missing = rs.CreateVersionRequest(
+        parent=NAME,
+        version=res.Version(
+            files=[
+                res.File(path=path, digest=fingerprint(str(i)), size_bytes=1)
+                for i, path in enumerate(("adapter_config.json", "adapter_model.safetensors"))
+            ]
+        ),
+    )
+    assert (await refused(client.registry.CreateVersion(missing)))[:2] == (
+        Code.FAILED_PRECONDITION,
+        "BLOBS_MISSING",
+    )
+    assert (await push(client, adapter_bytes())).number == 1
+
+
+async def test_sixteen_publishers_over_the_wire(client: Client, stocked: Catalogue) -> None:
+    manifests = [upload(stocked, adapter_bytes(seed=seed)) for seed in range(16)]
+    versions = await asyncio.gather(
+        *(
+            client.registry.CreateVersion(
+                rs.CreateVersionRequest(
+                    parent=NAME,
+                    version=res.Version(
+                        files=[
+                            res.File(path=f.path, digest=f.digest, size_bytes=f.size_bytes)
+                            for f in manifest
+                        ]
+                    ),
+                )
+            )
+            for manifest in manifests
+        )
+    )
+    assert sorted(version.number for version in versions) == list(range(1, 17))
+
+
+# The server around them.
+
+
+async def test_health_follows_start_and_stop(stocked: Catalogue) -> None:
+    status = health_pb2.HealthCheckResponse
+    host = create_server("127.0.0.1:0", lambda server: add_services(server, stocked))
+    await host.start(serving=False)
+    try:
+        async with grpc.aio.insecure_channel(host.address) as channel:
+            health = Client(channel).health
+            names = ("", "lorry.registry.v1.RegistryService", "lorry.registry.v1.BlobService")
+
+            async def states() -> set[int]:
+                return {
+                    (await health.Check(health_pb2.HealthCheckRequest(service=name))).status
+                    for name in names
+                }
+
+            assert await states() == {status.NOT_SERVING}
+            await host.set_serving(True)
+            assert await states() == {status.SERVING}
+            await host.health.enter_graceful_shutdown()
+            await host.set_serving(True)  # too late
+            assert await states() == {status.NOT_SERVING}
+    finally:
+        await host.stop(0)
+
+
+async def test_reflection_names_the_services(client: Client) -> None:
+    stub = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+
+    async def ask() -> AsyncIterator[Any]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+
+    async for answer in stub.ServerReflectionInfo(ask()):
+        names = {service.name for service in answer.list_services_response.service}
+        assert {"lorry.registry.v1.RegistryService", "grpc.health.v1.Health"} <= names
+        break
+
+
+async def test_two_servers_on_one_port(host: GrpcHost, stocked: Catalogue) -> None:
+    with pytest.raises(FailedPrecondition, match="another server has the port") as caught:
+        create_server(host.address, lambda server: add_services(server, stocked))
+    assert caught.value.reason == "ADDRESS_IN_USE"
+
+
+@pytest.mark.parametrize("address", ["", "localhost", "localhost:", ":7071", "a:b", "a:99999"])
+async def test_addresses_that_are_none(stocked: Catalogue, address: str) -> None:
+    with pytest.raises(InvalidArgument):
+        create_server(address, lambda server: add_services(server, stocked))
+
+
+async def test_calls_in_flight_end_within_the_grace(stocked: Catalogue) -> None:
+    host = create_server("127.0.0.1:0", lambda server: add_services(server, stocked))
+    await host.start()
+    async with grpc.aio.insecure_channel(host.address) as channel:
+        client = Client(channel)
+        call = client.blobs.WriteBlob()
+        await call.write(bs.WriteBlobRequest(digest=DIGEST, size_bytes=len(DATA)))
+        await client.blobs.GetBlobWrite(bs.GetBlobWriteRequest(digest=DIGEST))
+        stopping = asyncio.create_task(host.stop(10))
+        await asyncio.sleep(0.05)
+        for start in range(0, len(DATA), CHUNK):
+            piece = DATA[start : start + CHUNK]
+            last = start + CHUNK >= len(DATA)
+            await call.write(bs.WriteBlobRequest(write_offset=start, data=piece, finish_write=last))
+        assert (await call).complete
+        await asyncio.wait_for(stopping, 5)
+
+
+async def test_handlers_do_not_hold_up_health(
+    client: Client, stocked: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    monkeypatch.setattr(stocked, "get_adapter", lambda key: time.sleep(0.5) or 1 / 0)
+    slow = asyncio.ensure_future(client.registry.GetAdapter(rs.GetAdapterRequest(name=NAME)))
+    await asyncio.sleep(0.05)
+    await client.health.Check(health_pb2.HealthCheckRequest())
+    assert not slow.done()
+    assert (await refused(slow))[:2] == (Code.INTERNAL, "INTERNAL")
+
+
+# The table.
+
+
+async def test_a_bug_is_internal_and_its_trace_stays_here(
+    client: Client,
+    stocked: Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def bug(*_: object) -> None:
+        raise KeyError("secret detail")
+
+    monkeypatch.setattr(stocked, "get_adapter", bug)
+    monkeypatch.setattr(stocked.blobs, "size", bug)
+    for call in (
+        client.registry.GetAdapter(rs.GetAdapterRequest(name=NAME)),
+        client.blobs.ReadBlob(bs.ReadBlobRequest(digest=DIGEST)),
+    ):
+        with caplog.at_level(logging.ERROR):
+            code, reason, metadata = await refused(call)
+        assert (code, reason) == (Code.INTERNAL, "INTERNAL")
+        assert "secret detail" not in str(metadata)
+        assert metadata["error_id"] in caplog.text
+        assert "secret detail" in caplog.text
+
+
+def test_every_kind_of_error_has_a_code() -> None:
+    kinds = {
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.LorryError)
+    } - {errors.LorryError}
+    assert set(CODES) == kinds
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, ""), "DISK_FULL"),
+        (OSError(errno.EROFS, ""), "HOME_UNWRITABLE"),
+        (PermissionError(errno.EACCES, ""), "HOME_UNWRITABLE"),
+        (OSError(errno.EMFILE, ""), "TOO_MANY_OPEN_FILES"),
+        (OSError(errno.EIO, ""), "INTERNAL"),
+        (ValueError("x"), "INTERNAL"),
+    ],
+)
+def test_what_the_system_says_is_told_in_our_words(error: Exception, reason: str) -> None:
+    assert to_lorry_error(error).reason == reason
+
+
+def test_a_status_always_fits_in_the_trailers() -> None:
+    """Peers may refuse trailers beyond 8 KiB; text counts thrice when percent-encoded, and the whole once more."""
+    error = InvalidArgument(
+        "ü" * 100_000, reason="R" * 63, **{f"key{i}": "ü" * 10_000 for i in range(50)}
+    )
+    status = to_status(error)
+    details = status.trailing_metadata[0][1]
+    assert 3 * len(status.details.encode()) + 4 / 3 * len(details) < 7000
+
+
+async def test_a_long_message_arrives(client: Client) -> None:
+    bad = rs.ResolveReferenceRequest(reference="ü" * 100_000)
+    assert (await refused(client.registry.ResolveReference(bad)))[0] == Code.INVALID_ARGUMENT

@@ -1,0 +1,352 @@
+"""`lorry serve` as a process, with the real engine on the shipped base: from the first line it prints to the last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from typer import Typer
+from typer.testing import CliRunner
+
+from lorry.admin.v1 import admin_service_pb2
+from lorry.admin.v1.admin_service_pb2_grpc import AdminServiceStub
+from lorry.inference.v1 import inference_service_pb2 as pb
+from lorry.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
+from lorry.registry.v1 import blob_service_pb2, registry_service_pb2, resources_pb2
+from lorry.registry.v1.blob_service_pb2_grpc import BlobServiceStub
+from lorry.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from lorry_server.cli import register
+
+COMMAND = "import typer; from lorry_server.cli import register as r; a = typer.Typer(); r(a); a()"
+SERVICES = (
+    "",
+    "lorry.inference.v1.InferenceService",
+    "lorry.admin.v1.AdminService",
+    "lorry.registry.v1.RegistryService",
+    "lorry.registry.v1.BlobService",
+)
+
+
+@dataclass
+class Served:
+    """A running `lorry serve`."""
+
+    process: subprocess.Popen
+    home: Path
+    address: str
+    metrics_url: str
+    lines: list[str]
+    channel: grpc.Channel
+
+    @property
+    def inference(self):
+        return InferenceServiceStub(self.channel)
+
+    @property
+    def admin(self):
+        return AdminServiceStub(self.channel)
+
+    @property
+    def registry(self):
+        return RegistryServiceStub(self.channel)
+
+    def generate(self, text: str, **fields) -> pb.GenerateResponse:
+        return self.inference.GenerateUnary(request(text, **fields), timeout=60)
+
+    def publish(self, name: str, folder: Path) -> resources_pb2.Version:
+        """What `lorry push` does."""
+        files = []
+        for path in sorted(folder.iterdir()):
+            data = path.read_bytes()
+            digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+            pieces = [
+                blob_service_pb2.WriteBlobRequest(
+                    digest=digest, size_bytes=len(data), write_offset=at, data=data[at : at + (1 << 19)],
+                    finish_write=at + (1 << 19) >= len(data),
+                )
+                for at in range(0, len(data), 1 << 19)
+            ]  # fmt: skip
+            assert BlobServiceStub(self.channel).WriteBlob(iter(pieces)).complete
+            files.append(resources_pb2.File(path=path.name, digest=digest, size_bytes=len(data)))
+        parent = "namespaces/default"
+        with suppress(grpc.RpcError):  # it exists, where this is not its first version
+            self.registry.CreateAdapter(
+                registry_service_pb2.CreateAdapterRequest(parent=parent, adapter_id=name)
+            )
+        return self.registry.CreateVersion(
+            registry_service_pb2.CreateVersionRequest(
+                parent=f"{parent}/adapters/{name}", version=resources_pb2.Version(files=files)
+            )
+        )
+
+    def point(self, name: str, alias: str, version: int) -> None:
+        full_name = f"namespaces/default/adapters/{name}/aliases/{alias}"
+        target = resources_pb2.AliasTarget(version=version)
+        self.registry.SetAlias(
+            registry_service_pb2.SetAliasRequest(
+                alias=resources_pb2.Alias(name=full_name, targets=[target])
+            )
+        )
+
+    def status(self) -> admin_service_pb2.Status:
+        return self.admin.GetStatus(admin_service_pb2.GetStatusRequest())
+
+    def until(self, condition) -> None:
+        """Returns once the status fulfils a condition: it is a snapshot, some steps old."""
+        give_up = time.monotonic() + 20
+        while not condition(status := self.status()):
+            assert time.monotonic() < give_up, status
+            time.sleep(0.02)
+
+    def idle(self) -> None:
+        """Returns once nothing runs or waits and no KV block is held."""
+        self.until(lambda s: not (s.running_requests or s.queued_requests or s.kv_blocks_used))
+
+
+def request(text: str, *, adapter: str = "", **sampling) -> pb.GenerateRequest:
+    sampling.setdefault("ignore_eos", True)
+    sampling.setdefault("max_tokens", 16)
+    return pb.GenerateRequest(
+        text=text, adapter=adapter, sampling=pb.SamplingParameters(**sampling)
+    )
+
+
+@contextmanager
+def serving(home: Path, *options: str):
+    process = subprocess.Popen(
+        [
+            sys.executable, "-c", COMMAND, "--home", str(home),
+            "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", *options,
+        ],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    lines: list[str] = []
+    ready = threading.Event()
+
+    def read() -> None:
+        for line in process.stderr:
+            lines.append(line.rstrip())
+            if line.startswith("listening on "):
+                ready.set()
+        ready.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        assert ready.wait(90), lines
+        said = "\n".join(lines)
+        assert process.poll() is None, said
+        address = re.search(r"^listening on (\S+)$", said, re.M)[1]
+        metrics_url = re.search(r"^metrics on (\S+)$", said, re.M)[1]
+        with grpc.insecure_channel(address) as channel:
+            yield Served(process, home, address, metrics_url, lines, channel)
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("home"), "--slots", "2", "--max-rank", "16") as running:
+        yield running
+
+
+@pytest.fixture
+def layers(served):
+    """The linear layers of the base in the server, as it told the registry: {path: (in, out)}."""
+    (base,) = served.registry.ListBases(registry_service_pb2.ListBasesRequest()).bases
+    return {m.path: (m.in_features, m.out_features) for m in base.modules if "proj" in m.path}
+
+
+def test_it_says_what_it_runs_and_where(served):
+    assert re.match(
+        r"base lorry-tiny sha256:[0-9a-f]{64} on cpu, 0\.\d\d bytes per parameter", served.lines[0]
+    )
+    assert [line.split(" on ")[0] for line in served.lines[1:3]] == ["metrics", "listening"]
+
+
+def test_health_and_reflection(served):
+    health = health_pb2_grpc.HealthStub(served.channel)
+    for name in SERVICES:
+        answer = health.Check(health_pb2.HealthCheckRequest(service=name))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+    reflect = reflection_pb2_grpc.ServerReflectionStub(served.channel).ServerReflectionInfo
+    (answer,) = reflect(iter([asked]))
+    listed = {service.name for service in answer.list_services_response.service}
+    assert listed >= set(SERVICES[1:])
+
+
+def test_adapters_act_side_by_side_and_an_alias_moves_between_requests(
+    served, layers, make_adapter
+):
+    versions = [
+        served.publish("task", make_adapter(layers, rank=rank, seed=rank)) for rank in (4, 16)
+    ]
+    bare = served.generate("The river ran").text
+    texts = [served.generate("The river ran", adapter=f"task:{n}").text for n in (1, 2)]
+    assert len({bare, *texts}) == 3
+    for number in (1, 2, 1):
+        served.point("task", "production", number)
+        answer = served.generate("The river ran", adapter="task")
+        assert answer.completion.adapter_digest == versions[number - 1].digest
+        assert answer.text == texts[number - 1]
+    asked = [request("The river ran", adapter=name) for name in ("", "task:1", "task:2")] * 4
+    calls = [served.inference.GenerateUnary.future(one, timeout=60) for one in asked]
+    assert [call.result().text for call in calls] == [bare, *texts] * 4
+    residents = served.admin.ListResidents(admin_service_pb2.ListResidentsRequest()).residents
+    assert {r.digest for r in residents if r.tier == admin_service_pb2.TIER_SLOT} == {
+        version.digest for version in versions
+    }
+    scraped = urllib.request.urlopen(served.metrics_url).read().decode()
+    assert f'adapter="{versions[0].digest[:19]}",reference="default/task:1"' in scraped
+
+
+def test_what_streams_is_the_unary_answer(served):
+    asked = request("Once upon a time", max_tokens=40)
+    deltas = list(served.inference.Generate(asked, timeout=60))
+    answer = served.generate("Once upon a time", max_tokens=40)
+    assert "".join(delta.text for delta in deltas) == answer.text
+    assert len(answer.token_ids) == 40
+    seeded = [
+        served.generate("Once upon a time", temperature=1.0, seed=seed).text for seed in (1, 1, 2)
+    ]
+    assert seeded[0] == seeded[1] != seeded[2]
+    words = answer.text.split()
+    stopped = served.generate("Once upon a time", max_tokens=40, stop=[words[3]])
+    assert stopped.text == answer.text[: answer.text.find(words[3])]
+
+
+def test_clients_that_vanish_leave_nothing_behind(served, layers, make_adapter):
+    served.publish("left", make_adapter(layers, rank=8, seed=3))
+    context = served.status().context_length
+    calls = [
+        served.inference.Generate(request("Hi", adapter=name, max_tokens=context - 20))
+        for name in ("", "left") * 3
+    ]
+    for call in calls:
+        next(call)
+    served.until(lambda status: status.running_requests == 6 and status.kv_blocks_used >= 6)
+    for call in calls:
+        call.cancel()
+    served.idle()
+    with pytest.raises(grpc.RpcError) as late:
+        served.inference.GenerateUnary(request("Hi", max_tokens=context - 20), timeout=0.1)
+    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    served.idle()
+
+
+def test_an_adapter_that_was_published_with_a_higher_cap_is_refused_by_name(
+    served, layers, make_adapter
+):
+    with pytest.raises(grpc.RpcError) as refused:
+        served.publish("wide", make_adapter(layers, rank=17, seed=1))
+    assert "17" in refused.value.details()
+
+
+def test_two_servers_on_one_port(served, tmp_path):
+    ports = {"--listen": served.address, "--metrics": served.metrics_url.split("/")[2]}
+    for option, address in ports.items():
+        others = {"--listen": "127.0.0.1:0", "--metrics": ""} | {option: address}
+        with pytest.raises(SystemExit) as ended:
+            run(tmp_path, *(part for pair in others.items() for part in pair))
+        assert address in str(ended.value)
+        assert option in str(ended.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--base", "no-such-base"], "no-such-base"),
+        (["--base", "./nowhere"], "nowhere"),
+        (["--registry", "127.0.0.1:1"], "127.0.0.1:1"),
+        (["--listen", "nonsense"], "nonsense"),
+        (["--home", "FILE/home"], "FILE/home"),
+        (["--slots", "0"], "slots"),
+    ],
+)
+def test_what_keeps_it_from_starting_is_said_in_one_line(tmp_path, monkeypatch, options, said):
+    monkeypatch.setattr("lorry_server.registries.remote._ANSWER_SECONDS", 0.5)
+    (tmp_path / "FILE").write_text("in the way")
+    options = [option.replace("FILE", str(tmp_path / "FILE")) for option in options]
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path / "home", "--listen", "127.0.0.1:0", "--metrics", "", *options)
+    assert said.replace("FILE", str(tmp_path / "FILE")) in str(ended.value)
+
+
+def run(home: Path, *options: str) -> None:
+    """The command within this process: SystemExit with its one line, which must be all it says."""
+    app = Typer()
+    register(app)
+    ended = CliRunner().invoke(app, ["--home", str(home), *options])
+    assert ended.exit_code == 1, ended.output
+    assert ended.stdout == ""
+    line = ended.stderr.strip()
+    assert line.startswith("lorry serve: ")
+    assert "\n" not in line
+    raise SystemExit(line)
+
+
+def test_killed_it_starts_again_and_told_to_stop_it_ends_its_streams(served, layers, make_adapter):
+    """The last one that needs `served`, which it kills."""
+    version = served.publish("kept", make_adapter(layers, rank=4, seed=1))
+    text = served.generate("Hello", adapter="kept").text
+    stream = served.inference.Generate(request("Hello", adapter="kept", max_tokens=400))
+    next(stream)
+    served.process.send_signal(signal.SIGKILL)
+    with pytest.raises(grpc.RpcError) as cut:
+        list(stream)
+    assert cut.value.code() is grpc.StatusCode.UNAVAILABLE
+
+    with serving(served.home) as again:
+        answer = again.generate("Hello", adapter="kept")
+        assert (answer.text, answer.completion.adapter_digest) == (text, version.digest)
+        stream = again.inference.Generate(request("Hello", adapter="kept", max_tokens=300))
+        next(stream)
+        again.process.send_signal(signal.SIGTERM)
+        while not any(line.startswith("stopping") for line in again.lines):
+            time.sleep(0.01)
+        with pytest.raises(grpc.RpcError) as refused:
+            again.generate("Hello")
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        rest = list(stream)
+        assert rest[-1].completion.usage.completion_tokens == 300
+        assert again.process.wait(20) == 0
+        assert "Traceback" not in "\n".join(again.lines)
+
+
+def test_the_command_is_light_to_import():
+    """`lorry --help` imports it."""
+    code = f"import sys; import lorry_server.cli; print({json.dumps(HEAVY)} & sys.modules.keys())"
+    code = code.replace(json.dumps(HEAVY), f"set({json.dumps(HEAVY)})")
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "set()"
+
+
+HEAVY = [
+    "torch",
+    "transformers",
+    "grpc",
+    "sqlalchemy",
+    "numpy",
+    "prometheus_client",
+    "platformdirs",
+]
