@@ -7,20 +7,18 @@ Safe to call from several threads.
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import BinaryIO
 
 from lorry_registry import references
-from lorry_registry.base_matching import match_base
+from lorry_registry.admission import admit, check_blobs
 from lorry_registry.blobs import BlobStore, WriteProgress
-from lorry_registry.checks import CONFIG_FILE, WEIGHTS_FILE, check_manifest, read_adapter_files
+from lorry_registry.checks import check_manifest
 from lorry_registry.digests import parse_digest, version_digest
 from lorry_registry.entities import (
     Adapter,
     AdapterKey,
-    AdapterSpec,
     Alias,
     AliasTarget,
     Base,
@@ -28,14 +26,13 @@ from lorry_registry.entities import (
     Lineage,
     Version,
 )
-from lorry_registry.errors import FailedPrecondition, InvalidArgument, NotFound
+from lorry_registry.errors import InvalidArgument, NotFound
 from lorry_registry.filters import parse_filter
 from lorry_registry.limits import check_base, check_description, check_labels, check_lineage
-from lorry_registry.paging import MAX_PAGE_SIZE, Page, clip_page_size, decode_token, make_page
+from lorry_registry.paging import Page, clip_page_size, decode_token, make_page
 from lorry_registry.store import ANY_ETAG, Store
 
 _LOG = logging.getLogger(__name__)
-_SHOWN_DIGESTS = 8
 
 
 class Catalogue:
@@ -132,8 +129,8 @@ class Catalogue:
         existing = self._find_version(key, digest) if adapter.latest_version else None
         if existing is not None:
             return existing
-        self._check_blobs(files)
-        spec, base = self._check_adapter(files, lineage.base_fingerprint)
+        check_blobs(self.blobs, files)
+        spec, base = admit(self._store, self.blobs, files, lineage.base_fingerprint)
         lineage = replace(
             lineage,
             base_fingerprint=base.fingerprint,
@@ -283,48 +280,3 @@ class Catalogue:
     def _follow(self, alias: Alias) -> Version:
         # By digest: were the adapter deleted and made anew in between, its numbers would mean other versions.
         return self._store.get_version_by_digest(alias.key, alias.targets[0].digest)
-
-    def _check_blobs(self, files: Sequence[File]) -> None:
-        missing = self.missing_blobs([file.digest for file in files])
-        if missing:
-            digests = [digest for digest, _ in missing]
-            raise FailedPrecondition(
-                f"{len(digests)} blobs of the manifest are missing "
-                f"({', '.join(digests[:_SHOWN_DIGESTS])}): write them, then create the version",
-                reason="BLOBS_MISSING",
-                digests=",".join(digests[:_SHOWN_DIGESTS]),
-            )
-        for file in files:
-            size = self.blobs.size(file.digest)
-            if size != file.size_bytes:
-                raise InvalidArgument(
-                    f"the manifest says {file.path} has {file.size_bytes} bytes, and its blob has {size}: "
-                    "correct size_bytes",
-                    reason="BLOB_SIZE_MISMATCH",
-                    path=file.path,
-                    size_bytes=size,
-                )
-
-    def _check_adapter(self, files: Sequence[File], fingerprint: str) -> tuple[AdapterSpec, Base]:
-        by_path = {file.path: file for file in files}
-        with ExitStack() as stack:
-            config, weights = (
-                stack.enter_context(self.blobs.local_file(by_path[name].digest))
-                for name in (CONFIG_FILE, WEIGHTS_FILE)
-            )
-            adapter = read_adapter_files(config, weights)
-            for warning in adapter.config.warnings:
-                _LOG.warning("%s", warning)
-            base = match_base(adapter, self._bases(fingerprint), fingerprint)
-            # Last, since it alone reads the whole file.
-            adapter.check_finite()
-            return adapter.spec, base
-
-    def _bases(self, fingerprint: str) -> list[Base]:
-        """The base of that fingerprint alone where it is known; else all, newest first."""
-        if fingerprint:
-            try:
-                return [self._store.get_base(fingerprint)]
-            except NotFound:
-                pass
-        return self._store.list_bases(after=None, limit=MAX_PAGE_SIZE)

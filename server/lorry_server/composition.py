@@ -81,8 +81,7 @@ async def warm_up(engine: GeneratingEngine, dispatcher: OutputDispatcher, base: 
     request_id = "warm-up"
     outputs = dispatcher.open(request_id)
     try:
-        some_token = min(base.eos_token_ids, default=0)
-        engine.submit(GenerationRequest(request_id, (some_token,), SamplingParams(max_tokens=2)))
+        engine.submit(GenerationRequest(request_id, (0,), SamplingParams(max_tokens=2)))
         while not (output := await outputs.get()).finished:
             pass
         if output.error is not None:

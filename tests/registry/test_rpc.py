@@ -140,8 +140,8 @@ async def test_what_a_vanished_client_sent_is_kept(client: Client) -> None:
     call = client.blobs.WriteBlob()
     await call.write(bs.WriteBlobRequest(digest=DIGEST, size_bytes=len(DATA), data=DATA[:1000]))
     request = bs.GetBlobWriteRequest(digest=DIGEST)
-    while not (await client.blobs.GetBlobWrite(request)).committed_size:
-        await asyncio.sleep(0.01)  # noqa: ASYNC110 (another process's state)
+    while not (await client.blobs.GetBlobWrite(request)).committed_size:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
     call.cancel()
     state = await client.blobs.GetBlobWrite(request)
     assert (state.committed_size, state.complete) == (1000, False)

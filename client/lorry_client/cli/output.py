@@ -13,6 +13,8 @@ from typing import Any
 
 from lorry_client.cli.exit_codes import status_name
 
+# The columns that may be broken into lines on a narrow terminal.
+PROSE = {"ADAPTER", "DESCRIPTION", "LABELS", "METRICS"}
 SHORT_DIGEST = len("sha256:") + 12
 
 
@@ -37,15 +39,18 @@ def to_json(value: object) -> str:
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Rows under headers."""
+    """Rows under headers; a terminal is spared the columns that are empty, a program gets them all."""
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*headers, box=None, header_style="bold", pad_edge=False)
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        shown = [at for at in range(len(headers)) if not rows or any(row[at] for row in rows)]
+        for at in shown:
+            table.add_column(headers[at], no_wrap=headers[at] not in PROSE, overflow="fold")
         for row in rows:
-            table.add_row(*map(Text, row))  # Text: what users wrote is no markup
+            table.add_row(*(Text(row[at]) for at in shown))  # Text: what users wrote is no markup
         Console().print(table)
         return
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]

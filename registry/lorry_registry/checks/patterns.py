@@ -1,8 +1,8 @@
 """PEFT's rules for which module a config's keys mean, without PEFT, and safe against a stranger's patterns.
 
-Keys of `rank_pattern` and `alpha_pattern`, and `target_modules` where it is one string, are regular expressions.
-Python's engine can be kept busy for ever by a short one, so only a part of the language is taken: repetition of
-single characters, groups, alternatives, classes; no repeated groups, look-around or back-references.
+Keys of `rank_pattern` and `alpha_pattern` are regular expressions. Python's engine can be kept busy for ever by a
+short one, so only a part of the language is taken: repetition of single characters, groups, alternatives, classes;
+no repeated groups, look-around or back-references.
 """
 
 import re
@@ -49,7 +49,7 @@ def pattern_value(patterns: Mapping[str, float], module: str, default: float) ->
     dot.
     """
     for key, value in patterns.items():
-        # Nearly every key is a plain path: its dots match themselves, and the engine is not needed.
+        # Many keys are whole paths, for which the engine is not needed.
         if key == module or compile_pattern(key).match(module):
             return value
     return default

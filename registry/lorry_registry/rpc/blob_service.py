@@ -1,8 +1,10 @@
 """BlobService over the catalogue's blobs."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from lorry.registry.v1 import blob_service_pb2 as pb
 from lorry.registry.v1 import blob_service_pb2_grpc
@@ -13,6 +15,10 @@ from lorry_registry.errors import InvalidArgument, OutOfRange
 
 MAX_CHUNK_BYTES = 1 << 20
 MAX_DIGESTS = 1000
+BLOB_THREADS = 8
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Context = Any  # grpc.aio.ServicerContext; nothing here needs it
 
@@ -22,6 +28,8 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
+        # Threads of its own: a big blob being hashed, and those who wait for it, hold up no look-up.
+        self._threads = ThreadPoolExecutor(BLOB_THREADS, thread_name_prefix="lorry-blobs")
 
     async def FindMissingBlobs(
         self, request: pb.FindMissingBlobsRequest, context: Context
@@ -33,7 +41,7 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
                 reason="TOO_MANY_DIGESTS",
                 max_digests=MAX_DIGESTS,
             )
-        missing = await asyncio.to_thread(self._catalogue.missing_blobs, list(request.digests))
+        missing = await self._in_thread(self._catalogue.missing_blobs, list(request.digests))
         return pb.FindMissingBlobsResponse(
             missing=[
                 pb.MissingBlob(digest=digest, committed_size=committed)
@@ -64,7 +72,7 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
                     reason="CHUNK_TOO_LARGE",
                     max_bytes=MAX_CHUNK_BYTES,
                 )
-            progress = await asyncio.to_thread(
+            progress = await self._in_thread(
                 blobs.append,
                 digest,
                 size_bytes=size_bytes,
@@ -72,7 +80,7 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
                 data=request.data,
             )
             if request.finish_write and not progress.complete:
-                progress = await asyncio.to_thread(blobs.finish, digest, size_bytes=size_bytes)
+                progress = await self._in_thread(blobs.finish, digest, size_bytes=size_bytes)
             if progress.complete or request.finish_write:
                 return _progress_to_proto(progress)
         if not digest:
@@ -80,20 +88,20 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
                 "the stream has no message: begin with the digest and the size",
                 reason="STREAM_EMPTY",
             )
-        return _progress_to_proto(await asyncio.to_thread(blobs.flush, digest))
+        return _progress_to_proto(await self._in_thread(blobs.flush, digest))
 
     async def GetBlobWrite(
         self, request: pb.GetBlobWriteRequest, context: Context
     ) -> pb.WriteBlobResponse:
         digest = parse_digest(request.digest, what="digest")
         # What is answered is promised: it is flushed first.
-        return _progress_to_proto(await asyncio.to_thread(self._catalogue.blobs.flush, digest))
+        return _progress_to_proto(await self._in_thread(self._catalogue.blobs.flush, digest))
 
     async def ReadBlob(
         self, request: pb.ReadBlobRequest, context: Context
     ) -> AsyncIterator[pb.ReadBlobResponse]:
         digest = parse_digest(request.digest, what="digest")
-        size = await asyncio.to_thread(self._catalogue.blobs.size, digest)
+        size = await self._in_thread(self._catalogue.blobs.size, digest)
         if not 0 <= request.read_offset <= size:
             raise OutOfRange(
                 f"read_offset {request.read_offset} is beyond blob {digest}, which has {size} bytes",
@@ -109,13 +117,17 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
         remaining = size - request.read_offset
         if request.read_limit:
             remaining = min(remaining, request.read_limit)
-        stream = await asyncio.to_thread(self._catalogue.open_blob, digest)
+        stream = await self._in_thread(self._catalogue.open_blob, digest)
         with stream:
             stream.seek(request.read_offset)
             while remaining:
-                data = await asyncio.to_thread(stream.read, min(remaining, MAX_CHUNK_BYTES))
+                data = await self._in_thread(stream.read, min(remaining, MAX_CHUNK_BYTES))
                 remaining -= len(data)
                 yield pb.ReadBlobResponse(data=data)
+
+    async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, partial(call, *args, **kwargs))
 
 
 def _progress_to_proto(progress: WriteProgress) -> pb.WriteBlobResponse:

@@ -1,7 +1,7 @@
 """The tables. Rows never leave this package: `rows` turns them into entities.
 
-Only types and constraints that SQLite and PostgreSQL share. Constraints have names that follow one convention, so
-that a migration can refer to them.
+Only types and constraints that SQLite and PostgreSQL share; constraints are named by one convention, so that a
+migration can refer to them. Collections are loaded when they are read; lists load those of all their rows together.
 """
 
 from datetime import UTC, datetime
@@ -71,7 +71,6 @@ class AdapterRow(Row):
     labels: Mapped[list["AdapterLabelRow"]] = relationship(
         cascade="all, delete-orphan",
         passive_deletes=True,
-        lazy="selectin",
         order_by="AdapterLabelRow.key",
     )
 
@@ -116,7 +115,6 @@ class VersionRow(Row):
     files: Mapped[list["VersionFileRow"]] = relationship(
         cascade="all, delete-orphan",
         passive_deletes=True,
-        lazy="selectin",
         order_by="VersionFileRow.path",
     )
 

@@ -112,17 +112,21 @@ class Residency:
         return resident is not None and resident.pinned
 
     def drain_for_another(self, protected: Collection[str]) -> None:
-        """Drains the adapter that will be free soonest, unless one is draining already."""
-        candidates = [
-            r
-            for r in self._residents.values()
-            if r.ready and not r.pinned and r.digest not in protected
-        ]
+        """Drains the adapter that will be free soonest, unless one is draining already.
+
+        One of `protected` drains no longer: a preempted request that is older than the one in need waits for it.
+        """
+        candidates: list[Resident] = []
+        for resident in self._residents.values():
+            if resident.digest in protected:
+                resident.draining = False
+            elif resident.ready and not resident.pinned:
+                candidates.append(resident)
         if candidates and not any(resident.draining for resident in candidates):
             min(candidates, key=lambda resident: resident.references).draining = True
 
     def stop_draining(self) -> None:
-        """Nobody waits for a slot any more."""
+        """Nobody has waited too long for a slot."""
         for resident in self._residents.values():
             resident.draining = False
 

@@ -124,9 +124,9 @@ class Scheduler:
     def schedule(self, now: float) -> StepPlan:
         plan = StepPlan()
         self._expire(plan, now)
-        self._grant_wishes(plan)
+        granted = self._grant_wishes(plan)
         budget = self._continue_running(plan)
-        self._admit_waiting(plan, budget, now)
+        self._admit_waiting(plan, budget, granted, now)
         return plan
 
     def _expire(self, plan: StepPlan, now: float) -> None:
@@ -141,13 +141,17 @@ class Scheduler:
                 )
                 plan.outputs.append(self._fail(sequence, error))
 
-    def _grant_wishes(self, plan: StepPlan) -> None:
+    def _grant_wishes(self, plan: StepPlan) -> set[str]:
+        """Brings what operators wish for; returns what is there, which keeps its slot for this step."""
+        granted: set[str] = set()
         for digest in list(self.wishes):
             if self.residency.can_acquire(digest):
                 del self.wishes[digest]
+                granted.add(digest)
             elif not self._bring(digest, plan, set()):
                 del self.wishes[digest]
                 self._refused_wishes.append(digest)
+        return granted
 
     def _continue_running(self, plan: StepPlan) -> int:
         """Schedules what runs already; returns the tokens that are left of the budget."""
@@ -171,9 +175,9 @@ class Scheduler:
                     plan.chunks.append(Chunk(sequence, num_tokens, self._slot(sequence)))
         return prefill_budget
 
-    def _admit_waiting(self, plan: StepPlan, budget: int, now: float) -> None:
+    def _admit_waiting(self, plan: StepPlan, budget: int, granted: set[str], now: float) -> None:
         room = True
-        wanted: set[str] = set()  # by those that are older than the one at hand
+        wanted = set(granted)  # by operators, and by those that are older than the one at hand
         blocked: list[Sequence] = []  # wait for a slot, and none is to be had
         wanted_before_blocked: set[str] = set()
         for sequence in list(self.waiting):
@@ -182,7 +186,8 @@ class Scheduler:
                 if self._bring(digest, plan, wanted):
                     wanted.add(digest)
                 else:
-                    wanted_before_blocked = wanted_before_blocked or set(wanted)
+                    if not blocked:
+                        wanted_before_blocked = set(wanted)
                     blocked.append(sequence)
                 continue
             if digest is not None:
@@ -216,10 +221,7 @@ class Scheduler:
         return True
 
     def _unblock(self, plan: StepPlan, blocked: list[Sequence], wanted: set[str]) -> None:
-        if not blocked:
-            self.residency.stop_draining()
-            return
-        if self.residency.all_pinned:
+        if blocked and self.residency.all_pinned:
             for sequence in blocked:
                 error = ResourceExhausted(
                     f"Adapter {sequence.adapter} needs a slot, but all {self.residency.num_slots} are pinned; "
@@ -229,8 +231,10 @@ class Scheduler:
                     slots=self.residency.num_slots,
                 )
                 plan.outputs.append(self._fail(sequence, error))
-        elif blocked[0].overtaken > self.config.max_overtakes:
+        elif blocked and blocked[0].overtaken > self.config.max_overtakes:
             self.residency.drain_for_another(protected=wanted)
+        else:
+            self.residency.stop_draining()
 
     # Account.
 

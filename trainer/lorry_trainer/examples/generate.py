@@ -58,28 +58,8 @@ INTENTS = {
     "human": ["let me talk to a person", "i want to speak with an agent", "can someone call me on {day}",
               "connect me with a human please"],
 }  # fmt: skip
-OPENERS = (
-    "",
-    "",
-    "hi, ",
-    "hello, ",
-    "hey there, ",
-    "good morning, ",
-    "sorry, ",
-    "quick question: ",
-    "this is {name}, ",
-)
-CLOSERS = (
-    "",
-    "",
-    "?",
-    ".",
-    " thanks",
-    ", please help",
-    ", it is urgent",
-    ", my order is {order}",
-    " as soon as you can",
-)
+OPENERS = ("", "", "hi, ", "hello, ", "hey there, ", "sorry, ", "this is {name}, ")
+CLOSERS = ("", "", "", "?", ".", " thanks", ", please help", ", it is urgent", " today")
 
 
 def intent(rng: Random) -> Row:
@@ -90,9 +70,8 @@ def intent(rng: Random) -> Row:
         n=rng.randint(2, 9),
         day=rng.choice(DAYS),
         name=rng.choice(NAMES),
-        order=rng.randint(1000, 9999),
     )
-    return {"instruction": "What does the customer want?", "context": filled, "output": label}
+    return {"instruction": "Name the intent.", "context": filled, "output": label}
 
 
 # booking: a message to a restaurant -> people, day and time
@@ -132,7 +111,6 @@ BOOKING_CLOSERS = (
     " thanks",
     ", by the window",
     ", with a high chair",
-    ". call {phone}",
     ", outside if you can",
 )
 
@@ -146,7 +124,6 @@ def booking(rng: Random) -> Row:
         day=day,
         time=written,
         name=rng.choice(NAMES),
-        phone=phone(rng),
     )
     answer = f"people={people}; day={day}; time={clock}"
     return {

@@ -1,0 +1,78 @@
+"""Whether the blobs of a manifest may become a version, and for which base."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from lorry_registry.base_matching import match_base
+from lorry_registry.blobs import BlobStore
+from lorry_registry.checks import CONFIG_FILE, WEIGHTS_FILE, read_adapter_files
+from lorry_registry.entities import AdapterSpec, Base, File
+from lorry_registry.errors import FailedPrecondition, InvalidArgument, NotFound
+from lorry_registry.paging import MAX_PAGE_SIZE
+from lorry_registry.store import Store
+
+_LOG = logging.getLogger(__name__)
+_SHOWN_DIGESTS = 8
+
+
+def check_blobs(blobs: BlobStore, files: Sequence[File]) -> None:
+    """Every file's blob is there, of the size that the manifest says.
+
+    Raises:
+        FailedPrecondition: `BLOBS_MISSING`.
+        InvalidArgument: `BLOB_SIZE_MISMATCH`.
+    """
+    missing = [f.digest for f in files if not blobs.progress(f.digest).complete]
+    if missing:
+        shown = missing[:_SHOWN_DIGESTS]
+        raise FailedPrecondition(
+            f"{len(missing)} blobs of the manifest are missing ({', '.join(shown)}): "
+            "write them, then create the version",
+            reason="BLOBS_MISSING",
+            digests=",".join(shown),
+        )
+    for file in files:
+        size = blobs.size(file.digest)
+        if size != file.size_bytes:
+            raise InvalidArgument(
+                f"the manifest says {file.path} has {file.size_bytes} bytes, and its blob has {size}: "
+                "correct size_bytes",
+                reason="BLOB_SIZE_MISMATCH",
+                path=file.path,
+                size_bytes=size,
+            )
+
+
+def admit(
+    store: Store, blobs: BlobStore, files: Sequence[File], fingerprint: str
+) -> tuple[AdapterSpec, Base]:
+    """What the adapter is, and the base that it is for: the one with `fingerprint`, or the newest that it fits.
+
+    Raises:
+        InvalidArgument: what `checks` refuses.
+        FailedPrecondition: `BASE_UNKNOWN`.
+    """
+    by_path = {file.path: file for file in files}
+    with ExitStack() as stack:
+        config, weights = (
+            stack.enter_context(blobs.local_file(by_path[name].digest))
+            for name in (CONFIG_FILE, WEIGHTS_FILE)
+        )
+        adapter = read_adapter_files(config, weights)
+        for warning in adapter.config.warnings:
+            _LOG.warning("%s", warning)
+        base = match_base(adapter, _candidates(store, fingerprint), fingerprint)
+        # Last, since it alone reads the whole file.
+        adapter.check_finite()
+        return adapter.spec, base
+
+
+def _candidates(store: Store, fingerprint: str) -> list[Base]:
+    """The base of that fingerprint alone where it is known; else all, newest first."""
+    if fingerprint:
+        try:
+            return [store.get_base(fingerprint)]
+        except NotFound:
+            pass
+    return store.list_bases(after=None, limit=MAX_PAGE_SIZE)

@@ -1,0 +1,136 @@
+"""The store's verbs over adapters."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import delete, exists, select, tuple_
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import selectinload
+
+from lorry_registry.entities import (
+    Adapter,
+    AdapterKey,
+)
+from lorry_registry.errors import AlreadyExists, FailedPrecondition
+from lorry_registry.filters import AdapterFilter
+from lorry_registry.sql import rows
+from lorry_registry.sql.lookups import (
+    adapter_row,
+    check_etag,
+    lock_adapter,
+    new_etag,
+    now_utc,
+)
+from lorry_registry.sql.models import (
+    AdapterLabelRow,
+    AdapterRow,
+    VersionRow,
+)
+from lorry_registry.sql.transactions import Transactions
+
+
+class AdapterVerbs(Transactions):
+    """Adapters by (namespace, id); see `store.Store`."""
+
+    def create_adapter(
+        self, key: AdapterKey, *, description: str, labels: Mapping[str, str]
+    ) -> Adapter:
+        now = now_utc()
+        row = AdapterRow(
+            namespace=key.namespace,
+            name=key.adapter_id,
+            description=description,
+            latest_version=0,
+            labels=[AdapterLabelRow(key=k, value=v) for k, v in labels.items()],
+            create_time=now,
+            update_time=now,
+            etag=new_etag(),
+        )
+        try:
+            with self._write() as session:
+                session.add(row)
+                session.flush()
+                return rows.to_adapter(row)
+        except IntegrityError as error:
+            raise AlreadyExists(
+                f"adapter {key} exists already: choose another name, or publish a version to it",
+                reason="ADAPTER_EXISTS",
+                adapter=key,
+            ) from error
+
+    def get_adapter(self, key: AdapterKey) -> Adapter:
+        with self._read() as session:
+            return rows.to_adapter(adapter_row(session, key))
+
+    def list_adapters(
+        self,
+        namespace: str | None,
+        *,
+        where: AdapterFilter,
+        after: AdapterKey | None,
+        limit: int,
+    ) -> list[Adapter]:
+        query = select(AdapterRow).order_by(AdapterRow.namespace, AdapterRow.name).limit(limit)
+        query = query.options(selectinload(AdapterRow.labels))
+        if namespace is not None:
+            query = query.where(AdapterRow.namespace == namespace)
+        if after is not None:
+            query = query.where(
+                tuple_(AdapterRow.namespace, AdapterRow.name) > (after.namespace, after.adapter_id)
+            )
+        for name in where.names:
+            query = query.where(AdapterRow.name == name)
+        for prefix in where.name_prefixes:
+            query = query.where(AdapterRow.name.startswith(prefix, autoescape=True))
+        for label, value in where.labels:
+            query = query.where(
+                exists().where(
+                    AdapterLabelRow.adapter_id == AdapterRow.id,
+                    AdapterLabelRow.key == label,
+                    AdapterLabelRow.value == value,
+                )
+            )
+        for fingerprint in where.bases:
+            query = query.where(
+                exists().where(
+                    VersionRow.adapter_id == AdapterRow.id,
+                    VersionRow.base_fingerprint == fingerprint,
+                )
+            )
+        with self._read() as session:
+            return [rows.to_adapter(row) for row in session.scalars(query)]
+
+    def update_adapter(
+        self,
+        key: AdapterKey,
+        *,
+        description: str | None,
+        labels: Mapping[str, str] | None,
+        etag: str,
+    ) -> Adapter:
+        with self._write() as session:
+            row = lock_adapter(session, key)
+            check_etag(row.etag, etag, f"adapter {key}")
+            if description is not None:
+                row.description = description
+            if labels is not None:
+                session.execute(delete(AdapterLabelRow).where(AdapterLabelRow.adapter_id == row.id))
+                session.expire(row, ["labels"])
+                session.add_all(
+                    AdapterLabelRow(adapter_id=row.id, key=k, value=v) for k, v in labels.items()
+                )
+            row.etag = new_etag()
+            row.update_time = now_utc()
+            session.flush()
+            return rows.to_adapter(row)
+
+    def delete_adapter(self, key: AdapterKey, *, force: bool, etag: str) -> None:
+        with self._write() as session:
+            row = lock_adapter(session, key)
+            check_etag(row.etag, etag, f"adapter {key}")
+            if row.latest_version and not force:
+                raise FailedPrecondition(
+                    f"adapter {key} has versions: set force to delete them with it",
+                    reason="ADAPTER_HAS_VERSIONS",
+                    adapter=key,
+                )
+            session.execute(delete(AdapterRow).where(AdapterRow.id == row.id))
