@@ -9,7 +9,6 @@ Files go to a temporary folder and are gone afterwards, with the server.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import signal
@@ -19,32 +18,25 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from rich.console import Console
 from rich.table import Table
 from traffic import Question, measure, score, under_traffic
+from training import train_all
 
 import lorry_trainer.examples
+from lorry_trainer.run import Result
 
 EXAMPLES = Path(lorry_trainer.examples.__file__).parent
 TASKS = ("intent", "booking", "redact")
+QUICK = "intent-quick"  # fewer steps: the version that a better one takes over from
 LORRY = [sys.executable, "-m", "lorry_client"]
 CLIENTS = 24  # concurrent streams
 ROUNDS = 3  # of base only against mixed
 
 console = Console()
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A folder that the trainer wrote, and what it scored there."""
-
-    folder: Path
-    base_score: float
-    adapter_score: float
 
 
 def main() -> int:
@@ -53,19 +45,20 @@ def main() -> int:
         home = Path(scratch)
 
         say("1. Train an adapter for each task: LoRA on lorry-tiny, scored on held-out rows")
-        quick = train("intent-quick", home)
-        trained = {task: train(task, home) for task in TASKS}
+        recipes = [EXAMPLES / f"{name}.yaml" for name in (*TASKS, QUICK)]
+        trained = train_all(recipes, home / "adapters", console)
+        show_training(trained)
 
         say("2. Serve the base in 4 bits and publish the adapters")
         with server(home) as address:
             for task in TASKS:
-                folder = quick.folder if task == "intent" else trained[task].folder
+                folder = trained[QUICK if task == "intent" else task].folder
                 console.print(
                     f"   {lorry('push', folder, task, '--alias', 'production', at=address)}"
                 )
 
             say(
-                f"3. Ask all of them at once: {CLIENTS} streams, every adapter and the bare base in the same batches"
+                f"3. {CLIENTS} clients at once: every adapter and the bare base in the same batches"
             )
             questions = {task: held_out(task) for task in TASKS}
             ratios = asyncio.run(rounds(address, questions))
@@ -73,18 +66,22 @@ def main() -> int:
             say("4. Move `intent` to a better version while traffic runs")
             upgrade = asyncio.run(
                 under_traffic(
-                    address, questions, CLIENTS, lambda: publish(trained["intent"], address)
+                    address,
+                    questions,
+                    CLIENTS,
+                    lambda: upgrade_to(trained["intent"].folder, address),
                 )
             )
             console.print(
-                f"   {upgrade.requests} requests, {upgrade.failures} failed; {upgrade.before} answers came from the old "
-                f"version, {upgrade.after} from the new one, {upgrade.stale} from the old one after the move"
+                f"   {upgrade.requests} requests, {upgrade.failures} failed; "
+                f"{upgrade.before} answers from version 1, {upgrade.after} from version 2, "
+                f"{upgrade.stale} from version 1 to what was asked after the move"
             )
 
             say("5. Score the adapters through the server")
             served = {task: asyncio.run(score(address, task, questions[task])) for task in TASKS}
 
-    show(trained, quick, served, ratios)
+    show(trained, served, ratios)
     console.print(f"done in {time.monotonic() - started:.0f} s; nothing is left running")
     return 0 if upgrade.failures == upgrade.stale == 0 else 1
 
@@ -99,14 +96,21 @@ def lorry(*words: object, at: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
-def train(recipe: str, home: Path) -> Trained:
-    folder = home / "adapters" / recipe
-    command = [*LORRY, "train", EXAMPLES / f"{recipe}.yaml", "--output", folder, "--json"]
-    console.print(f"   lorry train {recipe}.yaml")
-    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    result = json.loads(ran.stdout)
-    metric, metrics = result["metric"], result["metrics"]
-    return Trained(folder, metrics[f"base_test_{metric}"], metrics[f"test_{metric}"])
+def scores(result: Result) -> tuple[float, float]:
+    """What the bare base and the adapter scored on the held-out rows."""
+    metric = result.metric
+    return result.metrics[f"base_test_{metric}"], result.metrics[f"test_{metric}"]
+
+
+def show_training(trained: dict[str, Result]) -> None:
+    table = Table("recipe", "held-out rows", "metric", "base", "adapter", "seconds")
+    for name, result in trained.items():
+        base, adapter = scores(result)
+        rows, seconds = result.metrics["test_rows"], sum(result.seconds.values())
+        table.add_row(
+            name, f"{rows:.0f}", result.metric, f"{base:.2f}", f"{adapter:.2f}", f"{seconds:.0f}"
+        )
+    console.print(table)
 
 
 @contextmanager
@@ -126,7 +130,7 @@ def server(home: Path) -> Iterator[str]:
     assert process.stderr is not None
     try:
         for line in process.stderr:
-            console.print(f"   {line.rstrip()}", markup=False, highlight=False)
+            console.print("  ", line.rstrip(), markup=False, highlight=False)
             if found := re.search(r"listening on (\S+)", line):
                 # The pipe must not fill up while the server talks on.
                 os.set_blocking(process.stderr.fileno(), False)
@@ -165,20 +169,18 @@ async def rounds(address: str, questions: dict[str, list[Question]]) -> list[flo
     return ratios
 
 
-def publish(trained: Trained, address: str) -> None:
-    lorry("push", trained.folder, "intent", at=address)
+def upgrade_to(folder: Path, address: str) -> None:
+    lorry("push", folder, "intent", at=address)
     lorry("aliases", "set", "intent", "production", "intent:2", at=address)
 
 
-def show(
-    trained: dict[str, Trained], quick: Trained, served: dict[str, float], ratios: list[float]
-) -> None:
+def show(trained: dict[str, Result], served: dict[str, float], ratios: list[float]) -> None:
     table = Table("task", "base", "adapter, through the server", "tokens/s mixed ÷ base only")
     for task in TASKS:
         adapter = f"{served[task]:.2f}"
         if task == "intent":
-            adapter += f"  (version 1: {quick.adapter_score:.2f})"
-        table.add_row(task, f"{trained[task].base_score:.2f}", adapter, f"{median(ratios):.2f}")
+            adapter += f"  (version 1: {scores(trained[QUICK])[1]:.2f})"
+        table.add_row(task, f"{scores(trained[task])[0]:.2f}", adapter, f"{median(ratios):.2f}")
     console.print()
     console.print(table)
 

@@ -53,7 +53,9 @@ def serve(
     """Serve a base and its adapters over gRPC."""
     import asyncio
     import logging
+    import os
 
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said below, once
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("bitsandbytes").setLevel(
         logging.ERROR

@@ -163,30 +163,29 @@ class FakeEngine:
 
     def stop(self, *, drain_seconds: float) -> None:
         self._closed = Unavailable("stopping", reason="DRAINING")
-        self._inbox.put(None)
         self._thread.join()
 
     def _run(self) -> None:
         error: LorryError = Unavailable("stopped", reason="DRAINING")
         try:
-            while self._step():
+            while self._closed is None:
+                self._step()
                 time.sleep(self.step_seconds or 0.0005)
         except Exception as broken:
             self.failed = broken
             error = Unavailable("the engine failed", reason="ENGINE_FAILED")
         self._closed = error
         while not self._inbox.empty():
-            if (left := self._inbox.get()) is not None:
-                self._running[left.request.request_id] = left
+            left = self._inbox.get()
+            self._running[left.request.request_id] = left
         self._sink([RequestOutput(request_id, error=error) for request_id in self._running])
         self._running.clear()
 
-    def _step(self) -> bool:
+    def _step(self) -> None:
         if self.broken_by is not None:
             raise self.broken_by
         while not self.paused.is_set() and not self._inbox.empty():
-            if (arrived := self._inbox.get()) is None:
-                return False
+            arrived = self._inbox.get()
             self._running[arrived.request.request_id] = arrived
         for request_id in list(self.cancelled):
             self._running.pop(request_id, None)
@@ -196,7 +195,6 @@ class FakeEngine:
                 del self._running[output.request_id]
         if outputs:
             self._sink(outputs)
-        return True
 
     def _advance(self, running: Running) -> RequestOutput:
         request, now = running.request, time.monotonic()

@@ -292,6 +292,16 @@ def test_what_keeps_it_from_starting_is_said_in_one_line(tmp_path, monkeypatch, 
     assert said.replace("FILE", str(tmp_path / "FILE")) in str(ended.value)
 
 
+def test_without_the_server_extra_it_says_what_to_install(tmp_path):
+    code = f"import sys; sys.modules['torch'] = sys.modules['transformers'] = None; {COMMAND}"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "--home", str(tmp_path)], capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert "pip install 'lorry[server]'" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
 def run(home: Path, *options: str) -> None:
     """The command within this process: SystemExit with its one line, which must be all it says."""
     app = Typer()

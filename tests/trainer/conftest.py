@@ -93,6 +93,7 @@ def tiny_recipe(base_folder: Path) -> Callable[..., Any]:
     def build(**sections: Any) -> Any:
         values: dict[str, Any] = {
             "base": str(base_folder),
+            "method": "lora",
             "lora": {"rank": 4},
             "data": {"path": "rows.jsonl"},
             "training": {"max_steps": 4, "batch_size": 8, "learning_rate": 0.01, "device": "cpu"},

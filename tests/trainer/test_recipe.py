@@ -24,7 +24,7 @@ def complaint(text: str) -> str:
 
 def test_one_line_is_a_recipe() -> None:
     recipe = parse_recipe(MINIMAL)
-    assert (recipe.base, recipe.method, recipe.lora.rank) == ("lorry-tiny", "lora", 16)
+    assert (recipe.base, recipe.method, recipe.lora.rank) == ("lorry-tiny", "qlora", 16)
 
 
 def test_an_unknown_key_is_named_with_its_line_and_near_matches() -> None:
@@ -62,7 +62,7 @@ def test_every_fault_is_reported_at_once() -> None:
         ("training: {learning_rate: 50}", "less than or equal to 1"),
         ("training: {epochs: 1, max_steps: 5}", "not both"),
         ("method: dora", "method: input should be 'lora' or 'qlora'"),
-        ("quantization: {}", "belongs to `method: qlora`"),
+        ("method: lora\nquantization: {}", "belongs to `method: qlora`"),
         ("evaluation: 3", "evaluation"),
     ],
 )

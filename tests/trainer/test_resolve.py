@@ -15,8 +15,8 @@ FACTS = Facts(
     train_rows=100,
     longest_answer=8,
 )
-OPEN = parse_recipe("data: {path: rows.jsonl}")
-OPEN_QLORA = parse_recipe("{method: qlora, data: {path: rows.jsonl}}")
+OPEN = parse_recipe("{method: lora, data: {path: rows.jsonl}}")
+OPEN_QLORA = parse_recipe("data: {path: rows.jsonl}")
 
 
 def test_nothing_is_left_open() -> None:

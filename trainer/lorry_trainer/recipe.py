@@ -246,8 +246,8 @@ class Recipe(Section):
         default="lorry-tiny", min_length=1, description="A shipped base, a folder, or a hub id."
     )
     method: Literal["lora", "qlora"] = Field(
-        default="lora",
-        description="`lora`: the base in full precision. `qlora`: the base in 4 bits, as it will be served.",
+        default="qlora",
+        description="`qlora`: the base in 4 bits, as it will be served. `lora`: the base in full precision.",
     )
     description: str = Field(
         default="", description="One line about the task, for the model card and the registry."

@@ -6,6 +6,7 @@ to the log, under an id that the caller is given, and never over the wire.
 """
 
 import asyncio
+import inspect
 import errno
 import logging
 import secrets
@@ -87,13 +88,14 @@ def to_status(error: errors.LorryError) -> grpc.Status:
     )
     detail = AnyMessage()
     detail.Pack(info)
-    return rpc_status.to_status(
+    status: grpc.Status = rpc_status.to_status(
         Status(
             code=code.value[0],
             message=_clip(error.message, _MAX_MESSAGE_BYTES),
             details=[detail],
         )
     )
+    return status
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
@@ -113,6 +115,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused
         for shape, wrap in _WRAPPERS.items():
             inner = getattr(handler, shape)
             if inner is not None:
+                if inspect.iscoroutinefunction(inner):
+                    wrap = _wrap_single  # streams by `context.write`, as the health service's Watch does
                 make = getattr(grpc, f"{shape}_rpc_method_handler")
                 return make(wrap(inner), handler.request_deserializer, handler.response_serializer)
         return handler

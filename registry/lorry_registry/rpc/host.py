@@ -79,6 +79,9 @@ def create_server(
         options=[
             # Two servers on one port would otherwise share it without a word.
             ("grpc.so_reuseport", 0),
+            # A client whose machine died is noticed, and what it held is freed.
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ],

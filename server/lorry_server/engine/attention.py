@@ -3,6 +3,9 @@
 The model sees one packed row of tokens, `[1, num_tokens]`; this function writes each token's key and value to its place
 in the cache and lets each sequence look at its own pages only. Decoding sequences go in one call, prefill chunks one
 by one. The CPU path gathers pages; an accelerator's kernel with block tables takes its place behind `PagedBatch`.
+
+A place that is masked weighs nothing, yet nothing times NaN is NaN. So a sequence never gathers a place that another one
+has written: a block that is begun is wiped first, and tables are padded with the sequence's own blocks.
 """
 
 from __future__ import annotations
@@ -67,8 +70,9 @@ class PagedBatch:
     slot_mapping: (
         torch.Tensor
     )  # [num_tokens] int64: place of each token's key and value in the cache
+    begun_blocks: torch.Tensor  # [blocks that the step begins and does not fill] int64
     num_decode: int
-    decode_blocks: torch.Tensor  # [num_decode * blocks] int64, padded with block 0
+    decode_blocks: torch.Tensor  # [num_decode * blocks] int64, padded with the sequence's first
     decode_lengths: torch.Tensor  # [num_decode] int64, the token itself included
     prefills: list[PrefillChunk]
     _masks: dict[object, torch.Tensor | None] = field(default_factory=dict)
@@ -129,6 +133,9 @@ def paged_attention(
     layer: int = module.layer_idx  # type: ignore[assignment]
     keys, values = lorry_batch.cache.keys[layer], lorry_batch.cache.values[layer]
     kv_heads = key.shape[1]
+    if len(lorry_batch.begun_blocks):
+        keys.index_fill_(0, lorry_batch.begun_blocks, 0)
+        values.index_fill_(0, lorry_batch.begun_blocks, 0)
     keys.view(-1, kv_heads, keys.shape[-1]).index_copy_(
         0, lorry_batch.slot_mapping, key[0].transpose(0, 1)
     )

@@ -36,6 +36,7 @@ def pack(chunks: Items[Chunk], cache: KVCache, block_size: int, device: torch.de
     input_ids: list[int] = []
     positions: list[int] = []
     places: list[int] = []
+    begun: list[int] = []
     decode: list[Chunk] = []
     prefills: list[PrefillChunk] = []
     token_runs: list[Run] = []
@@ -51,6 +52,9 @@ def pack(chunks: Items[Chunk], cache: KVCache, block_size: int, device: torch.de
         places += [
             table[p // block_size] * block_size + p % block_size for p in range(first, end_position)
         ]
+        last_block = (end_position - 1) // block_size
+        if end_position % block_size and last_block * block_size >= first:
+            begun.append(table[last_block])
         if chunk.num_tokens == 1:
             decode.append(chunk)
         else:
@@ -64,6 +68,7 @@ def pack(chunks: Items[Chunk], cache: KVCache, block_size: int, device: torch.de
     paged = PagedBatch(
         cache=cache,
         slot_mapping=torch.tensor(places, device=device),
+        begun_blocks=torch.tensor(begun, dtype=torch.int64, device=device),
         num_decode=len(decode),
         decode_blocks=torch.from_numpy(_tables(decode, lengths, block_size)).to(device),
         decode_lengths=torch.tensor(lengths, dtype=torch.int64, device=device),
@@ -90,10 +95,11 @@ def _place(chunk: Chunk) -> tuple[int, int]:
 
 
 def _tables(decode: list[Chunk], lengths: list[int], block_size: int) -> np.ndarray:
-    """The block tables of decoding sequences, one after the other, each padded to the longest with block 0."""
+    """The block tables of decoding sequences, one after the other, each padded to the longest with its own first block."""
     width = -(-max(lengths, default=0) // block_size)
-    tables = np.zeros((len(decode), width), dtype=np.int64)
+    tables = np.empty((len(decode), width), dtype=np.int64)
     for row, (chunk, length) in enumerate(zip(decode, lengths, strict=True)):
         used = -(-length // block_size)
         tables[row, :used] = chunk.sequence.block_table[:used]
+        tables[row, used:] = tables[row, 0]
     return tables.reshape(-1)

@@ -38,6 +38,7 @@ class ModelRunner:
         self.dtype = model.dtype
         expected = selfcheck.expect(model)
         shapes = kv_shapes(model)
+        selfcheck.check_layers(model, shapes)
         self.num_blocks = num_kv_blocks(config, shapes, self.dtype, context_length)
         self.cache = KVCache(shapes, self.num_blocks, config.block_size, self.dtype, self.device)
         self.slots = LoraSlots(config.slots, config.max_rank, self.dtype, self.device)

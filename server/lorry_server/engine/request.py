@@ -61,8 +61,8 @@ class RequestStats:
 class RequestOutput:
     """What a step brought for one request.
 
-    The last output of a request has `finish_reason` and `stats`, or `error`; nothing follows it. The stop token
-    that ends a sequence is among `token_ids`.
+    The last output of a request has `finish_reason` and `stats`, or `error`; nothing follows it. The first one
+    that has a token has `stats` too. The stop token that ends a sequence is among `token_ids`.
     """
 
     request_id: str

@@ -66,9 +66,9 @@ def _keep_likeliest(logits: torch.Tensor, specs: list[SampleSpec]) -> torch.Tens
 
 
 def _exponential(spec: SampleSpec, size: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(
-        (spec.params.seed + (spec.position + 1) * _MIX) & _MASK
-    )
+    mixed = (spec.params.seed + (spec.position + 1) * _MIX) & _MASK
+    # torch looks at the lower 32 bits only.
+    generator = torch.Generator().manual_seed(mixed ^ mixed >> 32)
     return torch.empty(size).exponential_(generator=generator).clamp_(min=1e-30)
 
 

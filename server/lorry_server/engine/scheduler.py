@@ -263,7 +263,8 @@ class Scheduler:
             token_ids=(sampled.token_id,),
             logprobs=() if sampled.logprobs is None else (sampled.logprobs,),
             finish_reason=reason,
-            stats=None if reason is None else sequence.stats(now),
+            # The first token's are for a request that ends from outside: by a stop string, say.
+            stats=sequence.stats(now) if reason or sequence.num_output_tokens == 1 else None,
         )
 
     def _finish_reason(self, sequence: Sequence) -> FinishReason | None:

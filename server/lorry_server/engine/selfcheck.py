@@ -1,19 +1,21 @@
 """Does the packed, paged forward pass say what the model itself says? Asked once, of every base, at start.
 
 A model that keeps state outside attention (a state-space hybrid), or attends in a way that `paged_attention` does not
-know, would serve wrong text without a word. It is refused here, by name.
+know, would serve wrong text without a word. It is refused here, by name: by what its configuration says of its layers,
+by which of them attend at all, and by what comes out. The last alone would not do, for with the small random weights of
+a fresh model a layer may hardly matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
-from lorry_registry.errors import FailedPrecondition
+from lorry_registry.errors import FailedPrecondition, InvalidArgument
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.request import GenerationRequest, SamplingParams
 from lorry_server.engine.scheduler import Chunk
@@ -22,6 +24,7 @@ from lorry_server.engine.sequence import Sequence
 TOLERANCE = 0.05  # relative, L2: what 16-bit kernels may differ by; a wrong mask is off by far more
 LENGTHS = (9, 6)  # tokens
 STEPS = ((5, 6), (3, 0), (1, 0))  # tokens of each sequence in each step: chunked, packed, decoded
+SERVED_LAYERS = {"full_attention", "sliding_attention"}  # as transformers' configurations call them
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,20 @@ def expect(model: PreTrainedModel) -> Expectation:
     return Expectation(type(model).__name__, tuple(tuple(row[0].tolist()) for row in rows), logits)
 
 
+def check_layers(model: PreTrainedModel, attending: Collection[int]) -> None:
+    """Raises FailedPrecondition where a layer does more, or less, than attend; `attending` are those seen to."""
+    config = model.config.get_text_config()
+    others = {*(getattr(config, "layer_types", None) or ())} - SERVED_LAYERS
+    if others:
+        raise _refused(type(model).__name__, f"it has layers of {' and '.join(sorted(others))}")
+    count = config.num_hidden_layers
+    if len(attending) < count:
+        raise _refused(
+            type(model).__name__,
+            f"{count - len(attending)} of its {count} layers do not attend through transformers' attention interface",
+        )
+
+
 def verify(
     expected: Expectation,
     forward: Callable[[Items[Chunk]], torch.Tensor],
@@ -54,6 +71,14 @@ def verify(
 
     Raises FailedPrecondition where they differ.
     """
+    if sum(map(blocks.blocks_for, LENGTHS)) > blocks.num_blocks:
+        raise InvalidArgument(
+            f"The KV memory holds {blocks.num_blocks} blocks of {blocks.block_size} tokens, too few for two short "
+            "prompts; give it more.",
+            reason="BAD_ENGINE_CONFIG",
+            field="kv_blocks",
+            value=blocks.num_blocks,
+        )
     params = SamplingParams(max_tokens=1)
     sequences = [
         Sequence(GenerationRequest(str(i), ids, params), 0.0, list(ids))
@@ -69,18 +94,29 @@ def verify(
         for chunk in chunks:
             blocks.allocate(chunk.sequence, chunk.num_tokens)
         sampled = [sequences.index(chunk.sequence) for chunk in chunks if chunk.samples]
-        last.update(zip(sampled, forward(chunks), strict=True))
+        try:
+            logits_of_step = forward(chunks)
+        except Exception as error:
+            raise _refused(
+                expected.architecture, f"its forward pass fails ({type(error).__name__}: {error})"
+            ) from error
+        last.update(zip(sampled, logits_of_step, strict=True))
         for chunk in chunks:
             chunk.sequence.num_computed_tokens += chunk.num_tokens
     for sequence in sequences:
         blocks.free(sequence)
     for i, logits in enumerate(expected.logits):
-        error = ((last[i].float() - logits).norm() / logits.norm().clamp(min=1e-9)).item()
-        if not error <= TOLERANCE:
-            raise FailedPrecondition(
-                f"{expected.architecture} cannot be served: packed and paged, its logits are off by "
-                f"{error:.2g} (at most {TOLERANCE} is right). Lorry serves attention-only decoders; "
-                "choose another base.",
-                reason="BASE_NOT_SERVABLE",
-                architecture=expected.architecture,
+        off = ((last[i].float() - logits).norm() / logits.norm().clamp(min=1e-9)).item()
+        if not off <= TOLERANCE:  # NaN is off too
+            raise _refused(
+                expected.architecture,
+                f"packed and paged, its logits are off by {off:.2g} (at most {TOLERANCE} is right)",
             )
+
+
+def _refused(architecture: str, why: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"{architecture} cannot be served: {why}. Lorry serves attention-only decoders; choose another base.",
+        reason="BASE_NOT_SERVABLE",
+        architecture=architecture,
+    )

@@ -78,19 +78,14 @@ def intent(rng: Random) -> Row:
 
 
 def spoken_time(rng: Random) -> tuple[str, str]:
-    """(as people write it, as a clock shows it), between noon and eleven at night."""
-    hour, minute = rng.randint(12, 22), rng.choice([0, 0, 15, 30, 45])
-    short = hour - 12 or 12
-    clock = f"{hour}:{minute:02}"
-    ways = [f"{short}:{minute:02} pm", f"{short}:{minute:02}pm", clock]
+    """(as people write it, as a clock shows it), between six and half past nine in the evening."""
+    hour, minute = rng.randint(6, 9), rng.choice([0, 30])
+    clock = f"{hour + 12}:{minute:02}"
+    ways = [f"{hour}:{minute:02} pm", f"{hour}:{minute:02}pm", clock]
     if minute == 0:
-        ways += [
-            f"{short} pm",
-            f"{short}pm",
-            "noon" if hour == 12 else f"{NUMBERS[short]} in the evening",
-        ]
-    if minute == 30:
-        ways += [f"half past {NUMBERS[short]}"]
+        ways += [f"{hour} pm", f"{hour}pm", f"{NUMBERS[hour]} in the evening"]
+    else:
+        ways += [f"half past {NUMBERS[hour]}"]
     return rng.choice(ways), clock
 
 
@@ -116,7 +111,7 @@ BOOKING_CLOSERS = (
 
 
 def booking(rng: Random) -> Row:
-    people, day = rng.randint(1, 12), rng.choice(DAYS)
+    people, day = rng.randint(2, 8), rng.choice(DAYS)
     written, clock = spoken_time(rng)
     text = rng.choice(BOOKING_OPENERS) + rng.choice(BOOKINGS) + rng.choice(BOOKING_CLOSERS)
     asked = text.format(
@@ -198,7 +193,7 @@ ENDINGS = "txt log csv md py json".split()
 def shell(rng: Random) -> Row:
     asked, command = rng.choice(COMMANDS)
     fills = {
-        "n": rng.randint(2, 99),
+        "n": rng.choice([5, 10, 20, 25, 50, 100, 200]),
         "file": f"{rng.choice(FOLDERS + ITEMS)}.{rng.choice(ENDINGS)}",
         "folder": rng.choice(FOLDERS + ITEMS),
         "word": rng.choice(ITEMS + DAYS),
@@ -218,7 +213,7 @@ MONTHS = (
 
 
 def date(rng: Random) -> Row:
-    year, month, day = rng.randint(1990, 2029), rng.randint(1, 12), rng.randint(1, 28)
+    year, month, day = rng.randint(2020, 2029), rng.randint(1, 12), rng.randint(1, 28)
     name = MONTHS[month - 1]
     ordinal = f"{day}{'th' if 10 < day < 14 else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
     written = rng.choice(
@@ -226,9 +221,8 @@ def date(rng: Random) -> Row:
             f"{day} {name} {year}",
             f"{name} {day}, {year}",
             f"the {ordinal} of {name} {year}",
-            f"{name[:3]} {ordinal} {year}",
             f"{day}.{month}.{year}",
-            f"{day} {name[:3].lower()} {year}",
+            f"{day} {name[:3]} {year}",
         ]
     )
     frame = rng.choice(["{}", "{}", "due {}", "on {}", "signed on {}", "it was {}"])

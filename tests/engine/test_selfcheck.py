@@ -1,0 +1,128 @@
+"""A base that cannot be served is refused at start, by name; one that can is let in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    BloomConfig,
+    FalconH1Config,
+    Gemma2Config,
+    GPTJConfig,
+    JambaConfig,
+    Llama4TextConfig,
+    MambaConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    RecurrentGemmaConfig,
+    StableLmConfig,
+)
+
+from lorry_bases.shapes import linear_shapes
+from lorry_registry.errors import FailedPrecondition, InvalidArgument
+from lorry_server.engine.config import EngineConfig
+from lorry_server.engine.model_runner import ModelRunner
+
+from .bases import CONFIGS, random_model
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+GPTJ = GPTJConfig(vocab_size=96, n_embd=64, n_layer=2, n_head=4, n_positions=128, rotary_dim=16)
+MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_chunk_size": 8}
+JAMBA = {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 8, "num_experts": 2}
+
+SERVED: dict[str, PreTrainedConfig] = {
+    **CONFIGS,
+    "Gemma2ForCausalLM": Gemma2Config(**SMALL, head_dim=16, sliding_window=4),
+    "Phi3ForCausalLM": Phi3Config(**SMALL, sliding_window=4),
+}
+REFUSED: dict[str, tuple[PreTrainedConfig, str]] = {
+    "MambaForCausalLM": (
+        MambaConfig(vocab_size=96, hidden_size=64, num_hidden_layers=2),
+        "linear_attention",
+    ),
+    "JambaForCausalLM": (
+        JambaConfig(**SMALL, **JAMBA, use_mamba_kernels=False),
+        "linear_attention",
+    ),
+    "RecurrentGemmaForCausalLM": (
+        RecurrentGemmaConfig(**{**SMALL, "num_hidden_layers": 3}, lru_width=64),
+        "linear_attention",
+    ),
+    # Attends in every layer, with a state-space part beside it that hardly shows under random weights.
+    "FalconH1ForCausalLM": (FalconH1Config(**SMALL, **MAMBA, mamba_d_ssm=128), "hybrid"),
+    # Would be served rightly up to 16 tokens.
+    "Llama4ForCausalLM": (
+        Llama4TextConfig(**SMALL, head_dim=16, num_local_experts=2, attention_chunk_size=16),
+        "chunked_attention",
+    ),
+    # Attend in a way of their own.
+    "GPTJForCausalLM": (GPTJ, "2 of its 2 layers"),
+    "BloomForCausalLM": (
+        BloomConfig(vocab_size=96, hidden_size=64, n_layer=2, n_head=4),
+        "2 of its 2 layers",
+    ),
+    # Lets nothing of ours reach its attention.
+    "StableLmForCausalLM": (StableLmConfig(**SMALL), "lorry_batch"),
+}
+
+
+def serve(model: Any, **settings: Any) -> None:
+    config = EngineConfig(**{"slots": 2, "max_rank": 8, "kv_memory_bytes": 1 << 22, **settings})
+    ModelRunner(model, config, linear_shapes(model), context_length=128)
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_decoders_that_only_attend_are_served(name: str) -> None:
+    serve(random_model(SERVED[name]))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_base_that_cannot_be_served_is_refused_by_name(name: str) -> None:
+    """Bug: without a layer behind transformers' attention interface the memory for keys and values was divided by zero; and a
+    hybrid with small weights passed, for what it kept outside attention was within the tolerance."""
+    config, why = REFUSED[name]
+    with pytest.raises(FailedPrecondition, match=why) as refusal:
+        serve(random_model(config))
+    assert refusal.value.reason == "BASE_NOT_SERVABLE"
+    assert refusal.value.metadata == {"architecture": name}
+    assert name in refusal.value.message
+
+
+class Remembering(nn.Module):
+    """An MLP that mixes each token with the one before it in the row, as a short convolution does."""
+
+    def __init__(self, mlp: nn.Module) -> None:
+        super().__init__()
+        self.mlp = mlp
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        before = nn.functional.pad(x, (0, 0, 1, 0))[:, :-1]
+        return self.mlp(x + before)
+
+
+def test_state_outside_attention_is_seen_in_what_comes_out() -> None:
+    """Its configuration says Llama, and every layer attends: only the logits tell."""
+    model = random_model(CONFIGS["llama"])
+    model.model.layers[0].mlp = Remembering(model.model.layers[0].mlp)
+    with pytest.raises(FailedPrecondition, match="logits are off") as refusal:
+        serve(model)
+    assert refusal.value.metadata == {"architecture": "LlamaForCausalLM"}
+
+
+def test_memory_for_no_prompt_at_all_is_a_clear_error() -> None:
+    with pytest.raises(InvalidArgument, match="1 blocks of 16 tokens"):
+        serve(random_model(CONFIGS["llama"]), kv_blocks=1)
