@@ -1,13 +1,14 @@
 """Random bases of four architectures, and adapters as PEFT writes them.
 
-Small, but with everything that differs between the four: grouped query heads, biases on q/k/v, a sliding window, learned
-positions, transposed weights, and an output head of its own or tied to the embeddings. Sizes are such that bitsandbytes'
-layout for CPUs takes every layer (outputs in tiles of 32, inputs in blocks of 64).
+Small, but with everything that differs between the four: grouped query heads, biases on q/k/v, a sliding
+window, learned positions, transposed weights, and an output head of its own or tied to the embeddings. Sizes
+are such that bitsandbytes' layout for CPUs takes every layer (outputs in tiles of 32, inputs in blocks of 64).
 """
 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ _COMMON: dict[str, Any] = {
     "eos_token_id": 1,
     "pad_token_id": 0,
 }
-_SMALL: dict[str, Any] = {
+SMALL: dict[str, Any] = {
     **_COMMON,
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -47,10 +48,10 @@ _SMALL: dict[str, Any] = {
 }
 
 CONFIGS: Mapping[str, PreTrainedConfig] = {
-    "llama": LlamaConfig(**_SMALL, tie_word_embeddings=False),
-    "llama-tied": LlamaConfig(**_SMALL, tie_word_embeddings=True),
-    "qwen2": Qwen2Config(**_SMALL, tie_word_embeddings=True),
-    "mistral": MistralConfig(**_SMALL, sliding_window=WINDOW, tie_word_embeddings=False),
+    "llama": LlamaConfig(**SMALL, tie_word_embeddings=False),
+    "llama-tied": LlamaConfig(**SMALL, tie_word_embeddings=True),
+    "qwen2": Qwen2Config(**SMALL, tie_word_embeddings=True),
+    "mistral": MistralConfig(**SMALL, sliding_window=WINDOW, tie_word_embeddings=False),
     "gpt2": GPT2Config(**_COMMON, n_embd=64, n_layer=2, n_head=4, n_positions=CONTEXT_LENGTH),
 }
 
@@ -77,7 +78,11 @@ def save_adapter(
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     config = LoraConfig(init_lora_weights=False, lora_dropout=0.0, **options)
-    get_peft_model(model, config).save_pretrained(folder, save_embedding_layers=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # PEFT's about GPT-2's transposed layers: it does the right thing
+        get_peft_model(model, config).save_pretrained(folder, save_embedding_layers=False)
     weights = folder / "adapter_model.safetensors"
     tensors = load_file(weights)
     save_file(

@@ -53,10 +53,8 @@ def adapters(
 
 
 @pytest.fixture
-def make_rig(
-    base_folder: Callable[[str], Path], adapters: dict[str, Path]
-) -> Callable[..., Rig]:
-    """Makes engines on the base `llama` with those adapters; each has a base of its own, for an engine keeps what it gets."""
+def make_rig(base_folder: Callable[[str], Path], adapters: dict[str, Path]) -> Callable[..., Rig]:
+    """Makes engines on the base `llama` with those adapters, each on a copy of its own: an engine keeps its model."""
     from lorry_bases.load import load_base
 
     from .rig import Rig

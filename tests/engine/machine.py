@@ -1,8 +1,9 @@
-"""A scheduler with everything around it but a model: honest fakes for the KV memory, the slots, the loader and the base.
+"""A scheduler with honest fakes around it: the KV memory, the slots, the loader and the base.
 
-The fake KV memory holds, at each place, a hash of everything up to that token and of the adapter. The fake base reads
-them through the block table before it says the next token, as attention does; so a block that was shared, reused or
-freed wrongly shows at once, and not only in a book. The fake slots hold digests and are read the same way.
+The fake KV memory holds, at each place, a hash of everything up to that token and of the adapter. The fake base
+reads them through the block table before it says the next token, as attention does; so a block that was shared,
+reused or freed wrongly shows at once, and not only in a book. The fake slots hold digests and are read the same
+way.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ from collections.abc import Iterable
 
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
-from lorry_server.engine.request import FinishReason, GenerationRequest, RequestOutput, SamplingParams
+from lorry_server.engine.request import (
+    FinishReason,
+    GenerationRequest,
+    RequestOutput,
+    SamplingParams,
+)
 from lorry_server.engine.residency import Residency, SlotLoad
 from lorry_server.engine.scheduler import Chunk, Sampled, Scheduler, StepPlan
 from lorry_server.engine.sequence import Sequence
@@ -64,8 +70,8 @@ def continuation(sequence: Sequence, context_length: int = 1 << 30) -> list[int]
 class Machine:
     """Steps a scheduler by hand, and asserts what must hold in every step.
 
-    An adapter takes `steps_to_fetch` steps to reach the disk and `steps_to_load` to reach its slot; those in `unfetchable`
-    and `unloadable` never do.
+    An adapter takes `steps_to_fetch` steps to reach the disk and `steps_to_load` to reach its slot; those in
+    `unfetchable` and `unloadable` never do.
     """
 
     def __init__(
@@ -204,7 +210,9 @@ class Machine:
         return int.from_bytes(state, "big") % VOCAB_SIZE
 
     def _read(self, sequence: Sequence, position: int) -> bytes:
-        return self._kv[self._place(sequence, position)] if position >= 0 else first(sequence.adapter)
+        return (
+            self._kv[self._place(sequence, position)] if position >= 0 else first(sequence.adapter)
+        )
 
     def _place(self, sequence: Sequence, position: int) -> int:
         size = self.config.block_size

@@ -1,7 +1,7 @@
-"""The heart of it: a mixed batch says, token for token, what PEFT says with one adapter at a time on the same NF4 base.
+"""The heart: a mixed batch says, token for token, what PEFT says one adapter at a time on the same NF4 base.
 
-Both sides load the base alike, `repack_for_cpu` included: on a CPU with AVX512-BF16 the repacked layers compute in bfloat16,
-and a base that does not would be another base.
+Both sides load the base alike, `repack_for_cpu` included: on a CPU with AVX512-BF16 the repacked layers compute
+in bfloat16, and a base that does not would be another base.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in 
 BLOCK_SIZE = 8
 CHUNK = 24  # tokens in a step; the longest prompt takes several
 NEW_TOKENS = 14
-# Where the reference's two likeliest tokens are closer than this (relative to the spread of its logits), rounding may choose
-# either: the sums run in another order. Float32 rounds them to about 1e-6; layers that compute in bfloat16 to about 1e-3.
+# Where the reference's two likeliest tokens are closer than this (relative to the spread of its logits),
+# rounding may choose either: the sums run in another order. Float32 rounds them to about 1e-6; layers that
+# compute in bfloat16 to about 1e-3.
 NEAR_TIE = {False: 1e-5, True: 4e-3}
 
 
@@ -155,7 +156,7 @@ class Reference:
 
 
 def prompts(vocab_size: int) -> list[list[int]]:
-    """Short; and three with a common beginning, one of them longer than the window, one longer than two chunks."""
+    """A short one, and three with a common beginning; all of those are longer than the window, one than two chunks."""
     rng = random.Random(7)
     common = [rng.randrange(2, vocab_size) for _ in range(2 * BLOCK_SIZE + 1)]
     assert len(common) > WINDOW
@@ -163,7 +164,13 @@ def prompts(vocab_size: int) -> list[list[int]]:
     return [[3, 9, 4], *([*common, *tail] for tail in tails)]
 
 
-@pytest.fixture(scope="module", params=[*((name, True) for name in BASES), ("lorry-tiny", False)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        *(pytest.param((name, True), id=f"{name}-repacked") for name in BASES),
+        pytest.param(("lorry-tiny", False), id="lorry-tiny-float32"),
+    ],
+)
 def workload(
     request: pytest.FixtureRequest,
     base_folder: Callable[[str], Path],
@@ -184,8 +191,8 @@ def test_a_mixed_batch_says_what_peft_says(
 ) -> None:
     """All adapters and the bare base at once, with half as many slots as adapters and too little KV memory.
 
-    Long prompts are prefilled between the others' tokens, adapters come and go, sequences are preempted and start again; none
-    of it may show in a single token.
+    Long prompts are prefilled between the others' tokens, adapters come and go, sequences are preempted and
+    start again; none of it may show in a single token.
     """
     base_path, folders, repack = workload
     base = load_base(str(base_path), device="cpu", repack_for_cpu=repack)
@@ -236,17 +243,17 @@ def test_a_mixed_batch_says_what_peft_says(
             assert request_stats is not None
             assert request_stats.cached_prompt_tokens == 2 * BLOCK_SIZE
             assert rig.idle().prefix_hit_tokens == hits + 2 * BLOCK_SIZE
-            assert rig.tokens(name) == first
-            if first != rig.tokens(f"{adapter}/2"):
-                assert reference.check(prompt, adapter, first)
+            for tokens in (first, rig.tokens(name)):
+                if tokens != rig.tokens(f"{adapter}/2"):
+                    assert reference.check(prompt, adapter, tokens)
     assert rig.engine.failed is None
 
 
 def test_gpt2_adapters_attach_where_peft_attaches_them(
     base_folder: Callable[[str], Path],
 ) -> None:
-    """GPT-2's linear layers are of transformers' own class and keep their weights the other way round; quantized they become
-    bitsandbytes' and PEFT must find them under the same paths."""
+    """GPT-2's linear layers are of transformers' own class and keep their weights the other way round;
+    quantized they become bitsandbytes' and PEFT must find them under the same paths."""
     model = load_base(str(base_folder("gpt2")), device="cpu").model
     shapes = linear_shapes(model)
     peft_model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))

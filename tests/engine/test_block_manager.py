@@ -43,8 +43,8 @@ def test_a_prefix_is_shared_by_whole_blocks() -> None:
 
 
 def test_adapters_never_share_a_prefix() -> None:
-    """Keys and values are the adapter's as much as the tokens': a cache keyed on tokens alone serves one tenant the
-    other's thoughts."""
+    """Keys and values are the adapter's as much as the tokens': a cache keyed on tokens alone serves one tenant
+    the other's thoughts."""
     blocks = BlockManager(16, BLOCK)
     computed(blocks, range(10), adapter="sha256:a")
     for adapter in ("sha256:b", None):

@@ -25,9 +25,12 @@ def test_policy_imports_no_torch() -> None:
 def test_the_engine_knows_no_grpc_and_no_text() -> None:
     """Token ids, digests and numbers only; what speaks gRPC stands in front of it.
 
-    transformers brings the tokenizers package along; that nothing here asks for a tokenizer is visible in the sources.
+    transformers brings the tokenizers package along; that nothing here asks for a tokenizer is visible in the
+    sources.
     """
     loaded = modules_after("import lorry_server.engine.engine")
     assert "torch" in loaded
     assert not [name for name in loaded if name.partition(".")[0] in {"grpc", "lorry", "peft"}]
-    assert not [name for name in loaded if name.startswith(("lorry_server.services", "lorry_client"))]
+    assert not [
+        name for name in loaded if name.startswith(("lorry_server.services", "lorry_client"))
+    ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lorry_bases.load import load_base
+from lorry_registry.errors import FailedPrecondition
 
 from .bases import save_adapter
 from .rig import Rig
@@ -19,8 +20,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in 
 def test_an_adapter_that_overflows_spoils_its_own_answers_only(
     name: str, base_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """Bug: its weights are finite, its keys and values are not. They stayed behind in blocks that others then held, or stood in
-    the block that pads shorter tables; masked, such places weigh nothing, but nothing times NaN is NaN."""
+    """Bug: its weights are finite, its keys and values are not. They stayed behind in blocks that others then
+    held, or stood in the block that pads shorter tables; masked, such places weigh nothing, but nothing times
+    NaN is NaN."""
     folder = base_folder(name)
     target = {"llama": ["v_proj", "k_proj"], "gpt2": ["attn.c_attn"]}[name]
     huge = save_adapter(folder, tmp_path, seed=0, strength=1e38, r=8, target_modules=target)
@@ -37,3 +39,7 @@ def test_an_adapter_that_overflows_spoils_its_own_answers_only(
             for i, tokens in enumerate(right):
                 rig.wait(f"huge{turn}{i}", f"base{turn}{i}")
                 assert rig.tokens(f"base{turn}{i}") == tokens
+                error = rig.error(f"huge{turn}{i}")
+                assert isinstance(error, FailedPrecondition)
+                assert (error.reason, error.metadata) == ("LOGITS_NOT_FINITE", {"adapter": "huge"})
+        rig.idle()

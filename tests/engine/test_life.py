@@ -1,4 +1,4 @@
-"""The life of an engine: requests come and go and leave nothing behind, and whatever happens, everybody is answered."""
+"""The life of an engine: requests come, go and leave nothing behind, and everybody is answered."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Items
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +22,10 @@ from lorry_registry.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from lorry_server.engine.lora.slots import LoraSlots
 from lorry_server.engine.request import FinishReason, RequestOutput
 
+from .bases import save_adapter
 from .rig import PATIENCE, Rig
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
@@ -86,6 +90,7 @@ def test_a_seed_says_the_same_whoever_shares_the_batch(make_rig: MakeRig) -> Non
 @pytest.mark.parametrize("adapter", [None, "a"])
 def test_a_cancelled_stream_gives_everything_back(make_rig: MakeRig, adapter: str | None) -> None:
     with make_rig() as rig:
+        rig.slow_down(0.005)
         rig.submit("victim", PROMPT, adapter, max_tokens=100)
         rig.wait_for_tokens("victim", 3)
         rig.engine.cancel("victim")
@@ -112,16 +117,14 @@ def test_a_request_cancelled_before_it_ran(make_rig: MakeRig) -> None:
 
 
 @pytest.mark.parametrize("gated", [False, True])
-def test_a_deadline_is_kept_while_running_and_while_waiting(
-    make_rig: MakeRig, gated: bool
-) -> None:
+def test_a_deadline_is_kept_while_running_and_while_waiting(make_rig: MakeRig, gated: bool) -> None:
     with make_rig() as rig:
         if gated:
             rig.source.gates["a"] = threading.Event()
-        # Slow enough that no hundred tokens fit.
-        run = rig.engine._runner.run
-        rig.engine._runner.run = lambda chunks: time.sleep(0.02) or run(chunks)  # type: ignore[method-assign]
-        rig.submit("late", PROMPT, "a", max_tokens=100, deadline=time.monotonic() + 0.3)
+        else:
+            rig.engine.load("a").result(PATIENCE)
+        rig.slow_down(0.02)  # so that no hundred tokens fit
+        rig.submit("late", PROMPT, "a", max_tokens=100, deadline=time.monotonic() + 0.6)
         rig.submit("other", PROMPT, max_tokens=3)
         rig.wait("late", "other")
         assert isinstance(rig.error("late"), DeadlineExceeded)
@@ -221,6 +224,44 @@ def test_an_adapter_that_does_not_fit_is_refused_by_name(make_rig: MakeRig) -> N
         assert rig.idle().slots_used == 1
 
 
+def test_an_adapter_of_another_base_is_refused_by_name(
+    make_rig: MakeRig, base_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    foreign = save_adapter(
+        base_folder("gpt2"), tmp_path, seed=0, r=4, target_modules=["attn.c_attn"]
+    )
+    with make_rig() as rig:
+        rig.source.folders["foreign"] = foreign
+        rig.submit("s", PROMPT, "foreign")
+        rig.wait("s")
+        assert reason(rig.error("s")) == "ADAPTER_BASE_MISMATCH"
+        assert "transformer.h.0.attn.c_attn" in str(rig.error("s"))
+
+
+def test_a_load_that_fails_half_way_gives_its_slot_back_empty(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk's copy was good when it was looked at; something happens on the way into the slot."""
+    write, faults = LoraSlots.write, [MemoryError("no memory for factors")]
+
+    def broken(self: LoraSlots, slot: int, modules: Any) -> None:
+        write(self, slot, modules)
+        if "b" in rig.source.fetched and faults:
+            raise faults.pop()
+
+    monkeypatch.setattr(LoraSlots, "write", broken)
+    with make_rig(slots=1) as rig:
+        rig.generate(PROMPT, "a")
+        rig.submit("unlucky", PROMPT, "b")
+        rig.submit("base", PROMPT)
+        rig.wait("unlucky", "base")
+        assert isinstance(rig.error("unlucky"), MemoryError)
+        assert rig.error("base") is None
+        assert rig.idle().slots_used == 0
+        assert all(pool.ranks == () for pool in rig.engine._runner.slots.pools.values())
+        assert len(rig.generate(PROMPT, "b")) == 8
+
+
 # The end.
 
 
@@ -249,7 +290,7 @@ def test_a_drain_ends_when_its_time_is_up(make_rig: MakeRig) -> None:
         rig.source.gates["a"] = threading.Event()
         rig.submit("waits", PROMPT, "a")
         rig.until(lambda stats: stats.waiting == 1)
-        threading.Timer(1.0, rig.source.gates["a"].set).start()  # the loader ends what it began
+        threading.Timer(0.5, rig.source.gates["a"].set).start()  # the loader ends what it began
         rig.engine.stop(drain_seconds=0.2)
         assert reason(rig.error("waits")) == "DRAINING"
 
@@ -290,7 +331,9 @@ def test_a_step_that_fails_answers_everybody_and_the_engine_stays_down(make_rig:
         rig.source.gates["b"] = threading.Event()
         wish = rig.engine.load("b")
         break_runner(rig, fault, after=5)
-        names = [rig.submit(str(i), PROMPT, adapter, max_tokens=30) for i, adapter in enumerate("aabc")]
+        names = [
+            rig.submit(str(i), PROMPT, adapter, max_tokens=30) for i, adapter in enumerate("aabc")
+        ]
         rig.wait(*names)
         for name in names:
             error = rig.error(name)
@@ -312,6 +355,7 @@ def test_messages_that_fail_do_not_keep_others_from_an_answer(make_rig: MakeRig)
         raise KeyError("a book that does not agree")
 
     with make_rig() as rig:
+        rig.slow_down(0.005)
         rig.submit("running", PROMPT, max_tokens=100)
         rig.wait_for_tokens("running", 1)
         entered, leave = threading.Event(), threading.Event()
@@ -367,36 +411,38 @@ def test_a_sink_that_never_works_again_does_not_hang_the_stop(make_rig: MakeRig)
 # Under load.
 
 
+def send_at_random(rig: Rig, names: list[str], cancelled: set[str], seed: str) -> None:
+    """A client that asks for anything, gives up now and then, and sometimes has little time."""
+    rng = random.Random(seed)
+    for i in range(6):
+        act = rng.random()
+        name = rig.submit(
+            f"{seed}/{i}",
+            [rng.randrange(160) for _ in range(rng.randint(1, 40))],
+            rng.choice([None, *"abcd", "unknown"]),
+            max_tokens=rng.randint(1, 20),
+            temperature=rng.choice([0.0, 0.8]),
+            deadline=time.monotonic() + 0.05 if act < 0.1 else None,
+        )
+        names.append(name)
+        if act > 0.85:
+            cancelled.add(name)
+            rig.engine.cancel(name)
+
+
 def test_ten_rounds_under_load_leave_nothing(make_rig: MakeRig) -> None:
-    """Random requests, cancellations, deadlines, loads, pins and unloads from several threads; after each round the engine is
-    as empty as before the first, and still says what it said."""
+    """Random requests, cancellations, deadlines, loads, pins and unloads from several threads; after each round
+    the engine is as empty as before the first, and still says what it said."""
     rng = random.Random(0)
     with make_rig(slots=2, kv_blocks=24, max_batched_tokens=16, max_overtakes=4) as rig:
         right = {adapter: rig.generate(PROMPT, adapter) for adapter in (None, *"abcd")}
         for turn in range(10):
             names: list[str] = []
             cancelled: set[str] = set()
-
-            def client(number: int, turn: int = turn) -> None:
-                own = random.Random(f"{turn}/{number}")
-                for i in range(6):
-                    name = f"{turn}/{number}/{i}"
-                    adapter = own.choice([None, *"abcd", "unknown"])
-                    length, act = own.randint(1, 40), own.random()
-                    rig.submit(
-                        name,
-                        [own.randrange(160) for _ in range(length)],
-                        adapter,
-                        max_tokens=own.randint(1, 20),
-                        temperature=own.choice([0.0, 0.8]),
-                        deadline=time.monotonic() + 0.05 if act < 0.1 else None,
-                    )
-                    names.append(name)
-                    if act > 0.85:
-                        cancelled.add(name)
-                        rig.engine.cancel(name)
-
-            threads = [threading.Thread(target=client, args=(number,)) for number in range(4)]
+            client = partial(send_at_random, rig, names, cancelled)
+            threads = [
+                threading.Thread(target=client, args=(f"{turn}/{number}",)) for number in range(4)
+            ]
             for thread in threads:
                 thread.start()
             wishes: list[Any] = [

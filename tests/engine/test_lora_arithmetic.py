@@ -1,4 +1,5 @@
-"""The arithmetic of LoRA for a mixed batch, held against a loop in double precision; and the memory it reads from."""
+"""The arithmetic of LoRA for a mixed batch, held against a loop in double precision; and the memory it reads
+from."""
 
 from __future__ import annotations
 
@@ -8,15 +9,15 @@ import pytest
 import torch
 
 from lorry_server.engine.lora.ops import add_lora, add_lora_reference
-from lorry_server.engine.lora.rows import LONG_RUN, Run, RowPlan, StepRows, merge
+from lorry_server.engine.lora.rows import LONG_RUN, RowPlan, Run, StepRows, merge
 from lorry_server.engine.lora.slots import LayerPool, LoraSlots, ModuleFactors
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 
 MAX_RANK = 64
 SLOTS = 6
-# Float32 sums of a few hundred products of unit size: an error of 1e-6 of the largest is what the format gives, and a wrong
-# row, slot or token is off by about 1.
+# Float32 sums of a few hundred products of unit size: an error of 1e-6 of the largest is what the format gives,
+# and a wrong row, slot or token is off by about 1.
 TOLERANCE = 1e-5
 
 Adapters = dict[int, ModuleFactors]  # by slot
@@ -81,8 +82,8 @@ def runs_of(rng: random.Random, num_tokens: int, choices: list[int | None], leng
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_mixed_batch_equals_a_loop(seed: int) -> None:
-    """Ranks 1 to 64 mixed, runs of every length in any order, base tokens between them, and adapters in slots that
-    do not target this layer."""
+    """Ranks 1 to 64 mixed, runs of every length in any order, base tokens between them, and adapters in slots
+    that do not target this layer."""
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     in_features, out_features = rng.choice([(64, 96), (33, 17), (256, 64), (8, 300)])
     resident = rng.sample(range(SLOTS), rng.randint(1, SLOTS - 1))
@@ -145,7 +146,9 @@ def test_a_tokens_result_does_not_depend_on_the_others() -> None:
             place = rng.randint(0, len(others))
             tokens = [*others[:place], 0, *others[place:]]
             runs = [
-                Run(i, i + 1, slot if token == 0 else rng.choice([s for s in range(5) if s != slot]))
+                Run(
+                    i, i + 1, slot if token == 0 else rng.choice([s for s in range(5) if s != slot])
+                )
                 for i, token in enumerate(tokens)
                 if token == 0 or rng.random() < 0.8
             ]

@@ -114,7 +114,8 @@ def test_an_unload_empties_the_slot_and_zeroes_it(make_rig: MakeRig) -> None:
 def test_an_unload_waits_for_those_who_run_with_it(make_rig: MakeRig) -> None:
     """And who comes later waits until it is back."""
     with make_rig() as rig:
-        rig.submit("running", PROMPT, "a", max_tokens=100)
+        rig.slow_down(0.01)
+        rig.submit("running", PROMPT, "a", max_tokens=60)
         rig.wait_for_tokens("running", 2)
         unload = rig.engine.unload("a")
         again = rig.engine.unload("a")
@@ -122,7 +123,7 @@ def test_an_unload_waits_for_those_who_run_with_it(make_rig: MakeRig) -> None:
         unload.result(PATIENCE)
         again.result(PATIENCE)
         rig.wait("running", "later")
-        assert len(rig.tokens("running")) == 100
+        assert len(rig.tokens("running")) == 60
         assert rig.error("later") is None
         assert rig.idle().loads["slot"].count == 2
 
@@ -130,7 +131,8 @@ def test_an_unload_waits_for_those_who_run_with_it(make_rig: MakeRig) -> None:
 def test_what_is_being_unloaded_cannot_be_pinned(make_rig: MakeRig) -> None:
     """Bug: the pin was granted, and the adapter went all the same."""
     with make_rig() as rig:
-        rig.submit("running", PROMPT, "a", max_tokens=100)
+        rig.slow_down(0.01)
+        rig.submit("running", PROMPT, "a", max_tokens=60)
         rig.wait_for_tokens("running", 2)
         unload, pin = rig.engine.unload("a"), rig.engine.pin("a", True)
         assert isinstance(pin.exception(PATIENCE), FailedPrecondition)
@@ -150,7 +152,8 @@ def test_a_load_and_a_request_for_the_only_slot(make_rig: MakeRig) -> None:
 
 
 def test_a_caller_who_gives_up_does_not_take_the_engine_along(make_rig: MakeRig) -> None:
-    """Bug: to answer a future that was cancelled raises, and that ended the engine. asyncio cancels what it wraps."""
+    """Bug: to answer a future that was cancelled raises, and that ended the engine. asyncio cancels what it
+    wraps."""
     with make_rig() as rig:
         rig.source.gates["a"] = threading.Event()
 
@@ -172,7 +175,8 @@ def test_a_caller_who_gives_up_does_not_take_the_engine_along(make_rig: MakeRig)
 
 
 def test_the_engine_sleeps_while_an_adapter_is_fetched(make_rig: MakeRig) -> None:
-    """Bug: while an operator's load was on its way the engine's thread span, and took a core from those who fetch."""
+    """Bug: while an operator's load was on its way the engine's thread span, and took a core from those who
+    fetch."""
     with make_rig() as rig:
         rig.source.gates["a"] = threading.Event()
         wish = rig.engine.load("a")

@@ -17,8 +17,8 @@ def chosen(logits: torch.Tensor, specs: list[SampleSpec]) -> list[int]:
 
 
 def reference(temperature: float, top_k: int, top_p: float) -> torch.Tensor:
-    """The distribution as the words define it: temperature first, then the k likeliest, then as many of those as it
-    takes to reach p."""
+    """The distribution as the words define it: temperature first, then the k likeliest, then as many of those
+    as it takes to reach p."""
     probabilities = (LOGITS.double() / temperature).softmax(0)
     order = probabilities.argsort(descending=True).tolist()
     kept = order[:top_k] if top_k else order
@@ -60,10 +60,11 @@ def test_the_only_candidate_is_the_greedy_one(temperature: float) -> None:
 def test_draws_follow_the_distribution(
     temperature: float, top_k: int, top_p: float, by: str
 ) -> None:
-    """Over neighbouring seeds at one position, and over the positions of one seed: neither may be a poor source.
+    """Over neighbouring seeds at one position, and over the positions of one seed: neither may be a poor
+    source.
 
-    The bound on chi-square is its 1 - 1e-6 quantile for 11 degrees of freedom (48), the most that there are here. What is
-    outside top-k or top-p is never drawn at all.
+    The bound on chi-square is its 1 - 1e-6 quantile for 11 degrees of freedom (48), the most that there are
+    here. What is outside top-k or top-p is never drawn at all.
     """
     draws = 4000
     specs = [
@@ -94,7 +95,8 @@ def test_draws_follow_the_distribution(
 
 
 def test_successive_draws_of_one_seed_are_independent() -> None:
-    """Pairs of neighbouring positions: 16 cells of a fair four-way draw, chi-square with 15 degrees of freedom (1 - 1e-6: 55)."""
+    """Pairs of neighbouring positions: 16 cells of a fair four-way draw, chi-square with 15 degrees of freedom
+    (1 - 1e-6: 55)."""
     logits = torch.zeros(4000, 4)
     specs = [
         SampleSpec(SamplingParams(max_tokens=1, temperature=1.0, seed=99), position)
@@ -139,7 +141,10 @@ def test_different_seeds_say_different_things(seeds: tuple[int, int]) -> None:
     said = [
         chosen(
             torch.zeros(64, 500),
-            [SampleSpec(SamplingParams(max_tokens=1, temperature=1.0, seed=s), i) for i in range(64)],
+            [
+                SampleSpec(SamplingParams(max_tokens=1, temperature=1.0, seed=s), i)
+                for i in range(64)
+            ],
         )
         for s in seeds
     ]
@@ -163,13 +168,29 @@ def test_logprobs_are_those_of_the_model() -> None:
             assert sampled.logprobs is None
             continue
         assert sampled.logprobs is not None
-        assert sampled.logprobs.chosen == pytest.approx(right[row, sampled.token_id].item(), abs=1e-5)
+        assert sampled.logprobs.chosen == pytest.approx(
+            right[row, sampled.token_id].item(), abs=1e-5
+        )
         top = sampled.logprobs.top
         likeliest = right[row].sort(descending=True)
         assert [token for token, _ in top] == likeliest.indices[:count].tolist()
         assert [value for _, value in top] == pytest.approx(
             likeliest.values[:count].tolist(), abs=1e-5
         )
+
+
+@pytest.mark.parametrize("fault", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_is_no_number_has_no_token(fault: float, temperature: float) -> None:
+    """An overflow is said, not sampled from; the rows beside it are chosen as ever. -inf is an impossible token."""
+    params = SamplingParams(max_tokens=1, temperature=temperature, top_p=0.9, top_logprobs=1)
+    specs = [SampleSpec(params, 0)] * 3
+    right = sample(LOGITS.expand(3, -1), specs)
+    spoiled = LOGITS.repeat(3, 1)
+    spoiled[1, 4] = fault
+    spoiled[2, -1] = float("-inf")
+    assert sample(spoiled, specs)[:2] == [right[0], None]
+    assert sample(spoiled, specs)[2] is not None
 
 
 def test_a_step_of_half_precision_logits() -> None:

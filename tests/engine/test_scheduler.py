@@ -6,8 +6,9 @@ import random
 
 import pytest
 
-from lorry_registry.errors import DeadlineExceeded, ResourceExhausted
+from lorry_registry.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted
 from lorry_server.engine.request import FinishReason
+from lorry_server.engine.scheduler import Sampled
 from lorry_server.engine.sequence import Sequence, SequenceState
 
 from .machine import Machine, continuation, sequence
@@ -38,7 +39,8 @@ def test_first_come_first_served() -> None:
 
 
 def test_a_long_prompt_is_prefilled_between_the_tokens_of_others() -> None:
-    """Nobody's next token waits for somebody else's long prompt: each step keeps to its budget, and decoding comes first."""
+    """Nobody's next token waits for somebody else's long prompt: each step keeps to its budget, and decoding
+    comes first."""
     machine = Machine(max_batched_tokens=8)
     chatty = sequence("chatty", range(4), max_tokens=30)
     machine.add(chatty)
@@ -109,6 +111,22 @@ def test_stats_say_what_a_request_used() -> None:
     assert stats is not None
     assert (stats.prompt_tokens, stats.cached_prompt_tokens, stats.completion_tokens) == (10, 8, 2)
     assert (stats.queue_seconds, stats.first_token_seconds, stats.total_seconds) == (4.0, 4.0, 5.0)
+
+
+def test_what_gives_no_numbers_ends_with_an_error_and_leaves_nothing() -> None:
+    machine = Machine()
+    machine.make_resident("a")
+    spoiled, other = sequence("spoiled", [1, 2], adapter="a"), sequence("other", [3])
+    machine.add(spoiled, other)
+    machine.step()
+    plan = machine.scheduler.schedule(machine.now)
+    sampled = [None if chunk.sequence is spoiled else Sampled(7) for chunk in plan.chunks]
+    ended, going_on = machine.scheduler.account(plan, sampled, machine.now)
+    assert isinstance(ended.error, FailedPrecondition)
+    assert ended.error.reason == "LOGITS_NOT_FINITE"
+    assert going_on.token_ids == (7,)
+    machine.check_integrity()
+    assert machine.scheduler.running == [other]
 
 
 # Cancellation and deadlines, in every state.
@@ -335,8 +353,8 @@ def test_a_steady_stream_for_one_adapter_does_not_starve_another(
 ) -> None:
     """With as many admissions past it as allowed, the one that waits gets a slot drained for it.
 
-    Bug: where a younger request waited for a slot too, behind one for the popular adapter, the popular one counted as wanted by
-    somebody older, and was never drained.
+    Bug: where a younger request waited for a slot too, behind one for the popular adapter, the popular one
+    counted as wanted by somebody older, and was never drained.
     """
     machine = Machine(slots=1, max_sequences=3, max_overtakes=max_overtakes)
     machine.make_resident("popular")
@@ -361,8 +379,9 @@ def test_a_steady_stream_for_one_adapter_does_not_starve_another(
 
 
 def test_a_drained_adapter_whose_sequence_was_preempted_runs_on() -> None:
-    """Bug: it was asked to drain for a younger request, lost its KV to a still older one, and from then on each of the two
-    waited for the other: the older may not start with a draining adapter, the younger may not take what it wants."""
+    """Bug: it was asked to drain for a younger request, lost its KV to a still older one, and from then on each
+    of the two waited for the other: the older may not start with a draining adapter, the younger may not take
+    what it wants."""
     machine = Machine(slots=1, num_blocks=8, max_batched_tokens=32, max_overtakes=1)
     machine.make_resident("a")
     first = sequence("first", [1] * 6, adapter="a", max_tokens=24)
@@ -434,8 +453,9 @@ def test_a_wish_without_a_slot_is_refused() -> None:
 
 
 def test_a_wish_that_came_true_is_not_taken_back_in_the_same_step() -> None:
-    """Bug: the adapter that an operator had asked for lost its slot to a waiting request in the very step in which it had
-    arrived, before anybody could pin it; the wish was off the list, and its future was never answered."""
+    """Bug: the adapter that an operator had asked for lost its slot to a waiting request in the very step in
+    which it had arrived, before anybody could pin it; the wish was off the list, and its future was never
+    answered."""
     machine = Machine(slots=1, steps_to_load=3)
     machine.scheduler.wishes["wished"] = None
     machine.step()
@@ -455,8 +475,8 @@ def test_a_wish_that_came_true_is_not_taken_back_in_the_same_step() -> None:
 def test_two_thousand_random_events(seed: int) -> None:
     """Arrivals, cancellations, deadlines, wishes, pins, unloads and failures over little memory and few slots.
 
-    Every step checks the books, and the fakes check what each token reads; at the end everybody has been answered rightly and
-    nothing is held.
+    Every step checks the books, and the fakes check what each token reads; at the end everybody has been
+    answered rightly and nothing is held.
     """
     rng = random.Random(seed)
     machine = Machine(

@@ -28,6 +28,8 @@ from lorry_server.engine.model_runner import ModelRunner
 
 from .bases import CONFIGS, random_model
 
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+
 SMALL: dict[str, Any] = {
     "vocab_size": 96,
     "hidden_size": 64,
@@ -92,8 +94,9 @@ def test_decoders_that_only_attend_are_served(name: str) -> None:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_base_that_cannot_be_served_is_refused_by_name(name: str) -> None:
-    """Bug: without a layer behind transformers' attention interface the memory for keys and values was divided by zero; and a
-    hybrid with small weights passed, for what it kept outside attention was within the tolerance."""
+    """Bug: without a layer behind transformers' attention interface the memory for keys and values was divided
+    by zero; and a hybrid with small weights passed, for what it kept outside attention was within the
+    tolerance."""
     config, why = REFUSED[name]
     with pytest.raises(FailedPrecondition, match=why) as refusal:
         serve(random_model(config))

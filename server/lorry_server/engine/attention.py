@@ -1,11 +1,12 @@
 """Attention over paged keys and values, plugged into transformers through its public interfaces.
 
 The model sees one packed row of tokens, `[1, num_tokens]`; this function writes each token's key and value to its place
-in the cache and lets each sequence look at its own pages only. Decoding sequences go in one call, prefill chunks one
-by one. The CPU path gathers pages; an accelerator's kernel with block tables takes its place behind `PagedBatch`.
+in the cache and lets each sequence look at its own places only. Decoding sequences go in one call, which reads keys and
+values where they lie; prefill chunks go one by one, which copies their pages first where there is an earlier part. An
+accelerator's kernel with block tables takes the place of both behind `PagedBatch`.
 
-A place that is masked weighs nothing, yet nothing times NaN is NaN. So a sequence never gathers a place that another one
-has written: a block that is begun is wiped first, and tables are padded with the sequence's own blocks.
+A place that is masked weighs nothing, yet nothing times NaN is NaN. So a place that is not the sequence's own, or that
+it has not written yet, is never read: it is left out, not masked.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from lorry_server.engine.sparse import Pattern
 
 NAME = "lorry_paged"
 
@@ -46,7 +50,8 @@ class KVCache:
         device: torch.device,
     ) -> None:
         def pages(heads: int, dim: int) -> torch.Tensor:
-            return torch.zeros(num_blocks, block_size, heads, dim, dtype=dtype, device=device)
+            # Not zeroed: what is not written is never read, and on a CPU untouched pages take no memory.
+            return torch.empty(num_blocks, block_size, heads, dim, dtype=dtype, device=device)
 
         self.keys = {i: pages(shape.num_heads, shape.key_dim) for i, shape in shapes.items()}
         self.values = {i: pages(shape.num_heads, shape.value_dim) for i, shape in shapes.items()}
@@ -62,33 +67,64 @@ class PrefillChunk:
     blocks: torch.Tensor  # [blocks of the context] int64
 
 
+class DecodeReads:
+    """What decoding sequences read: for each sequence and query head, the places of its keys and values."""
+
+    def __init__(
+        self,
+        tables: np.ndarray[tuple[int, int], np.dtype[np.int64]],  # [sequences, blocks]
+        lengths: np.ndarray[tuple[int], np.dtype[np.int64]],
+        window: int | None,
+        heads: int,
+        cache: torch.Tensor,  # [num_blocks, block_size, kv_heads, dim]
+    ) -> None:
+        num_blocks, block_size, kv_heads, _ = cache.shape
+        position = np.arange(lengths.max())
+        own = position < lengths[:, None]
+        if window is not None:
+            own &= position >= lengths[:, None] - window
+        place = tables[:, position // block_size] * block_size + position % block_size
+        kv_head = np.arange(heads) // (heads // kv_heads)
+        reads = np.broadcast_to(own[:, None], (len(lengths), heads, len(position)))
+        rows = (place[:, None] * kv_heads + kv_head[:, None])[reads]
+        counts = np.repeat(own.sum(1), heads)
+        self.pattern = Pattern(counts, rows, num_blocks * block_size * kv_heads)
+        self._where = torch.from_numpy(np.flatnonzero(reads))
+        self._scores = torch.full((len(counts), len(position)), float("-inf"))
+
+    def softmax(self, scores: torch.Tensor) -> torch.Tensor:
+        """Over the places of each sequence and head."""
+        self._scores.view(-1).index_copy_(0, self._where, scores)
+        return self._scores.softmax(-1).view(-1).index_select(0, self._where)
+
+
 @dataclass(slots=True)
 class PagedBatch:
-    """Where the tokens of a step stand. The first `num_decode` tokens are one for each decoding sequence."""
+    """Where the tokens of a step stand. The first tokens are one for each decoding sequence."""
 
     cache: KVCache
     slot_mapping: (
         torch.Tensor
     )  # [num_tokens] int64: place of each token's key and value in the cache
-    begun_blocks: torch.Tensor  # [blocks that the step begins and does not fill] int64
-    num_decode: int
-    decode_blocks: torch.Tensor  # [num_decode * blocks] int64, padded with the sequence's first
-    decode_lengths: torch.Tensor  # [num_decode] int64, the token itself included
+    decode_tables: np.ndarray[tuple[int, int], np.dtype[np.int64]]  # [sequences, blocks], padded
+    decode_lengths: np.ndarray[tuple[int], np.dtype[np.int64]]  # the token itself included
     prefills: list[PrefillChunk]
-    _masks: dict[object, torch.Tensor | None] = field(default_factory=dict)
+    _masks: dict[object, torch.Tensor] = field(default_factory=dict)
+    _reads: dict[object, DecodeReads] = field(default_factory=dict)
 
-    def decode_mask(self, context: int, window: int | None) -> torch.Tensor:
-        """[num_decode, 1, 1, context], true where a sequence may look."""
-        key = ("decode", window)
-        mask = self._masks.get(key)
-        if mask is None:
-            positions = torch.arange(context, device=self.decode_lengths.device)
-            lengths = self.decode_lengths[:, None]
-            mask = positions < lengths
-            if window is not None:
-                mask &= positions >= lengths - window
-            self._masks[key] = mask = mask[:, None, None, :]
-        return mask
+    @property
+    def num_decode(self) -> int:
+        return len(self.decode_lengths)
+
+    def decode_reads(self, window: int | None, heads: int, keys: torch.Tensor) -> DecodeReads:
+        """Layers of one shape share it."""
+        key = (window, heads, keys.shape)
+        reads = self._reads.get(key)
+        if reads is None:
+            reads = self._reads[key] = DecodeReads(
+                self.decode_tables, self.decode_lengths, window, heads, keys
+            )
+        return reads
 
     def prefill_mask(self, index: int, window: int | None) -> torch.Tensor:
         """[tokens of the chunk, its context], true where a token may look."""
@@ -133,9 +169,6 @@ def paged_attention(
     layer: int = module.layer_idx  # type: ignore[assignment]
     keys, values = lorry_batch.cache.keys[layer], lorry_batch.cache.values[layer]
     kv_heads = key.shape[1]
-    if len(lorry_batch.begun_blocks):
-        keys.index_fill_(0, lorry_batch.begun_blocks, 0)
-        values.index_fill_(0, lorry_batch.begun_blocks, 0)
     keys.view(-1, kv_heads, keys.shape[-1]).index_copy_(
         0, lorry_batch.slot_mapping, key[0].transpose(0, 1)
     )
@@ -144,41 +177,56 @@ def paged_attention(
     )
 
     q = query[0].transpose(0, 1)  # [num_tokens, heads, key_dim]
+    scaling = q.shape[-1] ** -0.5 if scaling is None else scaling
+    n = lorry_batch.num_decode
+    if n == len(q):
+        return _decode(q, keys, values, lorry_batch, sliding_window, scaling, softcap)[None], None
+
     num_tokens, heads, _ = q.shape
     group = heads // kv_heads
     out = torch.empty(num_tokens, heads, values.shape[-1], dtype=q.dtype, device=q.device)
-
-    n = lorry_batch.num_decode
     if n:
-        k = _pages(keys, lorry_batch.decode_blocks, n)
-        v = _pages(values, lorry_batch.decode_blocks, n)
-        mask = lorry_batch.decode_mask(k.shape[2], sliding_window)
-        # The query heads that share a key head stand where a longer query would: no key is repeated.
-        rows = q[:n].reshape(n, kv_heads, group, -1)
-        out[:n] = _attend(rows, k, v, mask, scaling, softcap).reshape(n, heads, -1)
-
+        out[:n] = _decode(q[:n], keys, values, lorry_batch, sliding_window, scaling, softcap)
     for index, chunk in enumerate(lorry_batch.prefills):
-        k = _pages(keys, chunk.blocks, 1)[:, :, : chunk.context_length]
-        v = _pages(values, chunk.blocks, 1)[:, :, : chunk.context_length]
+        tokens = slice(chunk.start, chunk.end)
+        if chunk.context_length == chunk.end - chunk.start:
+            k, v = key[0, :, tokens], value[0, :, tokens]
+        else:
+            k = _pages(keys, chunk.blocks)[:, : chunk.context_length]
+            v = _pages(values, chunk.blocks)[:, : chunk.context_length]
         mask = lorry_batch.prefill_mask(index, sliding_window)
-        rows = (
-            q[chunk.start : chunk.end].reshape(-1, kv_heads, group, q.shape[-1]).permute(1, 2, 0, 3)
-        )
-        k, v = (t[0][:, None].expand(-1, group, -1, -1) for t in (k, v))
+        # The query heads that share a key head are a group: no key is repeated.
+        rows = q[tokens].reshape(-1, kv_heads, group, q.shape[-1]).permute(1, 2, 0, 3)
+        k, v = (t[:, None].expand(-1, group, -1, -1) for t in (k, v))
         attended = _attend(
             rows, k, v, mask, scaling, softcap
         )  # [kv_heads, group, tokens, value_dim]
-        out[chunk.start : chunk.end] = attended.permute(2, 0, 1, 3).reshape(
-            -1, heads, values.shape[-1]
-        )
-
+        out[tokens] = attended.permute(2, 0, 1, 3).reshape(-1, heads, values.shape[-1])
     return out[None], None
 
 
-def _pages(cache: torch.Tensor, blocks: torch.Tensor, num_sequences: int) -> torch.Tensor:
-    """The pages of some sequences as [num_sequences, heads, context, dim]."""
-    _, _, heads, dim = cache.shape
-    return cache.index_select(0, blocks).view(num_sequences, -1, heads, dim).transpose(1, 2)
+def _decode(
+    q: torch.Tensor,  # [sequences, heads, key_dim]
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    batch: PagedBatch,
+    window: int | None,
+    scaling: float,
+    softcap: float | None,
+) -> torch.Tensor:
+    """[sequences, heads, value_dim]"""
+    n, heads, _ = q.shape
+    reads = batch.decode_reads(window, heads, keys)
+    scores = reads.pattern.products(q.reshape(n * heads, -1), keys.view(-1, keys.shape[-1]), scaling)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    weights = reads.softmax(scores)
+    return reads.pattern.sums(weights, values.view(-1, values.shape[-1])).view(n, heads, -1)
+
+
+def _pages(cache: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
+    """A copy of some pages as [heads, context, dim]."""
+    return cache.index_select(0, blocks).flatten(0, 1).transpose(0, 1)
 
 
 def _attend(
@@ -186,12 +234,12 @@ def _attend(
     k: torch.Tensor,
     v: torch.Tensor,
     mask: torch.Tensor,
-    scaling: float | None,
+    scaling: float,
     softcap: float | None,
 ) -> torch.Tensor:
     if softcap is None:
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
-    scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = q @ k.transpose(-1, -2) * scaling
     scores = torch.tanh(scores / softcap) * softcap
     weights = scores.masked_fill(~mask, float("-inf")).softmax(-1, dtype=torch.float32)
     return weights.to(v.dtype) @ v

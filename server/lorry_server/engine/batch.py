@@ -36,7 +36,6 @@ def pack(chunks: Items[Chunk], cache: KVCache, block_size: int, device: torch.de
     input_ids: list[int] = []
     positions: list[int] = []
     places: list[int] = []
-    begun: list[int] = []
     decode: list[Chunk] = []
     prefills: list[PrefillChunk] = []
     token_runs: list[Run] = []
@@ -52,9 +51,6 @@ def pack(chunks: Items[Chunk], cache: KVCache, block_size: int, device: torch.de
         places += [
             table[p // block_size] * block_size + p % block_size for p in range(first, end_position)
         ]
-        last_block = (end_position - 1) // block_size
-        if end_position % block_size and last_block * block_size >= first:
-            begun.append(table[last_block])
         if chunk.num_tokens == 1:
             decode.append(chunk)
         else:
@@ -64,14 +60,11 @@ def pack(chunks: Items[Chunk], cache: KVCache, block_size: int, device: torch.de
             token_runs.append(Run(start, len(input_ids), chunk.slot))
         last_token[index] = len(input_ids) - 1
     sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
-    lengths = [chunk.sequence.num_computed_tokens + 1 for chunk in decode]
     paged = PagedBatch(
         cache=cache,
         slot_mapping=torch.tensor(places, device=device),
-        begun_blocks=torch.tensor(begun, dtype=torch.int64, device=device),
-        num_decode=len(decode),
-        decode_blocks=torch.from_numpy(_tables(decode, lengths, block_size)).to(device),
-        decode_lengths=torch.tensor(lengths, dtype=torch.int64, device=device),
+        decode_tables=_tables(decode, block_size),
+        decode_lengths=np.array([_length(chunk) for chunk in decode], dtype=np.int64),
         prefills=prefills,
     )
     return PackedStep(
@@ -94,12 +87,14 @@ def _place(chunk: Chunk) -> tuple[int, int]:
     return (chunk.num_tokens, -1 if chunk.slot is None else chunk.slot)
 
 
-def _tables(decode: list[Chunk], lengths: list[int], block_size: int) -> np.ndarray:
-    """The block tables of decoding sequences, one after the other, each padded to the longest with its own first block."""
-    width = -(-max(lengths, default=0) // block_size)
-    tables = np.empty((len(decode), width), dtype=np.int64)
-    for row, (chunk, length) in enumerate(zip(decode, lengths, strict=True)):
-        used = -(-length // block_size)
-        tables[row, :used] = chunk.sequence.block_table[:used]
-        tables[row, used:] = tables[row, 0]
-    return tables.reshape(-1)
+def _length(chunk: Chunk) -> int:
+    return chunk.sequence.num_computed_tokens + chunk.num_tokens
+
+
+def _tables(decode: list[Chunk], block_size: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """The block tables of decoding sequences, each padded to the longest with block 0."""
+    used = [-(-_length(chunk) // block_size) for chunk in decode]
+    tables = np.zeros((len(decode), max(used, default=0)), dtype=np.int64)
+    for row, (chunk, count) in enumerate(zip(decode, used, strict=True)):
+        tables[row, :count] = chunk.sequence.block_table[:count]
+    return tables

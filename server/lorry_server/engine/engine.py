@@ -11,9 +11,10 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Items
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TypeVar
 
 from transformers import PreTrainedModel
@@ -49,7 +50,7 @@ class Engine:
     """Generates for many requests at once over one base.
 
     `submit`, `cancel`, `load`, `pin`, `unload` and `stats` may be called from any thread. `sink` receives what a step
-    brought, on the engine's thread; it must not block.
+    brought, on the engine's thread; it must not block. If it raises, the engine fails and hands it the same once more.
     """
 
     def __init__(
@@ -198,10 +199,11 @@ class Engine:
 
     def _patience(self) -> float:
         """How long to sleep without a message: deadlines and the end of a drain are not messages."""
-        return 0.02 if self._scheduler.waiting or self._stop_at is not None else 1.0
+        pending = self._scheduler.waiting or self._scheduler.wishes or self._stop_at is not None
+        return 0.02 if pending else 1.0
 
     def _has_work(self) -> bool:
-        return bool(self._scheduler.running or self._outputs or self._scheduler.wishes)
+        return bool(self._scheduler.running or self._outputs)
 
     def _finished(self) -> bool:
         if self._stop_at is None:
@@ -223,17 +225,27 @@ class Engine:
             self._stats = self._snapshot()
             self._snapshot_due = now + SNAPSHOT_SECONDS
         if self._outputs:
-            outputs, self._outputs = self._outputs, []
-            self._sink(outputs)
+            self._sink(self._outputs)
+            self._outputs = []  # not before the sink has them
 
     def _close(self, error: LorryError) -> None:
-        """Answers everybody who waits, and whoever comes later."""
+        """Answers everybody who waits, and whoever comes later. What fails here keeps nobody else from an answer."""
         with self._door:
             self._closed = error
-        self._receive(wait=False)
-        self._outputs += self._scheduler.fail_all(error)
+        while not self._inbox.empty():
+            with self._logged("a message"):
+                self._inbox.get_nowait()()
         self._residents.fail_all(error)
-        self._publish()
+        with self._logged("the last outputs"):
+            self._outputs = [*self._outputs, *self._scheduler.fail_all(error)]
+            self._publish()
+
+    @contextmanager
+    def _logged(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            log.exception("%s could not be handled while the engine closed", what)
 
     def _stop_by(self, moment: float) -> None:
         self._stop_at = moment
@@ -244,8 +256,12 @@ class Engine:
             if self._closed is not None:
                 future.set_exception(self._closed)
             else:
-                self._inbox.put(lambda: message(future))
+                self._inbox.put(lambda: self._hear(message, future))
         return future
+
+    def _hear(self, message: Callable[[Future[T]], None], future: Future[T]) -> None:
+        if future.set_running_or_notify_cancel():  # from here on nobody can cancel it
+            message(future)
 
     def _check_fits(self, request: GenerationRequest) -> None:
         most = len(request.prompt_token_ids) + request.sampling.max_tokens

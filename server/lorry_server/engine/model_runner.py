@@ -47,7 +47,7 @@ class ModelRunner:
         attention.install(model)
         selfcheck.verify(expected, self.logits, BlockManager(self.num_blocks, config.block_size))
 
-    def run(self, chunks: Items[Chunk]) -> list[Sampled]:
+    def run(self, chunks: Items[Chunk]) -> list[Sampled | None]:
         """Runs a step; returns a token for each chunk that samples, in the order of the chunks."""
         specs = [
             SampleSpec(chunk.sequence.request.sampling, len(chunk.sequence.token_ids))

@@ -68,8 +68,17 @@ class Residents:
 
     def pin(self, digest: str, pinned: bool, future: Future[ResidentInfo]) -> None:
         resident = self._ready(digest, future)
-        if resident is not None:
+        if resident is not None and resident.unloading:
+            future.set_exception(
+                FailedPrecondition(
+                    f"Adapter {digest} is being unloaded; load it again afterwards.",
+                    reason="UNLOADING",
+                    digest=digest,
+                )
+            )
+        elif resident is not None:
             resident.pinned = pinned
+            resident.draining &= not pinned
             future.set_result(self._info(resident, self._scheduler.in_flight()))
 
     def unload(self, digest: str, future: Future[None]) -> None:
@@ -106,11 +115,13 @@ class Residents:
         for unload in list(self._unloads):
             digest, done = unload
             resident = self._residency.get(digest)
-            if resident is None or resident.references == 0:
-                if resident is not None:
-                    self._loader.clear(self._residency.remove(digest))
-                self._unloads.remove(unload)
-                done.set_result(None)
+            if resident is not None and resident.unloading:
+                if resident.references > 0:
+                    continue
+                self._loader.clear(self._residency.remove(digest))
+            # Else it left its slot for another adapter; one that is on its way back in is not meant.
+            self._unloads.remove(unload)
+            done.set_result(None)
 
     def fail_all(self, error: Exception) -> None:
         for _, _, load in self._loads:

@@ -26,16 +26,20 @@ class SampleSpec:
     position: int  # of the token that is to be chosen
 
 
-def sample(logits: torch.Tensor, specs: Items[SampleSpec]) -> list[Sampled]:
-    """Chooses a token for each row of `logits` [num_rows, vocab_size]."""
+def sample(logits: torch.Tensor, specs: Items[SampleSpec]) -> list[Sampled | None]:
+    """Chooses a token for each row of `logits` [num_rows, vocab_size]; None for a row that holds NaN or +inf."""
     logits = logits.float()
-    chosen = logits.argmax(-1)
+    largest, chosen = logits.max(-1)  # NaN counts as the largest
     drawn = [row for row, spec in enumerate(specs) if spec.params.temperature > 0]
     if drawn:
         chosen[drawn] = _draw(logits[drawn], [specs[row] for row in drawn])
     token_ids: list[int] = chosen.tolist()
     logprobs = _logprobs(logits, token_ids, specs)
-    return [Sampled(token_id, logprobs.get(row)) for row, token_id in enumerate(token_ids)]
+    finite: list[bool] = largest.isfinite().tolist()
+    return [
+        Sampled(token_id, logprobs.get(row)) if finite[row] else None
+        for row, token_id in enumerate(token_ids)
+    ]
 
 
 def _draw(logits: torch.Tensor, specs: list[SampleSpec]) -> torch.Tensor:

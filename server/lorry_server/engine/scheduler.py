@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
-from lorry_registry.errors import DeadlineExceeded, ResourceExhausted
+from lorry_registry.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.request import FinishReason, RequestOutput, TokenLogprobs
@@ -238,8 +238,13 @@ class Scheduler:
 
     # Account.
 
-    def account(self, plan: StepPlan, sampled: Items[Sampled], now: float) -> list[RequestOutput]:
-        """Books a step that has run. `sampled` has a token for each chunk that samples, in their order."""
+    def account(
+        self, plan: StepPlan, sampled: Items[Sampled | None], now: float
+    ) -> list[RequestOutput]:
+        """Books a step that has run.
+
+        `sampled` has a token for each chunk that samples, in their order; None where the model gave no numbers.
+        """
         outputs: list[RequestOutput] = []
         tokens = iter(sampled)
         for chunk in plan.chunks:
@@ -248,7 +253,12 @@ class Scheduler:
             sequence.num_computed_tokens += chunk.num_tokens
             self.block_manager.commit(sequence)
             if samples:
-                outputs.append(self._append(sequence, next(tokens), now))
+                token = next(tokens)
+                outputs.append(
+                    self._fail(sequence, self._not_finite(sequence))
+                    if token is None
+                    else self._append(sequence, token, now)
+                )
         return outputs
 
     def _append(self, sequence: Sequence, sampled: Sampled, now: float) -> RequestOutput:
@@ -265,6 +275,15 @@ class Scheduler:
             finish_reason=reason,
             # The first token's are for a request that ends from outside: by a stop string, say.
             stats=sequence.stats(now) if reason or sequence.num_output_tokens == 1 else None,
+        )
+
+    def _not_finite(self, sequence: Sequence) -> FailedPrecondition:
+        who = f"adapter {sequence.adapter}" if sequence.adapter else "the base"
+        return FailedPrecondition(
+            f"After {len(sequence.token_ids)} tokens {who} gives logits that are not finite: its weights "
+            "overflow. Use another version.",
+            reason="LOGITS_NOT_FINITE",
+            adapter=sequence.adapter or "",
         )
 
     def _finish_reason(self, sequence: Sequence) -> FinishReason | None:

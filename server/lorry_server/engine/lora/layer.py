@@ -15,6 +15,7 @@ from torch import nn
 from lorry_server.engine.lora.ops import add_lora
 from lorry_server.engine.lora.rows import StepRows
 from lorry_server.engine.lora.slots import LoraSlots
+from lorry_server.engine.quantized import product_of
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.base = base
         self.path = path
+        self._product = product_of(base)
         self._pools = slots.pools
         self._step = step
         self._head = head
@@ -47,7 +49,7 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`x` is [1, num_tokens, in_features]."""
-        y: torch.Tensor = self.base(x)
+        y = self._product(x)
         rows = self._step.logits if self._head else self._step.tokens
         pool = self._pools.get(self.path)
         if rows is not None and pool is not None:

@@ -7,15 +7,10 @@ rows) and a weighted sum of rows, so that no factor is copied and every adapter 
 
 from __future__ import annotations
 
-import warnings
-
 import torch
-from torch.nn import functional
 
 from lorry_server.engine.lora.rows import RowPlan
 from lorry_server.engine.lora.slots import LayerPool
-
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 
 def add_lora(y: torch.Tensor, x: torch.Tensor, pool: LayerPool, plan: RowPlan) -> None:
@@ -25,16 +20,9 @@ def add_lora(y: torch.Tensor, x: torch.Tensor, pool: LayerPool, plan: RowPlan) -
         y[tokens].addmm_(shrunk, pool.b[rows])
     gathered = plan.gathered
     if gathered is not None:
-        n = gathered.num_tokens
-        shrunk = torch.sparse.sampled_addmm(gathered.pattern, x[:n], pool.a.t(), beta=0.0).values()
-        y[:n] += functional.embedding_bag(
-            gathered.rows,
-            pool.b,
-            gathered.offsets,
-            mode="sum",
-            per_sample_weights=shrunk,
-            include_last_offset=True,
-        )
+        n = gathered.num_rows
+        shrunk = gathered.products(x[:n], pool.a)
+        y[:n].add_(gathered.sums(shrunk, pool.b))
 
 
 def add_lora_reference(y: torch.Tensor, x: torch.Tensor, pool: LayerPool, plan: RowPlan) -> None:
@@ -45,6 +33,6 @@ def add_lora_reference(y: torch.Tensor, x: torch.Tensor, pool: LayerPool, plan: 
     gathered = plan.gathered
     if gathered is not None:
         bounds = gathered.offsets.tolist()
-        for token in range(gathered.num_tokens):
+        for token in range(gathered.num_rows):
             own = gathered.rows[bounds[token] : bounds[token + 1]]
             y[token] += (pool.a[own] @ x[token]) @ pool.b[own]

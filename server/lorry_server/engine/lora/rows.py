@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lorry_server.engine.lora.slots import Ranks
+from lorry_server.engine.lora.slots import PLANE, Ranks, num_pool_rows, slot_rows
+from lorry_server.engine.sparse import Integers, Pattern
 
 LONG_RUN = (
     16  # tokens; below it the overhead of two small matrix products outweighs them (measured, CPU)
@@ -31,21 +32,11 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class GatheredRows:
-    """The short runs: token `t` of the first `num_tokens` meets `rows[offsets[t] : offsets[t + 1]]`."""
-
-    num_tokens: int
-    offsets: torch.Tensor  # [num_tokens + 1] int64
-    rows: torch.Tensor  # [nnz] int64, rows of the pool
-    pattern: torch.Tensor  # the same as a sparse matrix of zeros, [num_tokens, pool rows]
-
-
-@dataclass(frozen=True, slots=True)
 class RowPlan:
     """What one layer has to do in a step."""
 
-    long_runs: tuple[tuple[slice, slice], ...]  # (tokens, rows of the pool)
-    gathered: GatheredRows | None
+    long_runs: tuple[tuple[slice, slice | torch.Tensor], ...]  # (tokens, rows of the pool)
+    gathered: Pattern | None  # the short runs: the first tokens, each with its own rows of the pool
 
 
 class StepRows:
@@ -53,9 +44,8 @@ class StepRows:
 
     def __init__(self, runs: Items[Run], max_rank: int, num_slots: int) -> None:
         self.runs = merge(runs)
-        self._slots = {run.slot for run in self.runs}
-        self._max_rank = max_rank
-        self._pool_rows = num_slots * max_rank
+        self._num_slots = num_slots
+        self._pool_rows = num_pool_rows(num_slots, max_rank)
         self._plans: dict[Ranks, RowPlan | None] = {}
 
     def plan(self, ranks: Ranks) -> RowPlan | None:
@@ -70,40 +60,34 @@ class StepRows:
             return plan
 
     def _make(self, ranks: dict[int, int]) -> RowPlan | None:
-        long_runs: list[tuple[slice, slice]] = []
+        long_runs: list[tuple[slice, slice | torch.Tensor]] = []
         short: list[tuple[Run, int]] = []
         for run in self.runs:
             rank = ranks.get(run.slot)
             if rank is None:
                 continue
             if run.end - run.start >= LONG_RUN:
-                first = run.slot * self._max_rank
-                long_runs.append((slice(run.start, run.end), slice(first, first + rank)))
+                long_runs.append((slice(run.start, run.end), self._side_by_side(run.slot, rank)))
             else:
                 short.append((run, rank))
         if not long_runs and not short:
             return None
         return RowPlan(tuple(long_runs), self._gather(short) if short else None)
 
-    def _gather(self, short: list[tuple[Run, int]]) -> GatheredRows:
-        num_tokens = short[-1][0].end
-        counts = np.zeros(num_tokens, dtype=np.int64)
-        rows: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
+    def _gather(self, short: list[tuple[Run, int]]) -> Pattern:
+        counts = np.zeros(short[-1][0].end, dtype=np.int64)
+        rows: list[Integers] = []
         for run, rank in short:
             counts[run.start : run.end] = rank
-            first = run.slot * self._max_rank
-            own = np.arange(first, first + rank, dtype=np.int64)
+            own = slot_rows(run.slot, rank, self._num_slots)
             rows.append(own if run.end - run.start == 1 else np.tile(own, run.end - run.start))
-        offsets = torch.from_numpy(np.concatenate(([0], np.cumsum(counts))))
-        columns = torch.from_numpy(np.concatenate(rows))
-        pattern = torch.sparse_csr_tensor(
-            offsets,
-            columns,
-            torch.zeros(len(columns)),
-            size=(num_tokens, self._pool_rows),
-            check_invariants=False,
-        )
-        return GatheredRows(num_tokens, offsets, columns, pattern)
+        return Pattern(counts, np.concatenate(rows), self._pool_rows)
+
+    def _side_by_side(self, slot: int, rank: int) -> slice | torch.Tensor:
+        """The rows of a slot as something to index with, a view where they lie in one plane."""
+        if rank <= PLANE:
+            return slice(slot * PLANE, slot * PLANE + rank)
+        return torch.from_numpy(slot_rows(slot, rank, self._num_slots))
 
 
 def merge(runs: Items[Run]) -> list[Run]:

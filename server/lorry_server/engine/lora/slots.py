@@ -1,8 +1,11 @@
-"""Device memory for the factors of resident adapters: for each linear layer, `max_rank` rows a slot.
+"""Device memory for the factors of resident adapters: for each linear layer, room for `max_rank` rows a slot.
 
-A layer's pool comes into being with the first adapter that targets it. Slot `s` owns the rows
-`[s * max_rank, (s + 1) * max_rank)`; of these an adapter fills as many as its rank in that layer, and only those are
-ever read. A slot is written while no running sequence refers to it, so writing needs no lock against the model.
+A layer's pool comes into being with the first adapter that targets it. Its rows lie in planes: the first plane holds
+rows 0 … 15 of slot 0, then those of slot 1, and so on; the next plane the next 16 rows of each. So adapters of usual
+ranks lie densely, whatever `max_rank` is, and a mixed batch reads one stretch of memory (a quarter faster on a CPU
+than with `max_rank` rows between two slots). Of its rows an adapter fills as many as its rank in that layer,
+and only those are ever read. A slot is written while no running sequence refers to it, so writing needs no
+lock against the model.
 """
 
 from __future__ import annotations
@@ -10,11 +13,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+
+from lorry_server.engine.sparse import Integers
+
+PLANE = 16  # rows that a slot has side by side
 
 Ranks = tuple[
     tuple[int, int], ...
 ]  # ((slot, rank), …) of the adapters that target a layer, by slot
+
+
+def num_pool_rows(num_slots: int, max_rank: int) -> int:
+    """How many rows a pool has: whole planes."""
+    return -(-max_rank // PLANE) * PLANE * num_slots
+
+
+def slot_rows(slot: int, rank: int, num_slots: int) -> Integers:
+    """The first `rank` rows of a slot."""
+    row = np.arange(rank, dtype=np.int64)
+    return row // PLANE * (PLANE * num_slots) + slot * PLANE + row % PLANE
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +56,28 @@ class ModuleFactors:
 class LayerPool:
     """The slots of one linear layer."""
 
-    a: torch.Tensor  # [num_slots * max_rank, in_features]
-    b: torch.Tensor  # [num_slots * max_rank, out_features]
-    max_rank: int
+    a: torch.Tensor  # [pool rows, in_features]
+    b: torch.Tensor  # [pool rows, out_features]
+    num_slots: int
     ranks: Ranks = ()
 
-    def rows(self, slot: int, rank: int) -> slice:
-        return slice(slot * self.max_rank, slot * self.max_rank + rank)
+    def rows(self, slot: int, rank: int) -> torch.Tensor:
+        """[rank] int64: where the first rows of a slot are."""
+        return torch.from_numpy(slot_rows(slot, rank, self.num_slots)).to(self.a.device)
 
     def write(self, slot: int, factors: ModuleFactors) -> None:
         rows = self.rows(slot, factors.rank)
-        self.a[rows].copy_(factors.a)
-        self.b[rows].copy_(factors.b)
+        self.a[rows] = factors.a.to(self.a.device)
+        self.b[rows] = factors.b.to(self.b.device)
         self.ranks = tuple(sorted({**dict(self.ranks), slot: factors.rank}.items()))
 
     def clear(self, slot: int) -> None:
         rank = dict(self.ranks).get(slot)
         if rank is not None:
             self.ranks = tuple(item for item in self.ranks if item[0] != slot)
-            self.a[self.rows(slot, rank)].zero_()
-            self.b[self.rows(slot, rank)].zero_()
+            rows = self.rows(slot, rank)
+            self.a[rows] = 0
+            self.b[rows] = 0
 
 
 @dataclass(slots=True)
@@ -82,9 +103,9 @@ class LoraSlots:
     def _pool(self, path: str, factors: ModuleFactors) -> LayerPool:
         pool = self.pools.get(path)
         if pool is None:
-            rows = self.num_slots * self.max_rank
+            rows = num_pool_rows(self.num_slots, self.max_rank)
             # Not zeroed: rows are read only after they are written, and on a CPU untouched pages take no memory.
             a = torch.empty(rows, factors.a.shape[1], dtype=self.dtype, device=self.device)
             b = torch.empty(rows, factors.b.shape[1], dtype=self.dtype, device=self.device)
-            pool = self.pools[path] = LayerPool(a, b, self.max_rank)
+            pool = self.pools[path] = LayerPool(a, b, self.num_slots)
         return pool

@@ -1,4 +1,4 @@
-"""What lorry-tiny learnt from holds nothing that anyone is measured on."""
+"""How lorry-tiny is made: what it starts with, and that it learnt nothing anyone is measured on."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoTokenizer
+
+from lorry_bases import resolve
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "trainer" / "lorry_trainer" / "examples"
@@ -104,14 +109,27 @@ def test_overlap_finds_a_row_that_is_there() -> None:
     assert not overlap({"Where is it now"}, ["<|user|>Where is it now then<|end|>"])
 
 
-def test_same_seed_same_corpus(recipe: Any) -> None:
-    from random import Random
+def test_same_seed_same_exercises(recipe: Any) -> None:
+    from lorry_tiny_skills import Material, exercise
 
-    material = recipe.Material(
+    material = Material(
         words=[f"word{i}" for i in range(200)],
         names=["Ada", "Grace", "Alan", "Edsger"],
         sentences={"one": ["A first sentence here."], "two": ["And a second one."]},
     )
-    made = [[recipe.exercise(rng, material) for _ in range(500)] for rng in (Random(1), Random(1))]
+    made = [[exercise(rng, material) for _ in range(500)] for rng in (Random(1), Random(1))]
     assert made[0] == made[1]
     assert all(request and answer for request, answer in made[0])
+
+
+def test_untrained_model_copies(recipe: Any) -> None:
+    """The circuit written by hand: a repeated run of random tokens goes on as it began. Chance is
+    1 in 4096; each of four heads sees a part of a token's identity, so a few look alike."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(resolve("lorry-tiny"))
+    model = recipe.new_model(tokenizer).eval()
+    said = torch.randint(5, 4096, (4, 40))
+    with torch.inference_mode():
+        predicted = model(input_ids=said.repeat(1, 3)).logits.argmax(-1)
+    right = predicted[:, 40:-1] == said.repeat(1, 3)[:, 41:]
+    assert right.float().mean() > 0.9
