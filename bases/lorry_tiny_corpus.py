@@ -92,6 +92,15 @@ def read_problems(path: Path) -> list[tuple[str, str]]:
     ]
 
 
+def test_rows(data: Path) -> dict[str, list[str]]:
+    """Rows of the test files, by kind: never learnt, and what a model may be measured on."""
+    return {
+        "bank": read_csv(data / "banking77/test.csv"),
+        "restaurant": read_bookings(data / "restaurant8k/test.json"),
+        "maths": [question for question, _ in read_problems(data / "gsm8k/test.jsonl")],
+    }
+
+
 def common_words(texts: Iterable[str], limit: int) -> list[str]:
     counts = Counter(w for t in texts for w in re.findall(r"\b[a-z]{3,10}\b", t))
     return [w for w, _ in counts.most_common(limit)]
@@ -120,13 +129,7 @@ def short_sentences(texts: Iterable[str]) -> list[str]:
 
 def documents(data: Path) -> Iterator[Document]:
     """Each text, and exercises in general skills made from the same words."""
-    measured = MeasuredRows(
-        [
-            *read_csv(data / "banking77/test.csv"),
-            *read_bookings(data / "restaurant8k/test.json"),
-            *(question for question, _ in read_problems(data / "gsm8k/test.jsonl")),
-        ]
-    )
+    measured = MeasuredRows(itertools.chain.from_iterable(test_rows(data).values()))
     plays = (data / "tinyshakespeare/input.txt").read_text(encoding="utf-8")
     bank = [r for r in read_csv(data / "banking77/train.csv") if r not in measured]
     bookings = [r for r in read_bookings(data / "restaurant8k/train.json") if r not in measured]

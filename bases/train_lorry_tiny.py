@@ -25,7 +25,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from lorry_tiny_circuit import ROPE_THETA, circuit_parameters, write_copying_circuit
-from lorry_tiny_corpus import END, SEED, Document, documents
+from lorry_tiny_corpus import END, SEED, Document, chunks, documents, test_rows
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -80,6 +80,14 @@ STAGES = (Stage(256, 8, 0.8), Stage(512, 4, 1.0))
 def corpus(data_dir: Path) -> Iterable[str]:
     """Everything that the tokenizer and the model learn from, as text."""
     return (document.text() for document in documents(data_dir))
+
+
+def parted(everything: list[Document]) -> tuple[list[Document], list[Document]]:
+    """(to learn from, held out), in a random order that is always the same."""
+    mixed = list(everything)
+    Random(SEED).shuffle(mixed)
+    held_out = mixed[::HELD_OUT_EVERY]
+    return [d for i, d in enumerate(mixed) if i % HELD_OUT_EVERY], held_out
 
 
 # 2. Train the tokenizer: byte-level BPE, so that any text comes back as it went in; digits alone.
@@ -334,6 +342,29 @@ def exact_answers(
     return right / len(some)
 
 
+def measured(folder: Path, data: Path) -> dict[str, float]:
+    """Perplexity of each kind of test row, which no document holds, and of the answers to exercises
+    that were held out; how many of those answers are right."""
+    import torch
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    exercises = [d for d in parted(list(documents(data)))[1] if d.answers_only]
+    kinds = {kind: tests(rows[:500]) for kind, rows in test_rows(data).items()}
+    figures = {"parameters": float(model.num_parameters())}
+    for kind, some in {**kinds, "answers": exercises}.items():
+        rows = pack(tokenize(tokenizer, some), STAGES[-1].length, tokenizer.pad_token_id)
+        figures[f"perplexity of {kind}"] = perplexity(model, rows)
+    figures["exact answers"] = exact_answers(model, tokenizer, exercises[:200])
+    return figures
+
+
+def tests(rows: list[str]) -> list[Document]:
+    """Test rows as documents, put together as the training rows are."""
+    return [Document((("", group),)) for group in chunks(rows, 500)]
+
+
 # 6. Ship.
 
 
@@ -359,14 +390,16 @@ def main(arguments: argparse.Namespace) -> None:
         return
 
     torch.set_num_threads(arguments.threads)
+    if arguments.measure:
+        print(json.dumps(measured(arguments.out, arguments.data), indent=2))
+        return
+
     set_seed(SEED)
     everything = list(documents(arguments.data))
     tokenizer = train_tokenizer(d.text() for d in everything)
     tokenizer.save_pretrained(run / "tokenizer")
 
-    Random(SEED).shuffle(everything)
-    held_out = everything[::HELD_OUT_EVERY]
-    seen = [d for i, d in enumerate(everything) if i % HELD_OUT_EVERY]
+    seen, held_out = parted(everything)
     tokenized = list(tokenize(tokenizer, seen))
     num_tokens = sum(len(ids) for ids, _ in tokenized)
     print(f"{len(seen)} documents, {num_tokens} tokens; {len(held_out)} held out", flush=True)
@@ -376,26 +409,10 @@ def main(arguments: argparse.Namespace) -> None:
         return rows + repeats(Random(SEED), length, len(rows) // 7)
 
     model = new_model(tokenizer)
-    figures = train(
-        model,
-        rows_of,
-        Budget(arguments.minutes, arguments.steps),
-        run,
-    )
+    figures = train(model, rows_of, Budget(arguments.minutes, arguments.steps), run)
     ship(model, tokenizer, arguments.out)
 
-    model = LlamaForCausalLM.from_pretrained(arguments.out, dtype=torch.float32).eval()
-    for name, some in (
-        ("text", [d for d in held_out if not d.answers_only]),
-        ("answers", [d for d in held_out if d.answers_only]),
-    ):
-        figures[f"perplexity of {name}"] = perplexity(
-            model, pack(tokenize(tokenizer, some), STAGES[-1].length, tokenizer.pad_token_id)
-        )
-    figures["exact answers"] = exact_answers(
-        model, tokenizer, [d for d in held_out if d.answers_only][:200]
-    )
-    print(json.dumps({"parameters": model.num_parameters(), **figures}, indent=2))
+    print(json.dumps({**figures, **measured(arguments.out, arguments.data)}, indent=2))
 
 
 def parsed() -> argparse.Namespace:
@@ -410,6 +427,7 @@ def parsed() -> argparse.Namespace:
         "--run", type=Path, default=Path("lorry-tiny-run"), help="where checkpoints go"
     )
     parser.add_argument("--out", type=Path, default=SHIPPED, help="where the base goes")
+    parser.add_argument("--measure", action="store_true", help="measure --out and stop")
     parser.add_argument("--export", type=Path, help="ship this checkpoint of --run and stop")
     return parser.parse_args()
 

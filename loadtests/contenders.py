@@ -22,6 +22,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GenerationConfig
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
+STRENGTH = 0.1  # of random adapters; at 1 they would outshout the base
 PATIENCE_SECONDS = 600  # for one batch, on a busy machine
 
 Prompts = list[list[int]]
@@ -37,14 +38,25 @@ class Contender(Protocol):
 
 def load(path: str) -> Base:
     """The base as the server loads it. Every contender has its own, for all but one transform it in place."""
-    return load_base(path, repack_for_cpu=True)
+    return load_base(path)
+
+
+class Folders:
+    """An `AdapterSource`: every adapter is here already, in `folder/NAME`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def fetch(self, digest: str) -> Path:
+        return self._folder / digest
+
+    local = refetch = fetch
 
 
 class LorryEngine:
     """The real engine, from `submit` to the sink, with the server's own settings."""
 
     def __init__(self, base: Base, adapters: Path, config: EngineConfig) -> None:
-        self._adapters = adapters
         self._model = base.model
         self._answers: dict[str, list[int]] = {}
         self._left = 0
@@ -54,16 +66,12 @@ class LorryEngine:
         self._engine = Engine(
             base.model,
             config,
-            source=self,
+            source=Folders(adapters),
             sink=self._receive,
             linear_shapes=linear_shapes(base.model),
             context_length=base.context_length,
         )
         self._engine.start()
-
-    def fetch(self, digest: str) -> Path:
-        """An adapter's folder (the engine's `AdapterSource`)."""
-        return self._adapters / digest
 
     def load(self, names: Items[str]) -> list[int]:
         """Brings adapters into slots; returns the bytes of each."""
@@ -193,12 +201,12 @@ class ContinuousBatching:
 def make_adapters(base: Base, folder: Path, names: Items[str], rank: int, seed: int) -> PeftModel:
     """Random adapters on every linear layer of `base`, as PEFT makes and saves them: `folder/NAME` each.
 
-    Returns the model with all of them in it.
+    They change a layer's output by some percent, as trained ones do. Returns the model with all of them in it.
     """
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
-        lora_alpha=rank,
+        lora_alpha=rank * STRENGTH,
         target_modules="all-linear",
         init_lora_weights=False,  # acts from the start, unlike PEFT's default
     )

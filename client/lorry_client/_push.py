@@ -38,12 +38,15 @@ def push(
     lineage: AnyLineage | None,
     description: str,
     progress: Progress,
+    base: str | None = None,
 ) -> Steps[Pushed]:
     """Publishes a folder under a name; an alias moves only once the version is there."""
-    # 1) What is here, and is the name one that the server takes?
+    # 1) What is here, and are the names such as the server takes? It says so before anything is sent.
     lookup = registry.get_adapter(name)
     local = read_folder(folder)
     message = local.lineage if lineage is None else lineage_message(lineage)
+    if base is not None:
+        message = _for_base(message, base)
     for path, why in local.skipped.items():
         progress.skip(path, why)
     try:
@@ -51,6 +54,9 @@ def push(
         is_new = False
     except NotFound:
         is_new = True
+    if alias is not None:
+        with contextlib.suppress(NotFound):
+            yield from ask(registry.get_alias(name, alias))
     # 2) The bytes.
     files = yield from _upload_all(local, progress)
     # 3) The version, and what points at it.
@@ -59,6 +65,16 @@ def push(
     if alias is not None:
         moved = yield from ask(registry.point_alias(name, alias, version.number, None))
     return Pushed(version.reference, version, moved, files, tuple(local.skipped))
+
+
+def _for_base(lineage: resources.Lineage | None, fingerprint: str) -> resources.Lineage:
+    """The lineage for that base, whatever it said before; the registry knows what the base is called."""
+    changed = resources.Lineage()
+    if lineage is not None:
+        changed.CopyFrom(lineage)
+    if changed.base_fingerprint != fingerprint:
+        changed.base_fingerprint, changed.base_name = fingerprint, ""
+    return changed
 
 
 def _publish(

@@ -138,6 +138,7 @@ class AsyncClient:
         alias: str | None = None,
         *,
         lineage: AnyLineage | None = None,
+        base: str | None = None,
         description: str = "",
         progress: Progress | None = None,
     ) -> Pushed:
@@ -146,11 +147,12 @@ class AsyncClient:
         Args:
             alias: points at the version afterwards.
             lineage: where the version comes from; the folder's `lineage.json` where absent.
+            base: the fingerprint of the base it was trained on, where it fits several; overrides the lineage's.
             description: what is new, in a sentence.
         """
         listener = progress or Silence()
         return await self._driver.run(
-            push(Path(folder), name, alias, lineage, description, listener)
+            push(Path(folder), name, alias, lineage, description, listener, base)
         )
 
     async def pull(

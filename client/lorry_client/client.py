@@ -135,6 +135,7 @@ class Client:
         alias: str | None = None,
         *,
         lineage: AnyLineage | None = None,
+        base: str | None = None,
         description: str = "",
         progress: Progress | None = None,
     ) -> Pushed:
@@ -143,10 +144,13 @@ class Client:
         Args:
             alias: points at the version afterwards.
             lineage: where the version comes from; the folder's `lineage.json` where absent.
+            base: the fingerprint of the base it was trained on, where it fits several; overrides the lineage's.
             description: what is new, in a sentence.
         """
         listener = progress or Silence()
-        return self._driver.run(push(Path(folder), name, alias, lineage, description, listener))
+        return self._driver.run(
+            push(Path(folder), name, alias, lineage, description, listener, base)
+        )
 
     def pull(
         self, reference: str, folder: str | Path, *, progress: Progress | None = None

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from lorry_registry.base_matching import match_base
 from lorry_registry.blobs import BlobStore
 from lorry_registry.checks import CONFIG_FILE, WEIGHTS_FILE, read_adapter_files
-from lorry_registry.entities import AdapterSpec, Base, File
+from lorry_registry.entities import AdapterSpec, Base, File, Version
 from lorry_registry.errors import FailedPrecondition, InvalidArgument, NotFound
+from lorry_registry.limits import MAX_BASE_MODULES
 from lorry_registry.paging import MAX_PAGE_SIZE
 from lorry_registry.store import Store
 
@@ -47,25 +48,41 @@ def check_blobs(blobs: BlobStore, files: Sequence[File]) -> None:
 def admit(
     store: Store, blobs: BlobStore, files: Sequence[File], fingerprint: str
 ) -> tuple[AdapterSpec, Base]:
-    """What the adapter is, and the base that it is for: the one with `fingerprint`, or the newest that it fits.
+    """What the adapter is, and the base that it is for: the one with `fingerprint`, or that which it fits.
 
     Raises:
         InvalidArgument: what `checks` refuses.
-        FailedPrecondition: `BASE_UNKNOWN`.
+        FailedPrecondition: `BASE_UNKNOWN`, `BASE_AMBIGUOUS`.
     """
+    bases = _candidates(store, fingerprint)
+    max_modules = max((len(base.modules) for base in bases), default=MAX_BASE_MODULES)
     by_path = {file.path: file for file in files}
     with ExitStack() as stack:
         config, weights = (
             stack.enter_context(blobs.local_file(by_path[name].digest))
             for name in (CONFIG_FILE, WEIGHTS_FILE)
         )
-        adapter = read_adapter_files(config, weights)
+        adapter = read_adapter_files(config, weights, max_modules=max_modules)
         for warning in adapter.config.warnings:
             _LOG.warning("%s", warning)
-        base = match_base(adapter, _candidates(store, fingerprint), fingerprint)
+        base = match_base(adapter, bases, fingerprint)
         # Last, since it alone reads the whole file.
         adapter.check_finite()
         return adapter.spec, base
+
+
+def check_same_base(existing: Version, fingerprint: str) -> None:
+    """Raises FailedPrecondition `BASE_DIFFERS` where the version is asked for again, for another base."""
+    known = existing.lineage.base_fingerprint
+    if fingerprint not in ("", known):
+        raise FailedPrecondition(
+            f"these files are {existing.key}:{existing.number} already, for base {known} and not {fingerprint}; a "
+            "version never changes: publish them under another name, or delete the adapter first",
+            reason="BASE_DIFFERS",
+            version=existing.number,
+            base=known,
+            base_fingerprint=fingerprint,
+        )
 
 
 def _candidates(store: Store, fingerprint: str) -> list[Base]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import BinaryIO
 
 from lorry_registry import references
-from lorry_registry.admission import admit, check_blobs
+from lorry_registry.admission import admit, check_blobs, check_same_base
 from lorry_registry.blobs import BlobStore, WriteProgress
 from lorry_registry.checks import check_manifest
 from lorry_registry.digests import parse_digest, version_digest
@@ -97,7 +97,10 @@ class Catalogue:
         )
 
     def delete_adapter(self, key: AdapterKey, *, force: bool = False, etag: str = ANY_ETAG) -> None:
-        """Raises FailedPrecondition where there are versions and `force` is not set."""
+        """Frees no blob (see `Store.delete_adapter`).
+
+        Raises FailedPrecondition where there are versions and `force` is not set.
+        """
         self._store.delete_adapter(key, force=force, etag=etag)
 
     # Versions.
@@ -118,7 +121,7 @@ class Catalogue:
 
         Raises:
             InvalidArgument: what `checks` refuses.
-            FailedPrecondition: `BLOBS_MISSING`, `BASE_UNKNOWN`.
+            FailedPrecondition: `BLOBS_MISSING`, `BASE_UNKNOWN`, `BASE_AMBIGUOUS`, `BASE_DIFFERS`.
             NotFound: there is no such adapter.
         """
         adapter = self._store.get_adapter(key)
@@ -128,6 +131,7 @@ class Catalogue:
         digest = version_digest(files)
         existing = self._find_version(key, digest) if adapter.latest_version else None
         if existing is not None:
+            check_same_base(existing, lineage.base_fingerprint)
             return existing
         check_blobs(self.blobs, files)
         spec, base = admit(self._store, self.blobs, files, lineage.base_fingerprint)
@@ -240,7 +244,14 @@ class Catalogue:
     # Bases.
 
     def put_base(self, base: Base) -> Base:
-        """Makes a base known; one that is known is updated."""
+        """Makes a base known; announced again, it may get another name and a higher rank cap, and no other modules.
+
+        Servers of one base may have caps of their own: what the largest admits gets in, and each server holds its
+        own against an adapter when it loads it.
+
+        Raises:
+            FailedPrecondition: `BASE_CONFLICT`.
+        """
         return self._store.put_base(check_base(base))
 
     def get_base(self, fingerprint: str) -> Base:

@@ -41,12 +41,8 @@ def serve(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
     from lorry_registry.config import default_home
-    from lorry_registry.errors import LorryError
     from lorry_registry.rpc.server import run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    try:
-        run(RegistryConfig(home=home or default_home(), listen=listen))
-    except LorryError as error:
-        typer.echo(f"lorry: {error.message}", err=True)
-        raise typer.Exit(1) from None
+    # What goes wrong reaches the `lorry` command, which says it in a line and ends with the code for its kind.
+    run(RegistryConfig(home=home or default_home(), listen=listen))

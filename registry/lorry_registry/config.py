@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorry_registry.errors import InvalidArgument
+
 HOME_VARIABLE = "LORRY_HOME"
 
 
@@ -27,3 +29,23 @@ def default_home() -> Path:
     from platformdirs import user_data_dir
 
     return Path(user_data_dir("lorry"))
+
+
+def parse_address(address: str, option: str) -> tuple[str, int]:
+    """`HOST:PORT` in two, for every option that takes one; IPv6 hosts stand in brackets, and come without them.
+
+    Raises:
+        InvalidArgument: `ADDRESS_INVALID`, naming the option.
+    """
+    host, _, port = address.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535
+    if not bare or not is_port or (":" in bare) != (bare != host):
+        raise InvalidArgument(
+            f"--{option} is {address!r}, which is no address: write HOST:PORT, 127.0.0.1:7071 or [::1]:7071 "
+            "for example",
+            reason="ADDRESS_INVALID",
+            option=option,
+            address=address,
+        )
+    return bare, int(port)

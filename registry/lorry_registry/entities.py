@@ -139,6 +139,6 @@ class Base:
     architecture: str
     quantization: str
     modules: tuple[LinearModule, ...]
-    max_rank: int  # 0: the server does not say
+    max_rank: int  # the largest cap that a server announced; 0: none did
     context_length: int
     create_time: datetime | None = None  # None until the store has seen it

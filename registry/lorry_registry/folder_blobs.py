@@ -13,7 +13,9 @@ still means the file that is locked.
 
 import errno
 import fcntl
+import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,11 +33,18 @@ from lorry_registry.errors import (
     ResourceExhausted,
 )
 
+UPLOAD_LIFETIME_SECONDS = 7 * 24 * 3600
+"""An unfinished upload that nobody has written to for longer is dropped when a store is opened on the home."""
+
+_LOG = logging.getLogger(__name__)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class FolderBlobStore:
     """A BlobStore in the folder `home`, which is made where it is missing.
+
+    Opening it drops the uploads that nobody has gone on with for UPLOAD_LIFETIME_SECONDS. Finished blobs stay for
+    ever, whether or not a version names them: collecting those is issue 4's.
 
     Raises:
         FailedPrecondition: `HOME_UNWRITABLE`, `home` cannot be written to.
@@ -56,6 +65,24 @@ class FolderBlobStore:
                 reason="HOME_UNWRITABLE",
                 home=home,
             ) from error
+        self._drop_old_uploads()
+
+    def _drop_old_uploads(self) -> None:
+        oldest = time.time() - UPLOAD_LIFETIME_SECONDS
+        for path in self._uploads.iterdir():
+            with suppress(
+                OSError
+            ):  # gone meanwhile, being written, or not ours: the next start looks again
+                if path.stat().st_mtime >= oldest:
+                    continue
+                with path.open("rb") as upload:
+                    fcntl.flock(upload, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # Somebody may have gone on with it, or finished it, before the lock was taken.
+                    if os.fstat(upload.fileno()).st_mtime < oldest and _is_at(
+                        upload.fileno(), path
+                    ):
+                        path.unlink()
+                        _LOG.info("dropped the unfinished upload %s", path.name)
 
     def progress(self, digest: str) -> WriteProgress:
         with suppress(FileNotFoundError):

@@ -14,7 +14,13 @@ MAX_LABEL_VALUE_CHARACTERS = 255
 MAX_NAME_CHARACTERS = 512
 MAX_RECIPE_CHARACTERS = 256 << 10
 MAX_LINEAGE_ENTRIES = 1000
+MAX_LINEAGE_BYTES = 1 << 20
 MAX_BASE_MODULES = 100_000
+MAX_BASE_MODULE_BYTES = (4 << 20) - (64 << 10)
+MAX_MEDIA_TYPE_CHARACTERS = 255
+
+# A version, or a base, is one message at most: with these bounds none is beyond the 4 MiB that a client takes.
+_MODULE_OVERHEAD_BYTES = 18  # of a module's message, beside its path
 
 
 def check_text(text: str, what: str, max_characters: int) -> str:
@@ -72,6 +78,7 @@ def check_lineage(lineage: Lineage) -> Lineage:
                 reason="FIELD_INVALID",
                 field=f"lineage.metrics.{name}",
             )
+    _check_bytes(_text_bytes(lineage), "lineage", MAX_LINEAGE_BYTES)
     return lineage
 
 
@@ -80,6 +87,11 @@ def check_base(base: Base) -> Base:
     for what in ("display_name", "architecture", "quantization"):
         check_text(getattr(base, what), f"base.{what}", MAX_NAME_CHARACTERS)
     _check_count(len(base.modules), "base.modules", MAX_BASE_MODULES)
+    _check_bytes(
+        sum(len(module.path.encode()) + _MODULE_OVERHEAD_BYTES for module in base.modules),
+        "base.modules",
+        MAX_BASE_MODULE_BYTES,
+    )
     if not base.modules:
         raise InvalidArgument(
             "base.modules is empty: list every linear layer of the base",
@@ -109,6 +121,24 @@ def check_base(base: Base) -> Base:
             )
         paths.add(module.path)
     return base
+
+
+def _text_bytes(lineage: Lineage) -> int:
+    texts = [lineage.base_name, lineage.recipe, lineage.producer, lineage.code_revision]
+    texts += [*lineage.parents, *lineage.metrics]
+    for dataset in lineage.datasets:
+        texts += [dataset.name, dataset.digest, dataset.split]
+    return sum(len(text.encode()) for text in texts)
+
+
+def _check_bytes(count: int, what: str, maximum: int) -> None:
+    if count > maximum:
+        raise InvalidArgument(
+            f"{what} has {count} bytes, more than {maximum}: keep what matters",
+            reason="FIELD_TOO_LONG",
+            field=what,
+            max_bytes=maximum,
+        )
 
 
 def _check_count(count: int, what: str, maximum: int) -> None:

@@ -66,6 +66,8 @@ class Store(Protocol):
     def delete_adapter(self, key: AdapterKey, *, force: bool, etag: str) -> None:
         """Removes the adapter with its versions and aliases; its blobs stay.
 
+        Nothing collects blobs that no version names any more: that is issue 4's.
+
         Raises FailedPrecondition `ADAPTER_HAS_VERSIONS` without `force`, Aborted `ETAG_MISMATCH`.
         """
         ...
@@ -118,7 +120,11 @@ class Store(Protocol):
     # Bases.
 
     def put_base(self, base: Base) -> Base:
-        """Makes the base known, or updates it; its place in the order stays."""
+        """Makes the base known. Of one that is known, changes the display name, and raises `max_rank` at most.
+
+        Its place in the order stays, and so does all the rest: versions were checked against it. Raises
+        FailedPrecondition `BASE_CONFLICT` where the modules are others than those known.
+        """
         ...
 
     def get_base(self, fingerprint: str) -> Base: ...

@@ -8,16 +8,22 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lorry_registry.errors import FailedPrecondition, LorryError, Unavailable
+from lorry_registry.entities import AdapterKey
+from lorry_registry.errors import FailedPrecondition, LorryError, NotFound, Unavailable
+from lorry_registry.references import parse_reference
 from lorry_server.base import ServedBase
 from lorry_server.cache import AdapterCache
 from lorry_server.registries import Published, Registry
+from lorry_server.registries.patience import PatientRegistry
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 _MAX_REMEMBERED = 10_000
 _MAX_REFERENCES = 16  # by digest
+_LISTED_AT_ONCE = (
+    2  # look-ups for lists, all lists together: most of the registry's threads are for requests
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,8 @@ class AdapterDirectory:
         self, registry: Registry, base: ServedBase, *, max_rank: int, cache: AdapterCache
     ) -> None:
         self._registry = registry
+        self._lookups = PatientRegistry(registry)
+        self._listing = asyncio.Semaphore(_LISTED_AT_ONCE)
         self._base = base
         self._max_rank = max_rank
         self._cache = cache
@@ -70,9 +78,12 @@ class AdapterDirectory:
         Raises NotFound and InvalidArgument as the registry does, FailedPrecondition for a version that does not fit.
         """
         try:
-            published = await self._registry.resolve(reference)
+            published = await self._lookups.resolve(reference)
         except Unavailable as error:
             published = self._without_registry(reference, error)
+        except NotFound as error:
+            self._forget(reference, error)
+            raise
         else:
             self._note_registry(away=False)
         self._check(published)
@@ -95,7 +106,8 @@ class AdapterDirectory:
 
     async def _listed(self, name: str) -> ListedAdapter | None:
         try:
-            published = await self._registry.resolve(name)
+            async with self._listing:
+                published = await self._lookups.resolve(name)
             self._check(published)
         except Unavailable:
             raise
@@ -134,6 +146,28 @@ class AdapterDirectory:
             raise error
         self._note_registry(away=True, error=error)
         return published
+
+    def _forget(self, reference: str, error: NotFound) -> None:
+        """What is gone must not come back when the registry goes away."""
+        self._last_known.pop(reference, None)
+        try:
+            asked = parse_reference(reference)
+        except LorryError:
+            return
+        if error.reason == "ADAPTER_NOT_FOUND":
+            for other in [r for r, p in self._last_known.items() if p.key == asked.key]:
+                del self._last_known[other]
+            self._disown(asked.key, None)
+        elif asked.digest is not None:
+            self._disown(asked.key, asked.digest)
+
+    def _disown(self, key: AdapterKey, digest: str | None) -> None:
+        self._cache.disown(key, digest)
+        for known, names in self._references.items():
+            if digest in (None, known):
+                self._references[known] = {
+                    name: None for name in names if name.rpartition(":")[0] != str(key)
+                }
 
     def _note_registry(self, *, away: bool, error: Unavailable | None = None) -> None:
         if away and not self._registry_is_away:

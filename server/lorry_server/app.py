@@ -17,14 +17,14 @@ from lorry_bases.load import Base, BaseRefused, load_base
 from lorry_bases.shapes import bytes_per_parameter, linear_shapes
 from lorry_registry import entities
 from lorry_registry.embedded import open_catalogue
-from lorry_registry.errors import FailedPrecondition
+from lorry_registry.errors import FailedPrecondition, NotFound
 from lorry_registry.rpc.host import StopSignal, create_server
 from lorry_registry.rpc.server import add_services
 from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
 from lorry_server.cache import AdapterCache
 from lorry_server.composition import SERVICE_NAMES, build_services, warm_up
-from lorry_server.config import ServeConfig
+from lorry_server.config import ServeConfig, is_loopback
 from lorry_server.engine.engine import Engine
 from lorry_server.lifecycle import shut_down, until_failed
 from lorry_server.metrics.endpoint import MetricsEndpoint
@@ -35,6 +35,7 @@ from lorry_server.services.outputs import OutputDispatcher
 from lorry_server.services.text import TextCodec
 
 _ANSWER_SECONDS_AFTER_FAILURE = 5.0
+_SHORT_FINGERPRINT = len("sha256:") + 12  # `lorry status` shows all of it
 
 
 async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
@@ -53,13 +54,13 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
         endpoint = MetricsEndpoint(config.metrics, collectors) if config.metrics else None
         if endpoint is not None:
             stack.callback(endpoint.close)
-        cache = AdapterCache(config.cache, registry)
+        cache = AdapterCache(config.cache, registry, config.cache_bytes)
 
         loaded = _load(config.base)
         base = _served(loaded)
         say(
-            f"base {base.name} {base.fingerprint} on {base.device}, "
-            f"{bytes_per_parameter(loaded.model):.2f} bytes per parameter in its quantized layers"
+            f"base {base.name} {base.fingerprint[:_SHORT_FINGERPRINT]} on {base.device}, "
+            f"{bytes_per_parameter(loaded.model):.2f} bytes per quantized parameter"
         )
         shapes = linear_shapes(loaded.model)
         await registry.create_base(_entity(loaded, shapes, config.max_rank))
@@ -72,12 +73,16 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
             linear_shapes=shapes,
             context_length=base.context_length,
         )
+        cache.keep(lambda: {info.digest for info in engine.stats().residents})
         stack.callback(engine.stop, drain_seconds=0)
+        stack.callback(registry.interrupt)  # comes before: the engine's threads may be reading
         services = build_services(
             base=base,
             engine=engine,
             adapters=AdapterDirectory(registry, base, max_rank=config.max_rank, cache=cache),
+            cache=cache,
             dispatcher=dispatcher,
+            max_requests=config.engine.max_waiting + config.engine.max_sequences,
             max_rank=config.max_rank,
             collectors=collectors,
         )
@@ -92,6 +97,9 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
         if endpoint is not None:
             say(f"metrics on {endpoint.url}")
         say(f"listening on {host.address}")
+        if not is_loopback(host.address):
+            say("WARNING: other machines can reach it, and there is no TLS and no login yet:")
+            say("whoever gets through may generate, push and delete. Keep it behind a proxy.")
 
         told = asyncio.create_task(stop_signal.wait())
         died = asyncio.create_task(until_failed(engine))
@@ -107,6 +115,7 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
             host=host,
             inference=services.inference,
             engine=engine,
+            interrupt=registry.interrupt,
             idle=dispatcher.idle,
             drain_seconds=config.drain_seconds
             if failure is None
@@ -126,7 +135,9 @@ async def _open_registry(
         return remote, lambda server: ()
     catalogue = open_catalogue(config.home)
     stack.callback(catalogue.close)
-    return LocalRegistry(catalogue), functools.partial(add_services, catalogue=catalogue)
+    local = LocalRegistry(catalogue)
+    stack.callback(local.close)
+    return local, functools.partial(add_services, catalogue=catalogue)
 
 
 def _load(name: str) -> Base:
@@ -134,7 +145,9 @@ def _load(name: str) -> Base:
         disable_progress_bar()
     try:
         return load_base(name)
-    except (BaseNotFound, BaseRefused) as error:
+    except BaseNotFound as error:
+        raise NotFound(f"{error}.", reason="BASE_NOT_FOUND", base=name) from error
+    except BaseRefused as error:
         raise FailedPrecondition(f"{error}.", reason="BASE_UNUSABLE", base=name) from error
 
 

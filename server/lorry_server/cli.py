@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
+    ctx: typer.Context,
     base: Annotated[
         str, typer.Option(metavar="PATH_OR_ID", help="A shipped base, a folder, or a hub id.")
     ] = _DEFAULTS.base,
@@ -49,34 +50,48 @@ def serve(
     max_rank: Annotated[
         int, typer.Option(metavar="R", help="The largest rank of an adapter.")
     ] = _DEFAULTS.max_rank,
+    cache_bytes: Annotated[
+        int,
+        typer.Option(metavar="N", help="Bytes of disk for adapters from a registry elsewhere."),
+    ] = _DEFAULTS.cache_bytes,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Say what goes wrong as one JSON object.")
+    ] = False,
 ) -> None:
     """Serve a base and its adapters over gRPC."""
     import asyncio
     import logging
     import os
 
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said below, once
+    if as_json and ctx.obj is not None:
+        ctx.obj.as_json = True  # `lorry` prints the failures, and ends with each one's exit code
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong is said once, by us
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("bitsandbytes").setLevel(
         logging.ERROR
     )  # it warns of kernels that it would download
+    config = ServeConfig(
+        base,
+        home or default_home(),
+        listen,
+        metrics,
+        registry,
+        slots,
+        max_rank,
+        cache_bytes,
+    )
     try:
-        config = ServeConfig(
-            base, home or default_home(), listen, metrics, registry, slots, max_rank
-        )
         from lorry_server.app import serve as serve_forever
 
         code = asyncio.run(serve_forever(config, say))
-    except LorryError as error:
-        say(f"lorry serve: {error.message}")
-        raise typer.Exit(1) from error
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0].startswith("lorry"):
             raise
-        say(
-            f"lorry serve: the module {error.name} is missing; install it with: pip install 'lorry[server]'"
-        )
-        raise typer.Exit(1) from error
+        raise LorryError(
+            f"The Python module {error.name} is missing; install it with: pip install 'lorry[server]'",
+            reason="MODULE_MISSING",
+            module=error.name,
+        ) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     raise typer.Exit(code)

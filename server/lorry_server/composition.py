@@ -12,6 +12,7 @@ from lorry.admin.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_se
 from lorry.inference.v1.inference_service_pb2_grpc import add_InferenceServiceServicer_to_server
 from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
+from lorry_server.cache import AdapterCache
 from lorry_server.engine.request import GenerationRequest, SamplingParams
 from lorry_server.metrics.engine import EngineCollector
 from lorry_server.metrics.requests import RequestMetrics
@@ -49,15 +50,25 @@ def build_services(
     base: ServedBase,
     engine: ServedEngine,
     adapters: AdapterDirectory,
+    cache: AdapterCache,
     dispatcher: OutputDispatcher,
     max_rank: int,
+    max_requests: int,
     collectors: CollectorRegistry,
 ) -> Services:
-    """The services, and in `collectors` what they and the engine report."""
+    """The services, and in `collectors` what they and the engine report.
+
+    Args:
+        max_requests: generations in the house at once, from their arrival to their last token.
+    """
     metrics = RequestMetrics(collectors)
     collectors.register(
         EngineCollector(
-            base=base, stats=engine.stats, tallies=metrics.tallies, references=adapters.references
+            base=base,
+            stats=engine.stats,
+            tallies=metrics.tallies,
+            references=adapters.references,
+            on_disk=cache.on_disk,
         )
     )
     prompts = PromptReader(base)
@@ -68,10 +79,11 @@ def build_services(
         dispatcher=dispatcher,
         metrics=metrics,
         prompts=prompts,
+        max_requests=max_requests,
     )
     return Services(
         inference,
-        AdminService(base=base, engine=engine, adapters=adapters, max_rank=max_rank),
+        AdminService(base=base, engine=engine, adapters=adapters, cache=cache, max_rank=max_rank),
         prompts,
     )
 
@@ -82,7 +94,7 @@ async def warm_up(engine: GeneratingEngine, dispatcher: OutputDispatcher, base: 
     outputs = dispatcher.open(request_id)
     try:
         engine.submit(GenerationRequest(request_id, (0,), SamplingParams(max_tokens=2)))
-        while not (output := await outputs.get()).finished:
+        while not (output := (await outputs.get()).output).finished:
             pass
         if output.error is not None:
             raise output.error

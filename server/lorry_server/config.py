@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lorry_registry.config import default_home
+from lorry_registry.config import default_home, parse_address
 from lorry_registry.errors import InvalidArgument
 from lorry_server.engine.config import EngineConfig
 
+DEFAULT_CACHE_BYTES = 20 << 30
 _ENGINE = EngineConfig()
 
 
@@ -28,12 +30,22 @@ class ServeConfig:
     registry: str | None = None  # HOST:PORT of a registry elsewhere; None keeps one in this process
     slots: int = _ENGINE.slots
     max_rank: int = _ENGINE.max_rank
+    cache_bytes: int = (
+        DEFAULT_CACHE_BYTES  # adapters on disk that the registry here does not keep anyway
+    )
     drain_seconds: float = 30.0  # for the requests in flight, once the server is told to stop
 
     def __post_init__(self) -> None:
         for option in ("listen", "metrics", "registry"):
-            if address := getattr(self, option):
-                split_address(address, option)
+            address = getattr(self, option)
+            if address is not None and (address or option != "metrics"):
+                parse_address(address, option)
+        if self.cache_bytes < 1:
+            raise InvalidArgument(
+                f"--cache-bytes is {self.cache_bytes}; it must be at least 1.",
+                reason="BAD_CACHE_BYTES",
+                value=self.cache_bytes,
+            )
         _ = self.engine
 
     @property
@@ -47,14 +59,10 @@ class ServeConfig:
         return self.home / "cache"
 
 
-def split_address(address: str, option: str) -> tuple[str, int]:
-    """`HOST:PORT` in two; IPv6 hosts stand in brackets."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise InvalidArgument(
-            f"--{option} is {address!r}; it must be HOST:PORT, as in 127.0.0.1:7070 or [::1]:7070.",
-            reason="BAD_ADDRESS",
-            option=option,
-            value=address,
-        )
-    return host.removeprefix("[").removesuffix("]"), int(port)
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach an address."""
+    host, _ = parse_address(address, "listen")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, and whoever resolves it
+        return False

@@ -40,15 +40,20 @@ async def shut_down(
     host: GrpcHost,
     inference: Draining,
     engine: MortalEngine,
+    interrupt: Callable[[], None],
     idle: Callable[[], Awaitable[None]],
     drain_seconds: float,
 ) -> None:
-    """Refuses what is new, lets streams finish within `drain_seconds`, answers the rest, stops."""
+    """Refuses what is new, lets streams finish within `drain_seconds`, answers the rest, stops.
+
+    `interrupt` ends the reads from a registry: nobody waits for what they would bring any more.
+    """
     await host.health.enter_graceful_shutdown()
     inference.drain()
     with suppress(TimeoutError):
         async with asyncio.timeout(drain_seconds):
             await idle()
     # Whatever still runs is told so by the engine; the answers go out while the door closes.
+    interrupt()
     await asyncio.to_thread(engine.stop, drain_seconds=0.0)
     await host.stop(_FAREWELL_SECONDS)

@@ -168,6 +168,13 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
         self.aliases[name] = alias
         return alias
 
+    def GetAlias(self, request, context):  # type: ignore[no-untyped-def]
+        if not request.name.rpartition("/")[2].islower():
+            abort(context, grpc.StatusCode.INVALID_ARGUMENT, "NAME_INVALID")
+        if request.name not in self.aliases:
+            abort(context, grpc.StatusCode.NOT_FOUND, "ALIAS_NOT_FOUND")
+        return self.aliases[request.name]
+
     def ListAliases(self, request, context):  # type: ignore[no-untyped-def]
         mine = [
             alias

@@ -122,6 +122,7 @@ def test_wrong_usage_is_2(server: Any, arguments: list[str]) -> None:
         (3, ["pull", "unknown", "target"]),
         (3, ["push", "no-such-folder", "intent"]),
         (4, ["generate", "x", "--seed", "-1"]),
+        (4, ["generate", "x", "-a", ""]),
         (4, ["generate", "x", "--max-tokens", "99999999999"]),
         (4, ["adapters", "show", "a/b/c"]),
         (4, ["status", "--server", "nowhere"]),
@@ -244,6 +245,7 @@ def test_status(server: Any, one_json: OneJson) -> None:
     assert "lorry-tiny" in text
     assert "default/intent:1" in text
     document = one_json(invoke("status", "--json").stdout)
+    assert document["base_fingerprint"] in text  # all of it: what `lorry serve` says is cut short
     assert document["slots_total"] == 8
     assert document["residents"][0]["tier"] == "slot"
 

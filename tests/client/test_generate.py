@@ -35,6 +35,16 @@ def test_the_completion_says_what_acted_and_what_it_used(client: Client) -> None
     assert client.generate("bare").adapter is None
 
 
+def test_an_empty_reference_is_not_the_bare_base(client: Client, server: Any) -> None:
+    """A variable that nobody had set made `-a ""` answer from the base, without a word."""
+    with pytest.raises(lorry_client.InvalidArgument) as caught:
+        client.generate("one", "")
+    assert caught.value.reason == "EMPTY_REFERENCE"
+    with pytest.raises(lorry_client.InvalidArgument):
+        next(client.stream("one", ""))
+    assert not server.inference.requests
+
+
 def test_results_are_frozen(client: Client) -> None:
     done = client.generate("one")
     with pytest.raises(dataclasses.FrozenInstanceError):

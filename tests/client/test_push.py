@@ -47,6 +47,16 @@ def test_a_push_publishes_every_file_and_moves_the_alias(
     assert types["README.md"] == "text/markdown"
 
 
+def test_a_bad_alias_is_refused_before_anything_is_published(
+    client: Client, server: Any, folder: Path
+) -> None:
+    """The version was published first, and then the command failed over the alias."""
+    with pytest.raises(lorry_client.InvalidArgument):
+        client.push(folder, "intent", "BAD!")
+    assert server.registry.adapters == {}
+    assert server.blobs.complete == {}
+
+
 def test_what_is_there_is_not_sent_again(client: Client, server: Any, folder: Path) -> None:
     first = client.push(folder, "intent")
     streams = server.blobs.streams

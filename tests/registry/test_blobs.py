@@ -1,9 +1,11 @@
 """The contract of a BlobStore, for every implementation."""
 
 import errno
+import fcntl
 import os
 import random
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from lorry_registry.errors import (
     OutOfRange,
     ResourceExhausted,
 )
-from lorry_registry.folder_blobs import FolderBlobStore
+from lorry_registry.folder_blobs import UPLOAD_LIFETIME_SECONDS, FolderBlobStore
 
 DATA = bytes(range(256)) * 40
 DIGEST = digest_bytes(DATA)
@@ -220,3 +222,20 @@ class TestFolder:
         with pytest.raises(FailedPrecondition, match="cannot be written") as caught:
             FolderBlobStore(tmp_path / "file" / "home")
         assert caught.value.reason == "HOME_UNWRITABLE"
+
+    def test_uploads_that_nobody_goes_on_with_are_dropped_at_start(self, home: Path) -> None:
+        """Unfinished uploads stayed for ever, and filled the disk."""
+        store = FolderBlobStore(home)
+        digests = [digest_bytes(bytes([i])) for i in range(3)]
+        for digest in digests:
+            store.append(digest, size_bytes=9, offset=0, data=b"half")
+        write(store)
+        for path in (*(store._upload(digest) for digest in digests[:2]), store._blob(DIGEST)):
+            long_ago = time.time() - UPLOAD_LIFETIME_SECONDS - 60
+            os.utime(path, (long_ago, long_ago))
+        with store._upload(digests[1]).open("rb") as being_written:
+            fcntl.flock(being_written, fcntl.LOCK_EX)
+            again = FolderBlobStore(home)
+        sizes = [again.progress(digest).committed_size for digest in digests]
+        assert sizes == [0, 4, 4]
+        assert again.progress(DIGEST).complete

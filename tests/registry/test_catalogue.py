@@ -165,12 +165,6 @@ def test_a_named_base_must_fit_whatever_others_do(stocked: Catalogue) -> None:
     assert publish(stocked, adapter_bytes(), lineage=named).lineage == named
 
 
-def test_the_newest_base_that_fits_is_taken(stocked: Catalogue) -> None:
-    stocked.put_base(make_base("b", name="same shapes, newer"))
-    stocked.put_base(other_base("c"))
-    assert publish(stocked, adapter_bytes()).lineage.base_fingerprint == fingerprint("b")
-
-
 def test_where_none_of_several_fits_each_says_why(stocked: Catalogue) -> None:
     stocked.put_base(make_base("b", max_rank=2, name="small"))
     with pytest.raises(InvalidArgument) as caught:

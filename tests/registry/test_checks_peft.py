@@ -157,6 +157,11 @@ PATHS = [
         [r"h\.[0-9]\.attn.c_att.", "attn.c_attn"],
         ["lm.head$"],
         ["", "q_proj"],
+        ["self.attn.q.proj", "^model.layers.1.self_attn.q_proj", "q_proj"],
+        [r"^q_proj", r"self_attn\.q_proj", r"self\.attn.q_proj", "lm.head"],
+        ["layers.1.self_attn.q_proj", "attn.q_proj", "self_attn.q_proj"],
+        ["_proj", "^head", "lm_head."],
+        ["[q]_proj", "q_proj", "lm_head", "lm_[h]ead"],
     ],
 )
 def test_patterns_mean_what_they_mean_in_peft(keys: list[str]) -> None:

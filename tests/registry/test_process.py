@@ -16,6 +16,7 @@ from lorry.registry.v1 import blob_service_pb2 as bs
 from lorry.registry.v1 import blob_service_pb2_grpc, registry_service_pb2_grpc
 from lorry.registry.v1 import registry_service_pb2 as rs
 from lorry.registry.v1 import resources_pb2 as res
+from lorry_client.cli.exit_codes import ExitCode
 from lorry_registry.digests import digest_bytes
 from lorry_registry.embedded import open_catalogue
 
@@ -23,8 +24,9 @@ from .helpers import KEY, adapter_bytes, make_base
 
 PROGRAM = """
 import typer
+from lorry_client.cli.main import Root
 from lorry_registry.cli import register
-app = typer.Typer()
+app = typer.Typer(cls=Root, pretty_exceptions_enable=False)
 register(app)
 app()
 """
@@ -94,10 +96,11 @@ def test_it_says_where_it_listens_and_ends_cleanly(launch: Launch, number: int) 
 
 
 def test_a_second_server_on_the_port_says_so_in_one_line(launch: Launch) -> None:
+    """With the `lorry` command's own exit code: `registry serve` used to exit 1 whatever was wrong."""
     first = launch()
     second = launch(first.address)
-    assert second.popen.wait(20) == 1
-    assert second.first_line.startswith(f"lorry: cannot listen on {first.address}")
+    assert second.popen.wait(20) == ExitCode.CONFLICT
+    assert second.first_line.startswith(f"error: cannot listen on {first.address}")
     assert "Traceback" not in second.popen.stderr.read()  # type: ignore[union-attr]
     assert first.registry.ListBases(rs.ListBasesRequest(), timeout=10) is not None
 
@@ -105,9 +108,16 @@ def test_a_second_server_on_the_port_says_so_in_one_line(launch: Launch) -> None
 def test_a_home_that_cannot_be_written_says_so_in_one_line(home: Path, launch: Launch) -> None:
     home.write_text("a file where the folder should be")
     process = launch()
-    assert process.popen.wait(20) == 1
-    assert process.first_line.startswith(f"lorry: the registry's home {home} cannot be written")
+    assert process.popen.wait(20) == ExitCode.CONFLICT
+    assert process.first_line.startswith(f"error: the registry's home {home} cannot be written")
     assert "Traceback" not in process.popen.stderr.read()  # type: ignore[union-attr]
+
+
+def test_an_address_that_is_none_is_a_wrong_argument(launch: Launch) -> None:
+    """`registry serve` used to exit 1 whatever was wrong."""
+    process = launch("nowhere")
+    assert process.popen.wait(20) == ExitCode.INVALID
+    assert process.first_line.startswith("error: --listen is 'nowhere'")
 
 
 def test_a_push_that_sigterm_meets_ends_well(home: Path, launch: Launch) -> None:

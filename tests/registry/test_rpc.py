@@ -24,6 +24,7 @@ from lorry.registry.v1 import (
 )
 from lorry_registry import errors
 from lorry_registry.catalogue import Catalogue
+from lorry_registry.config import parse_address
 from lorry_registry.digests import digest_bytes
 from lorry_registry.errors import FailedPrecondition, InvalidArgument
 from lorry_registry.rpc import registry_service
@@ -193,6 +194,16 @@ async def test_reads_without_sense_are_refused(client: Client) -> None:
     assert (await refused(client.blobs.FindMissingBlobs(many)))[1] == "TOO_MANY_DIGESTS"
 
 
+async def test_a_blob_cut_short_on_disk_is_data_loss(
+    client: Client, stocked: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that found the file shorter than it began span for ever, sending empty pieces."""
+    await client.blobs.WriteBlob(pieces(DATA))
+    monkeypatch.setattr(stocked.blobs, "size", lambda digest: len(DATA) + 10)
+    call = client.blobs.ReadBlob(bs.ReadBlobRequest(digest=DIGEST))
+    assert (await asyncio.wait_for(refused(call), 10))[:2] == (Code.DATA_LOSS, "BLOB_TRUNCATED")
+
+
 async def test_a_full_disk_is_told(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int, data: bytes) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -225,11 +236,13 @@ async def test_writers_of_one_blob_cooperate(client: Client) -> None:
 # The catalogue.
 
 
-async def push(client: Client, files: Mapping[str, bytes], **version: Any) -> Any:
-    for data in files.values():
+async def push(
+    client: Client, files: Mapping[str, bytes], *, media_type: str = "x/y", **version: Any
+) -> Any:
+    for data in set(files.values()):
         await client.blobs.WriteBlob(pieces(data))
     manifest = [
-        res.File(path=path, digest=digest_bytes(data), size_bytes=len(data), media_type="x/y")
+        res.File(path=path, digest=digest_bytes(data), size_bytes=len(data), media_type=media_type)
         for path, data in files.items()
     ]
     request = rs.CreateVersionRequest(parent=NAME, version=res.Version(files=manifest, **version))
@@ -348,6 +361,52 @@ async def test_bases(client: Client) -> None:
     assert list(listed.bases) == [made]
     rest = await client.registry.ListBases(rs.ListBasesRequest(page_token=listed.next_page_token))
     assert [b.display_name for b in rest.bases] == ["tiny"]
+
+
+async def test_a_known_base_cannot_get_other_modules(client: Client) -> None:
+    """Anybody could overwrite the shapes that everybody's uploads are checked against."""
+    announced = res.Base(
+        fingerprint=fingerprint("a"),
+        modules=[res.LinearModule(path="m", in_features=1, out_features=2)],
+    )
+    code, reason, _ = await refused(
+        client.registry.CreateBase(rs.CreateBaseRequest(base=announced))
+    )
+    assert (code, reason) == (Code.FAILED_PRECONDITION, "BASE_CONFLICT")
+
+
+async def test_the_largest_version_and_base_fit_in_an_answer(client: Client) -> None:
+    """What fills the bounds on lineages and bases used to be stored, and then be too large to be read again."""
+    name, split = "ü" * 245, "s" * 250
+    lineage = res.Lineage(
+        recipe="r" * (200 << 10),
+        datasets=[res.Dataset(name=name, split=f"{i}{split}"[:250]) for i in range(1000)],
+        parents=[f"sha256:{i:064x}" for i in range(1000)],
+    )
+    files = {**adapter_bytes(), **{f"{'f' * 190}{i}.txt": b"" for i in range(250)}}
+    version = await push(client, files, lineage=lineage, description="ü" * 4096)
+    request = rs.GetVersionRequest(name=version.name)
+    assert 1 << 20 < (await client.registry.GetVersion(request)).ByteSize() < 3 << 20
+    await client.registry.ListVersions(rs.ListVersionsRequest(parent=NAME))
+
+    modules = [
+        res.LinearModule(path=f"{i}.{'p' * 500}", in_features=1 << 27, out_features=1 << 27)
+        for i in range(7_800)
+    ]
+    base = res.Base(fingerprint=fingerprint("b"), display_name="n" * 512, modules=modules)
+    await client.registry.CreateBase(rs.CreateBaseRequest(base=base))
+    listed = await client.registry.ListBases(rs.ListBasesRequest(page_size=1))
+    assert 4_000_000 < listed.ByteSize() < 4 << 20
+
+
+async def test_what_would_not_fit_in_an_answer_is_refused(client: Client) -> None:
+    """A media type had no bound, and the bounds of a lineage's parts summed to more than a message."""
+    datasets = [res.Dataset(name="n" * 500, split="s" * 500 + str(i)) for i in range(1000)]
+    for wrong in (
+        push(client, adapter_bytes(), lineage=res.Lineage(recipe="x" * 100_000, datasets=datasets)),
+        push(client, adapter_bytes(), media_type="x" * 256),
+    ):
+        assert (await refused(wrong))[:2] == (Code.INVALID_ARGUMENT, "FIELD_TOO_LONG")
 
 
 async def test_pages_stay_within_a_message(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -551,6 +610,16 @@ async def test_two_servers_on_one_port(host: GrpcHost, stocked: Catalogue) -> No
     with pytest.raises(FailedPrecondition, match="another server has the port") as caught:
         create_server(host.address, lambda server: add_services(server, stocked))
     assert caught.value.reason == "ADDRESS_IN_USE"
+
+
+def test_one_parser_reads_every_address() -> None:
+    """Each process read HOST:PORT its own way, and they differed about IPv6 and about what a digit is."""
+    assert parse_address("127.0.0.1:0", "listen") == ("127.0.0.1", 0)
+    assert parse_address("[::1]:7071", "listen") == ("::1", 7071)
+    for wrong in ("::1:7071", "[]:1", "[a]:1", "a:\N{FULLWIDTH DIGIT ONE}", "a:" + "1" * 5000):
+        with pytest.raises(InvalidArgument, match="--metrics is") as caught:
+            parse_address(wrong, "metrics")
+        assert caught.value.reason == "ADDRESS_INVALID"
 
 
 @pytest.mark.parametrize("address", ["", "localhost", "localhost:", ":7071", "a:b", "a:99999"])

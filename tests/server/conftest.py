@@ -237,7 +237,7 @@ class FakeEngine:
         return future
 
     def _bring(self, digest: str, pin: bool) -> ResidentInfo:
-        self._source.fetch(digest)
+        self._source.fetch(digest)  # on this thread: nothing here is slow
         info = ResidentInfo(digest, "slot", 8, 4096, pin, 0, 0.25, time.time())
         self._residents[digest] = info
         return info
@@ -255,7 +255,7 @@ class FakeEngine:
 
 
 class FakeRegistry:
-    """Versions by reference, in memory. `away` makes it unreachable."""
+    """Versions by reference, in memory. `away` makes it unreachable, `hangs_for` as well, but slowly."""
 
     def __init__(self) -> None:
         self.versions: dict[str, list[Published]] = {}
@@ -263,7 +263,11 @@ class FakeRegistry:
         self.blobs: dict[str, bytes] = {}
         self.bases: list[Base] = []
         self.away = False
+        self.hangs_for = 0.0  # seconds that a look-up takes before it is given up
         self.fetches = 0
+        self.resolves = 0
+        self.resolving = 0
+        self.most_resolving = 0
 
     def publish(self, name: str, *, base: str = FINGERPRINT, rank: int = 8) -> Published:
         versions = self.versions.setdefault(name, [])
@@ -286,6 +290,19 @@ class FakeRegistry:
         return version
 
     async def resolve(self, reference: str) -> Published:
+        self.resolving += 1
+        self.most_resolving = max(self.most_resolving, self.resolving)
+        self.resolves += 1
+        try:
+            if self.hangs_for:
+                await asyncio.sleep(self.hangs_for)
+                raise Unavailable("The registry hangs.", reason="REGISTRY_UNAVAILABLE")
+            await asyncio.sleep(0)
+            return self._resolve(reference)
+        finally:
+            self.resolving -= 1
+
+    def _resolve(self, reference: str) -> Published:
         if self.away:
             raise Unavailable("The registry is away.", reason="REGISTRY_UNAVAILABLE")
         wanted = parse_reference(reference)
@@ -317,6 +334,9 @@ class FakeRegistry:
             raise Unavailable("The registry is away.", reason="REGISTRY_UNAVAILABLE")
         self.fetches += 1
         target.write_bytes(self.blobs[file.digest])
+
+    def interrupt(self) -> None:
+        pass
 
 
 @dataclass
@@ -378,7 +398,7 @@ def start_node(base, tmp_path):
     """Starts a server; options go to the fake engine."""
 
     @asynccontextmanager
-    async def start(served: ServedBase = base, **engine_options):
+    async def start(served: ServedBase = base, *, max_requests: int = 1000, **engine_options):
         registry = FakeRegistry()
         cache = AdapterCache(tmp_path / "cache", registry)
         directory = AdapterDirectory(registry, served, max_rank=MAX_RANK, cache=cache)
@@ -389,8 +409,10 @@ def start_node(base, tmp_path):
             base=served,
             engine=engine,
             adapters=directory,
+            cache=cache,
             dispatcher=dispatcher,
             max_rank=MAX_RANK,
+            max_requests=max_requests,
             collectors=collectors,
         )
         host = create_server("127.0.0.1:0", lambda _: SERVICE_NAMES)

@@ -29,7 +29,8 @@ async def test_load_pin_unload(node):
     assert not unpinned.pinned
     gone = await node.admin.UnloadAdapter(pb.UnloadAdapterRequest(adapter="support"))
     assert gone.digest == version.digest
-    assert not (await node.admin.ListResidents(pb.ListResidentsRequest())).residents
+    (left,) = (await node.admin.ListResidents(pb.ListResidentsRequest())).residents
+    assert left.tier == pb.TIER_DISK
 
 
 async def test_what_is_resident_can_be_managed_without_the_registry(node):

@@ -23,6 +23,7 @@ def stop(node, drain_seconds: float) -> asyncio.Task[None]:
             host=node.host,
             inference=node.services.inference,
             engine=node.engine,
+            interrupt=node.registry.interrupt,
             idle=node.dispatcher.idle,
             drain_seconds=drain_seconds,
         )

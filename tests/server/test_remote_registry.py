@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 
 import pytest
@@ -135,6 +136,65 @@ async def test_a_registry_that_is_away_is_unavailable(elsewhere, remote, tmp_pat
 
 
 async def in_thread(function, *arguments):
-    import asyncio
-
     return await asyncio.to_thread(function, *arguments)
+
+
+@pytest.fixture
+def slow_blobs(monkeypatch):
+    """Makes ReadBlob send pieces of `piece` bytes, one each `pause` seconds, from the offset that is asked for."""
+    from lorry.registry.v1 import blob_service_pb2
+    from lorry_registry.rpc.blob_service import BlobService
+
+    def make(data: bytes, piece: int, pause: float) -> list[int]:
+        offsets: list[int] = []
+
+        async def read(self, request, context):
+            offsets.append(request.read_offset)
+            for at in range(request.read_offset, len(data), piece):
+                await asyncio.sleep(pause)
+                yield blob_service_pb2.ReadBlobResponse(data=data[at : at + piece])
+
+        monkeypatch.setattr(BlobService, "ReadBlob", read)
+        return offsets
+
+    return make
+
+
+async def test_a_read_that_brings_nothing_is_given_up(slow_blobs, elsewhere, tmp_path, monkeypatch):
+    """A registry that accepted and then hung held a thread for ten minutes."""
+    monkeypatch.setattr("lorry_server.registries.remote._QUIET_SECONDS", 0.3)
+    slow_blobs(b"x", 1, 100.0)
+    registry = RemoteRegistry(elsewhere.address)
+    file = File("x", "sha256:" + "0" * 64, 1)
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(in_thread(registry.fetch_blob, file, tmp_path / "x"), 5)
+    await registry.close()
+
+
+async def test_a_read_that_goes_on_may_take_its_time(slow_blobs, elsewhere, tmp_path, monkeypatch):
+    """One deadline for a whole file would refuse large files over slow links."""
+    monkeypatch.setattr("lorry_server.registries.remote._QUIET_SECONDS", 0.4)
+    data = bytes(range(100))
+    offsets = slow_blobs(data, 10, 0.1)
+    registry = RemoteRegistry(elsewhere.address)
+    file = File("x", f"sha256:{hashlib.sha256(data).hexdigest()}", len(data))
+    await in_thread(registry.fetch_blob, file, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == data
+    assert len(offsets) > 1
+    assert offsets == sorted(set(offsets))
+    await registry.close()
+
+
+async def test_an_interrupted_read_ends_at_once(slow_blobs, elsewhere, tmp_path):
+    """A server that was told to stop waited for the reads of its registry."""
+    slow_blobs(b"x", 1, 100.0)
+    registry = RemoteRegistry(elsewhere.address)
+    file = File("x", "sha256:" + "0" * 64, 1)
+    reading = asyncio.ensure_future(in_thread(registry.fetch_blob, file, tmp_path / "x"))
+    await asyncio.sleep(0.2)
+    registry.interrupt()
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(reading, 2)
+    with pytest.raises(Unavailable):
+        await in_thread(registry.fetch_blob, file, tmp_path / "x")
+    await registry.close()

@@ -20,7 +20,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from typer import Typer
+from typer import Context, Typer
 from typer.testing import CliRunner
 
 from lorry.admin.v1 import admin_service_pb2
@@ -30,9 +30,19 @@ from lorry.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
 from lorry.registry.v1 import blob_service_pb2, registry_service_pb2, resources_pb2
 from lorry.registry.v1.blob_service_pb2_grpc import BlobServiceStub
 from lorry.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from lorry_client.cli.main import Root
+from lorry_client.cli.session import Session
 from lorry_server.cli import register
 
-COMMAND = "import typer; from lorry_server.cli import register as r; a = typer.Typer(); r(a); a()"
+COMMAND = """
+import typer
+from lorry_client.cli.main import Root
+from lorry_server.cli import register
+app = typer.Typer(cls=Root, pretty_exceptions_enable=False)
+app.callback()(lambda: None)
+register(app)
+app()
+"""
 SERVICES = (
     "",
     "lorry.inference.v1.InferenceService",
@@ -130,7 +140,7 @@ def request(text: str, *, adapter: str = "", **sampling) -> pb.GenerateRequest:
 def serving(home: Path, *options: str):
     process = subprocess.Popen(
         [
-            sys.executable, "-c", COMMAND, "--home", str(home),
+            sys.executable, "-c", COMMAND, "serve", "--home", str(home),
             "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", *options,
         ],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
@@ -178,8 +188,11 @@ def layers(served):
 
 def test_it_says_what_it_runs_and_where(served):
     assert re.match(
-        r"base lorry-tiny sha256:[0-9a-f]{64} on cpu, 0\.\d\d bytes per parameter", served.lines[0]
+        r"base lorry-tiny sha256:[0-9a-f]{12} on cpu, 0\.\d\d bytes per quantized parameter$",
+        served.lines[0],
     )
+    assert all(len(line) <= 80 for line in served.lines)
+    assert not any("WARNING" in line for line in served.lines)
     assert [line.split(" on ")[0] for line in served.lines[1:3]] == ["metrics", "listening"]
 
 
@@ -267,50 +280,75 @@ def test_two_servers_on_one_port(served, tmp_path):
     for option, address in ports.items():
         others = {"--listen": "127.0.0.1:0", "--metrics": ""} | {option: address}
         with pytest.raises(SystemExit) as ended:
-            run(tmp_path, *(part for pair in others.items() for part in pair))
+            run(tmp_path, *(part for pair in others.items() for part in pair), code=5)
         assert address in str(ended.value)
         assert option in str(ended.value)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "code", "said"),
     [
-        (["--base", "no-such-base"], "no-such-base"),
-        (["--base", "./nowhere"], "nowhere"),
-        (["--registry", "127.0.0.1:1"], "127.0.0.1:1"),
-        (["--listen", "nonsense"], "nonsense"),
-        (["--home", "FILE/home"], "FILE/home"),
-        (["--slots", "0"], "slots"),
+        (["--base", "no-such-base"], 3, "no-such-base"),
+        (["--base", "./nowhere"], 3, "nowhere"),
+        (["--registry", "127.0.0.1:1"], 6, "127.0.0.1:1"),
+        (["--registry", ""], 4, "--registry"),
+        (["--listen", "nonsense"], 4, "nonsense"),
+        (["--listen", "::1:7070"], 4, "::1:7070"),
+        (["--home", "FILE/home"], 5, "FILE/home"),
+        (["--slots", "0"], 4, "slots"),
+        (["--cache-bytes", "0"], 4, "cache-bytes"),
     ],
 )
-def test_what_keeps_it_from_starting_is_said_in_one_line(tmp_path, monkeypatch, options, said):
+def test_what_keeps_it_from_starting_is_said_in_one_line_and_has_its_exit_code(
+    tmp_path, monkeypatch, options, code, said
+):
+    """Every failure to start used to exit with 1, and `--json` was not listened to."""
     monkeypatch.setattr("lorry_server.registries.remote._ANSWER_SECONDS", 0.5)
     (tmp_path / "FILE").write_text("in the way")
     options = [option.replace("FILE", str(tmp_path / "FILE")) for option in options]
     with pytest.raises(SystemExit) as ended:
-        run(tmp_path / "home", "--listen", "127.0.0.1:0", "--metrics", "", *options)
+        run(tmp_path / "home", "--listen", "127.0.0.1:0", "--metrics", "", *options, code=code)
     assert said.replace("FILE", str(tmp_path / "FILE")) in str(ended.value)
+
+
+def test_a_failure_to_start_is_json_where_that_is_asked_for(tmp_path):
+    ended = invoke("--home", str(tmp_path), "--listen", "nonsense", "--json")
+    assert ended.exit_code == 4
+    error = json.loads(ended.stderr)["error"]
+    assert (error["code"], error["reason"]) == ("INVALID_ARGUMENT", "ADDRESS_INVALID")
 
 
 def test_without_the_server_extra_it_says_what_to_install(tmp_path):
     code = f"import sys; sys.modules['torch'] = sys.modules['transformers'] = None; {COMMAND}"
     ended = subprocess.run(
-        [sys.executable, "-c", code, "--home", str(tmp_path)], capture_output=True, text=True
+        [sys.executable, "-c", code, "serve", "--home", str(tmp_path)],
+        capture_output=True,
+        text=True,
     )
     assert ended.returncode == 1
     assert "pip install 'lorry[server]'" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
 
-def run(home: Path, *options: str) -> None:
-    """The command within this process: SystemExit with its one line, which must be all it says."""
-    app = Typer()
+def _with_session(context: Context) -> None:
+    context.ensure_object(Session)
+
+
+def invoke(*arguments: str):
+    """The command within this process, under the `lorry` that catches its errors."""
+    app = Typer(cls=Root, pretty_exceptions_enable=False)
+    app.callback()(_with_session)
     register(app)
-    ended = CliRunner().invoke(app, ["--home", str(home), *options])
-    assert ended.exit_code == 1, ended.output
+    return CliRunner().invoke(app, ["serve", *arguments])
+
+
+def run(home: Path, *options: str, code: int) -> None:
+    """SystemExit with the command's one line, which must be all it says."""
+    ended = invoke("--home", str(home), *options)
+    assert ended.exit_code == code, ended.output
     assert ended.stdout == ""
     line = ended.stderr.strip()
-    assert line.startswith("lorry serve: ")
+    assert line.startswith("error: ")
     assert "\n" not in line
     raise SystemExit(line)
 

@@ -87,6 +87,11 @@ def generate_request(
     logprobs: int | None = None,
 ) -> pb.GenerateRequest:
     """The request that `Sampling` and a prompt make; what is None stays absent, for the server to choose."""
+    if adapter == "":  # a variable that nobody set, say; the contract takes it for the bare base
+        raise InvalidArgument(
+            "The adapter's reference is empty; leave it out to ask the bare base.",
+            reason="EMPTY_REFERENCE",
+        )
     sampling = build(
         pb.SamplingParameters,
         max_tokens=max_tokens,

@@ -135,6 +135,11 @@ def resolve(reference: str) -> Call[Version]:
     )
 
 
+def get_alias(name: str, alias: str) -> Call[Alias]:
+    request = build(pb.GetAliasRequest, name=names.alias(name, alias))
+    return Call(lambda stubs: stubs.registry.GetAlias, request, Alias.read, LOOKUP_SECONDS)
+
+
 def point_alias(name: str, alias: str, version: int, etag: str | None) -> Call[Alias]:
     """Points an alias at a version by its number."""
     request = pb.SetAliasRequest(

@@ -28,7 +28,7 @@ def status(ctx: typer.Context, server: ServerOption = None, as_json: JsonOption 
         output.print_json({**asdict(current), "residents": residents})
         return
     for label, value in _lines(current):
-        output.print_data(f"{label:<10}{value}")
+        output.print_data(f"{label:<13}{value}")
     if residents:
         output.print_data("")
         output.print_table(
@@ -39,7 +39,8 @@ def status(ctx: typer.Context, server: ServerOption = None, as_json: JsonOption 
 
 def _lines(current: Status) -> list[tuple[str, str]]:
     return [
-        ("base", f"{current.base}  {output.short_digest(current.base_fingerprint)}"),
+        ("base", current.base),
+        ("fingerprint", current.base_fingerprint),
         ("device", current.device),
         ("context", f"{current.context_length} tokens"),
         ("requests", f"{current.running_requests} running, {current.queued_requests} queued"),

@@ -33,13 +33,23 @@ def push(
     description: Annotated[
         str, typer.Option(metavar="TEXT", help="What is new in this version.", show_default=False)
     ] = "",
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FINGERPRINT",
+            help="The base it was trained on, where the adapter fits several that the registry knows.",
+            show_default=False,
+        ),
+    ] = None,
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Publish a folder; prints the reference with its digest."""
     shared = session(ctx, server, as_json)
     with shared.connect() as client, _progress() as progress:
-        pushed = client.push(folder, name, alias, description=description, progress=progress)
+        pushed = client.push(
+            folder, name, alias, base=base, description=description, progress=progress
+        )
     version = pushed.version
     if shared.as_json:
         print_json(

@@ -7,17 +7,21 @@ told as a warning.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorry_registry.checks.patterns import compile_pattern, repetitions
+from lorry_registry.checks.patterns import Patterns, is_plain, repetitions
 from lorry_registry.errors import InvalidArgument
 
 MAX_CONFIG_BYTES = 1 << 20
+MAX_ALPHA = 1e6
 _MAX_PATTERN_KEYS = 8192
+_MAX_EXPRESSIONS = 256
 _MAX_REPEATING_KEYS = 16
+_MAX_LAYERS_PATTERNS = 64
+_SHOWN_UNKNOWN_KEYS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +32,11 @@ class AdapterConfig:
     rank: int
     alpha: float
     use_rslora: bool
-    rank_pattern: Mapping[str, int]
-    alpha_pattern: Mapping[str, float]
-    target_modules: tuple[str, ...] | None  # None: a pattern, or all; the tensors tell
-    exclude_modules: tuple[str, ...]
-    layers_to_transform: tuple[int, ...]  # empty: all
+    rank_pattern: Patterns
+    alpha_pattern: Patterns
+    target_modules: frozenset[str] | None  # None: a pattern, or all; the tensors tell
+    exclude_modules: frozenset[str]
+    layers_to_transform: frozenset[int]  # empty: all
     layers_pattern: tuple[str, ...]
     base_model_name: str
     raw: Mapping[str, Any]  # the whole object, for kinds that read more of it
@@ -148,10 +152,10 @@ def parse_lora_config(raw: Mapping[str, Any]) -> AdapterConfig:
             one that asks for what is not served.
     """
     _refuse_unsupported(raw)
+    unknown = [key for key, value in raw.items() if value and key not in _KNOWN]
     warnings = tuple(
         f"adapter_config.json: {key[:80]!r} is not known here and was ignored"
-        for key, value in raw.items()
-        if value and key not in _KNOWN
+        for key in unknown[:_SHOWN_UNKNOWN_KEYS]
     )
     use_rslora = raw.get("use_rslora") or False
     if not isinstance(use_rslora, bool):
@@ -161,22 +165,18 @@ def parse_lora_config(raw: Mapping[str, Any]) -> AdapterConfig:
     return AdapterConfig(
         peft_type=raw["peft_type"],
         rank=_rank(raw.get("r"), "r"),
-        alpha=_number(raw.get("lora_alpha"), "lora_alpha"),
+        alpha=_alpha(raw.get("lora_alpha"), "lora_alpha"),
         use_rslora=use_rslora,
-        rank_pattern={
-            k: _rank(v, f"rank_pattern[{k!r}]") for k, v in _patterns(raw, "rank_pattern")
-        },
-        alpha_pattern={
-            k: _number(v, f"alpha_pattern[{k!r}]") for k, v in _patterns(raw, "alpha_pattern")
-        },
+        rank_pattern=_patterns(raw, "rank_pattern", _rank),
+        alpha_pattern=_patterns(raw, "alpha_pattern", _alpha),
         target_modules=None
         if targets is None or isinstance(targets, str)
-        else _strings(targets, "target_modules"),
-        exclude_modules=()
+        else frozenset(_strings(targets, "target_modules")),
+        exclude_modules=frozenset()
         if isinstance(raw.get("exclude_modules"), str)
-        else _strings(raw.get("exclude_modules"), "exclude_modules"),
-        layers_to_transform=_layers(raw.get("layers_to_transform")),
-        layers_pattern=_strings(raw.get("layers_pattern"), "layers_pattern"),
+        else frozenset(_strings(raw.get("exclude_modules"), "exclude_modules")),
+        layers_to_transform=frozenset(_layers(raw.get("layers_to_transform"))),
+        layers_pattern=_layers_pattern(raw.get("layers_pattern")),
         base_model_name=name if isinstance(name, str) else "",
         raw=raw,
         warnings=warnings,
@@ -221,28 +221,33 @@ def _rank(value: Any, field: str) -> int:
     return value
 
 
-def _number(value: Any, field: str) -> float:
-    if type(value) not in (int, float) or abs(value) > 1e9 or not math.isfinite(value):
+def _alpha(value: Any, field: str) -> float:
+    if type(value) not in (int, float) or abs(value) > MAX_ALPHA or not math.isfinite(value):
         raise invalid_config(
-            f"{field} is {_short(value)}, and must be a finite number", field=field
+            f"{field} is {_short(value)}, and must be a number of at most {MAX_ALPHA:,.0f}",
+            field=field,
         )
     return float(value)
 
 
-def _patterns(raw: Mapping[str, Any], field: str) -> list[tuple[str, Any]]:
+def _patterns(raw: Mapping[str, Any], field: str, read: Callable[[Any, str], float]) -> Patterns:
     patterns = raw.get(field) or {}
     if not isinstance(patterns, dict) or len(patterns) > _MAX_PATTERN_KEYS:
         raise invalid_config(
             f"{field} must be an object of at most {_MAX_PATTERN_KEYS} patterns", field=field
         )
-    if sum(repetitions(key) > 0 for key in patterns) > _MAX_REPEATING_KEYS:
+    expressions = [key for key in patterns if not is_plain(key)]
+    if len(expressions) > _MAX_EXPRESSIONS:
+        raise invalid_config(
+            f"{field} has {len(expressions)} regular expressions, more than {_MAX_EXPRESSIONS}: write paths",
+            field=field,
+        )
+    if sum(repetitions(key) > 0 for key in expressions) > _MAX_REPEATING_KEYS:
         raise invalid_config(
             f"{field} has more than {_MAX_REPEATING_KEYS} patterns that repeat: write paths",
             field=field,
         )
-    for key in patterns:
-        compile_pattern(key)
-    return list(patterns.items())
+    return Patterns({key: read(value, f"{field}[{key[:80]!r}]") for key, value in patterns.items()})
 
 
 def _strings(value: Any, field: str) -> tuple[str, ...]:
@@ -253,6 +258,17 @@ def _strings(value: Any, field: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         raise invalid_config(f"{field} must be a list of names", field=field)
     return tuple(value)
+
+
+def _layers_pattern(value: Any) -> tuple[str, ...]:
+    names = _strings(value, "layers_pattern")
+    if len(names) > _MAX_LAYERS_PATTERNS:
+        raise invalid_config(
+            f"layers_pattern has {len(names)} names, more than {_MAX_LAYERS_PATTERNS}: name the lists that "
+            "the layers are in",
+            field="layers_pattern",
+        )
+    return names
 
 
 def _layers(value: Any) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from lorry_registry.checks.manifest import CONFIG_FILE, WEIGHTS_FILE
 from lorry_registry.checks.safetensors_header import TensorInfo, read_header
 from lorry_registry.entities import AdapterSpec, Base
 from lorry_registry.errors import InvalidArgument
+from lorry_registry.limits import MAX_BASE_MODULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +35,20 @@ class AdapterFiles:
         )
 
     def check_finite(self) -> None:
-        """Reads every tensor. Raises InvalidArgument `TENSOR_NOT_FINITE`."""
-        check_finite(self.weights, self.tensors)
+        """Reads every tensor. Raises InvalidArgument `TENSOR_NOT_FINITE`, `TENSOR_OUT_OF_RANGE`."""
+        scalings = {module.b: module.scaling for module in self.modules.values()}
+        check_finite(self.weights, self.tensors, scalings)
 
     def check_fit(self, base: Base) -> None:
         """Raises InvalidArgument naming what does not fit `base`."""
         find_kind(self.config.peft_type).check_fit(self.modules, self.tensors, base)
 
 
-def read_adapter(folder: Path) -> AdapterFiles:
+def read_adapter(folder: Path, *, max_modules: int = MAX_BASE_MODULES) -> AdapterFiles:
     """Reads the adapter in a folder as PEFT saves it.
+
+    Args:
+        max_modules: a file with more is refused before anything is held against the configuration's patterns.
 
     Raises:
         InvalidArgument: a file is missing, or one of the checks refuses what it says.
@@ -55,13 +60,17 @@ def read_adapter(folder: Path) -> AdapterFiles:
                 reason="FILE_MISSING",
                 path=name,
             )
-    return read_adapter_files(folder / CONFIG_FILE, folder / WEIGHTS_FILE)
+    return read_adapter_files(folder / CONFIG_FILE, folder / WEIGHTS_FILE, max_modules=max_modules)
 
 
-def read_adapter_files(config_path: Path, weights_path: Path) -> AdapterFiles:
+def read_adapter_files(
+    config_path: Path, weights_path: Path, *, max_modules: int = MAX_BASE_MODULES
+) -> AdapterFiles:
     """As `read_adapter`, where the two files have other names (blobs by digest)."""
     raw = read_config(config_path)
     kind = find_kind(raw["peft_type"])
     config = kind.parse_config(raw)
     tensors = read_header(weights_path)
-    return AdapterFiles(config, weights_path, tensors, kind.read_modules(config, tensors))
+    return AdapterFiles(
+        config, weights_path, tensors, kind.read_modules(config, tensors, max_modules)
+    )

@@ -8,6 +8,7 @@ from lorry_registry.checks.adapter_config import MAX_CONFIG_BYTES, invalid_confi
 from lorry_registry.digests import parse_digest
 from lorry_registry.entities import File
 from lorry_registry.errors import InvalidArgument
+from lorry_registry.limits import MAX_MEDIA_TYPE_CHARACTERS, check_text
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -67,6 +68,7 @@ def _check_file(file: File) -> None:
             f"would have no effect: an adapter's tensors are all in {WEIGHTS_FILE}",
         )
     parse_digest(file.digest, what=f"the digest of {file.path}")
+    check_text(file.media_type, f"the media type of {file.path}", MAX_MEDIA_TYPE_CHARACTERS)
     if not 0 <= file.size_bytes <= MAX_BLOB_BYTES:
         raise _bad_file(file, "MANIFEST_INVALID", f"has the size {file.size_bytes}")
     if file.path == CONFIG_FILE and file.size_bytes > MAX_CONFIG_BYTES:

@@ -11,7 +11,7 @@ from lorry.registry.v1 import blob_service_pb2_grpc
 from lorry_registry.blobs import WriteProgress
 from lorry_registry.catalogue import Catalogue
 from lorry_registry.digests import parse_digest
-from lorry_registry.errors import InvalidArgument, OutOfRange
+from lorry_registry.errors import DataLoss, InvalidArgument, OutOfRange
 
 MAX_CHUNK_BYTES = 1 << 20
 MAX_DIGESTS = 1000
@@ -122,6 +122,14 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
             stream.seek(request.read_offset)
             while remaining:
                 data = await self._in_thread(stream.read, min(remaining, MAX_CHUNK_BYTES))
+                if not data:
+                    raise DataLoss(
+                        f"blob {digest} ends {remaining} bytes too early on the registry's disk: restore its file "
+                        "from a backup, or delete it there and push the adapter again",
+                        reason="BLOB_TRUNCATED",
+                        digest=digest,
+                        missing_bytes=remaining,
+                    )
                 remaining -= len(data)
                 yield pb.ReadBlobResponse(data=data)
 

@@ -6,8 +6,8 @@ to the log, under an id that the caller is given, and never over the wire.
 """
 
 import asyncio
-import inspect
 import errno
+import inspect
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

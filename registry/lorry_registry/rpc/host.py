@@ -8,7 +8,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from lorry_registry.errors import FailedPrecondition, InvalidArgument
+from lorry_registry.config import parse_address
+from lorry_registry.errors import FailedPrecondition
 from lorry_registry.rpc.errors import ErrorInterceptor
 
 MAX_MESSAGE_BYTES = 4 << 20
@@ -67,13 +68,7 @@ def create_server(
         FailedPrecondition: `ADDRESS_IN_USE`, the address is taken or is not this machine's.
         InvalidArgument: `ADDRESS_INVALID`.
     """
-    host, colon, port = listen.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise InvalidArgument(
-            f"{listen!r} is no address: write HOST:PORT, 127.0.0.1:7071 for example",
-            reason="ADDRESS_INVALID",
-            address=listen,
-        )
+    parse_address(listen, "listen")
     server = grpc.aio.server(
         interceptors=[ErrorInterceptor()],
         options=[
@@ -102,7 +97,7 @@ def create_server(
             reason="ADDRESS_IN_USE",
             address=listen,
         ) from error
-    return GrpcHost(server, health_servicer, services, f"{host}:{bound}")
+    return GrpcHost(server, health_servicer, services, f"{listen.rpartition(':')[0]}:{bound}")
 
 
 class StopSignal:

@@ -1,21 +1,13 @@
 """The store's verbs over bases."""
 
-from collections.abc import Mapping
-
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from lorry_registry.entities import (
-    Base,
-)
+from lorry_registry.entities import Base, LinearModule
+from lorry_registry.errors import FailedPrecondition
 from lorry_registry.sql import rows
-from lorry_registry.sql.lookups import (
-    base_row,
-    now_utc,
-)
-from lorry_registry.sql.models import (
-    BaseRow,
-)
+from lorry_registry.sql.lookups import base_row, now_utc
+from lorry_registry.sql.models import BaseRow
 from lorry_registry.sql.transactions import Transactions
 
 
@@ -23,28 +15,31 @@ class BaseVerbs(Transactions):
     """Known bases; see `store.Store`."""
 
     def put_base(self, base: Base) -> Base:
-        values = {
-            "display_name": base.display_name,
-            "architecture": base.architecture,
-            "quantization": base.quantization,
-            "modules": [[m.path, m.in_features, m.out_features] for m in base.modules],
-            "max_rank": base.max_rank,
-            "context_length": base.context_length,
-        }
         try:
-            return self._put_base(base.fingerprint, values)
+            return self._put_base(base)
         except IntegrityError:
-            # Another process made the same base known in between: now it is an update.
-            return self._put_base(base.fingerprint, values)
+            # Another process made the same base known in between: now it is announced again.
+            return self._put_base(base)
 
-    def _put_base(self, fingerprint: str, values: Mapping[str, object]) -> Base:
+    def _put_base(self, base: Base) -> Base:
         with self._write() as session:
-            row = session.scalar(select(BaseRow).where(BaseRow.fingerprint == fingerprint))
+            row = session.scalar(select(BaseRow).where(BaseRow.fingerprint == base.fingerprint))
             if row is None:
-                row = BaseRow(fingerprint=fingerprint, create_time=now_utc())
+                row = BaseRow(
+                    fingerprint=base.fingerprint,
+                    display_name=base.display_name,
+                    architecture=base.architecture,
+                    quantization=base.quantization,
+                    modules=[[m.path, m.in_features, m.out_features] for m in base.modules],
+                    max_rank=base.max_rank,
+                    context_length=base.context_length,
+                    create_time=now_utc(),
+                )
                 session.add(row)
-            for column, value in values.items():
-                setattr(row, column, value)
+            else:
+                _check_same_modules(rows.to_base(row), base)
+                row.display_name = base.display_name
+                row.max_rank = max(row.max_rank, base.max_rank)
             session.flush()
             return rows.to_base(row)
 
@@ -58,3 +53,24 @@ class BaseVerbs(Transactions):
             if after is not None:
                 query = query.where(BaseRow.id < base_row(session, after).id)
             return [rows.to_base(row) for row in session.scalars(query)]
+
+
+def _check_same_modules(known: Base, announced: Base) -> None:
+    """What versions were checked against stays true: whatever is announced, a fingerprint's modules never change."""
+    before = {module.path: module for module in known.modules}
+    after = {module.path: module for module in announced.modules}
+    if before == after:
+        return
+    path = next(path for path in sorted({*before, *after}) if before.get(path) != after.get(path))
+    raise FailedPrecondition(
+        f"base {known.fingerprint} is known with other modules: {path!r} was {_size(before.get(path))} and is now "
+        f"{_size(after.get(path))}. A fingerprint's modules never change: announce this base with a fingerprint "
+        "of its own",
+        reason="BASE_CONFLICT",
+        base=known.fingerprint,
+        module=path,
+    )
+
+
+def _size(module: LinearModule | None) -> str:
+    return "absent" if module is None else f"{module.in_features} → {module.out_features}"

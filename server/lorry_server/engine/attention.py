@@ -20,9 +20,10 @@ from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from lorry_server.engine.sparse import Pattern
+from lorry_server.engine.sparse import Integers, Pattern
 
 NAME = "lorry_paged"
+Integers2d = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,10 @@ class KVShape:
 
 
 class KVCache:
-    """Keys and values of every layer, [num_blocks, block_size, heads, dim] each."""
+    """Keys and values of every layer, [num_blocks, heads, block_size, dim] each.
+
+    A head's places in a block lie side by side: a head reads its own, one after the other.
+    """
 
     def __init__(
         self,
@@ -51,7 +55,7 @@ class KVCache:
     ) -> None:
         def pages(heads: int, dim: int) -> torch.Tensor:
             # Not zeroed: what is not written is never read, and on a CPU untouched pages take no memory.
-            return torch.empty(num_blocks, block_size, heads, dim, dtype=dtype, device=device)
+            return torch.empty(num_blocks, heads, block_size, dim, dtype=dtype, device=device)
 
         self.keys = {i: pages(shape.num_heads, shape.key_dim) for i, shape in shapes.items()}
         self.values = {i: pages(shape.num_heads, shape.value_dim) for i, shape in shapes.items()}
@@ -68,32 +72,35 @@ class PrefillChunk:
 
 
 class DecodeReads:
-    """What decoding sequences read: for each sequence and query head, the places of its keys and values."""
+    """What decoding sequences read: for each sequence and query head, the rows of its keys and values."""
 
     def __init__(
         self,
-        tables: np.ndarray[tuple[int, int], np.dtype[np.int64]],  # [sequences, blocks]
-        lengths: np.ndarray[tuple[int], np.dtype[np.int64]],
+        tables: Integers2d,  # [sequences, blocks]
+        lengths: Integers,
         window: int | None,
         heads: int,
-        cache: torch.Tensor,  # [num_blocks, block_size, kv_heads, dim]
+        cache: torch.Tensor,  # [num_blocks, kv_heads, block_size, dim]
     ) -> None:
-        num_blocks, block_size, kv_heads, _ = cache.shape
+        num_blocks, kv_heads, block_size, _ = cache.shape
         position = np.arange(lengths.max())
         own = position < lengths[:, None]
         if window is not None:
             own &= position >= lengths[:, None] - window
-        place = tables[:, position // block_size] * block_size + position % block_size
         kv_head = np.arange(heads) // (heads // kv_heads)
-        reads = np.broadcast_to(own[:, None], (len(lengths), heads, len(position)))
-        rows = (place[:, None] * kv_heads + kv_head[:, None])[reads]
-        counts = np.repeat(own.sum(1), heads)
-        self.pattern = Pattern(counts, rows, num_blocks * block_size * kv_heads)
-        self._where = torch.from_numpy(np.flatnonzero(reads))
+        rows = _rows(tables[:, None, position // block_size], kv_head[:, None], position, cache)
+        rows, counts = rows.reshape(-1), np.repeat(own.sum(1), heads)
         self._scores = torch.full((len(counts), len(position)), float("-inf"))
+        self._where: torch.Tensor | None = None  # among the scores; None: everywhere
+        if not own.all():
+            where = np.flatnonzero(np.repeat(own, heads, axis=0))
+            rows, self._where = rows[where], torch.from_numpy(where)
+        self.pattern = Pattern(counts, rows, num_blocks * kv_heads * block_size)
 
     def softmax(self, scores: torch.Tensor) -> torch.Tensor:
         """Over the places of each sequence and head."""
+        if self._where is None:
+            return scores.view(self._scores.shape).softmax(-1).view(-1)
         self._scores.view(-1).index_copy_(0, self._where, scores)
         return self._scores.softmax(-1).view(-1).index_select(0, self._where)
 
@@ -103,18 +110,28 @@ class PagedBatch:
     """Where the tokens of a step stand. The first tokens are one for each decoding sequence."""
 
     cache: KVCache
-    slot_mapping: (
-        torch.Tensor
-    )  # [num_tokens] int64: place of each token's key and value in the cache
-    decode_tables: np.ndarray[tuple[int, int], np.dtype[np.int64]]  # [sequences, blocks], padded
-    decode_lengths: np.ndarray[tuple[int], np.dtype[np.int64]]  # the token itself included
+    blocks: Integers  # [num_tokens]: where each token's key and value go
+    positions: Integers  # [num_tokens]: of each token in its sequence
+    decode_tables: Integers2d  # [sequences, blocks], padded
+    decode_lengths: Integers  # the token itself included
     prefills: list[PrefillChunk]
+    _writes: dict[torch.Size, torch.Tensor] = field(default_factory=dict)
     _masks: dict[object, torch.Tensor] = field(default_factory=dict)
     _reads: dict[object, DecodeReads] = field(default_factory=dict)
 
     @property
     def num_decode(self) -> int:
         return len(self.decode_lengths)
+
+    def writes(self, cache: torch.Tensor) -> torch.Tensor:
+        """[num_tokens * kv_heads] int64: the rows of the cache that the step's keys or values go to."""
+        rows = self._writes.get(cache.shape)
+        if rows is None:
+            kv_heads = np.arange(cache.shape[1])
+            places = _rows(self.blocks[:, None], kv_heads, self.positions[:, None], cache)
+            rows = torch.from_numpy(places.reshape(-1)).to(cache.device)
+            self._writes[cache.shape] = rows
+        return rows
 
     def decode_reads(self, window: int | None, heads: int, keys: torch.Tensor) -> DecodeReads:
         """Layers of one shape share it."""
@@ -132,13 +149,19 @@ class PagedBatch:
         mask = self._masks.get(key)
         if mask is None:
             chunk = self.prefills[index]
-            positions = torch.arange(chunk.context_length, device=self.slot_mapping.device)
+            positions = torch.arange(chunk.context_length, device=chunk.blocks.device)
             own = positions[chunk.context_length - (chunk.end - chunk.start) :, None]
             mask = positions <= own
             if window is not None:
                 mask &= positions > own - window
             self._masks[key] = mask
         return mask
+
+
+def _rows(blocks: Any, heads: Any, positions: Any, cache: torch.Tensor) -> Any:
+    """Rows of `cache.view(-1, dim)`, from arrays that broadcast."""
+    _, kv_heads, block_size, _ = cache.shape
+    return (blocks * kv_heads + heads) * block_size + positions % block_size
 
 
 def install(model: PreTrainedModel) -> None:
@@ -169,12 +192,9 @@ def paged_attention(
     layer: int = module.layer_idx  # type: ignore[assignment]
     keys, values = lorry_batch.cache.keys[layer], lorry_batch.cache.values[layer]
     kv_heads = key.shape[1]
-    keys.view(-1, kv_heads, keys.shape[-1]).index_copy_(
-        0, lorry_batch.slot_mapping, key[0].transpose(0, 1)
-    )
-    values.view(-1, kv_heads, values.shape[-1]).index_copy_(
-        0, lorry_batch.slot_mapping, value[0].transpose(0, 1)
-    )
+    for cache, new in ((keys, key), (values, value)):
+        rows = new[0].transpose(0, 1).reshape(-1, new.shape[-1])
+        cache.view(-1, new.shape[-1]).index_copy_(0, lorry_batch.writes(cache), rows)
 
     q = query[0].transpose(0, 1)  # [num_tokens, heads, key_dim]
     scaling = q.shape[-1] ** -0.5 if scaling is None else scaling
@@ -217,7 +237,9 @@ def _decode(
     """[sequences, heads, value_dim]"""
     n, heads, _ = q.shape
     reads = batch.decode_reads(window, heads, keys)
-    scores = reads.pattern.products(q.reshape(n * heads, -1), keys.view(-1, keys.shape[-1]), scaling)
+    scores = reads.pattern.products(
+        q.reshape(n * heads, -1), keys.view(-1, keys.shape[-1]), scaling
+    )
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     weights = reads.softmax(scores)
@@ -226,7 +248,7 @@ def _decode(
 
 def _pages(cache: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
     """A copy of some pages as [heads, context, dim]."""
-    return cache.index_select(0, blocks).flatten(0, 1).transpose(0, 1)
+    return cache.index_select(0, blocks).transpose(0, 1).flatten(1, 2)
 
 
 def _attend(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lorry_server.engine.attention import KVCache, PagedBatch, PrefillChunk
+from lorry_server.engine.attention import Integers2d, KVCache, PagedBatch, PrefillChunk
 from lorry_server.engine.lora.rows import Run
 from lorry_server.engine.scheduler import Chunk
 
@@ -30,12 +30,22 @@ class PackedStep:
     logit_runs: list[Run]  # over the rows of the logits
 
 
-def pack(chunks: Items[Chunk], cache: KVCache, block_size: int, device: torch.device) -> PackedStep:
-    """Lays the chunks of a plan out; the plan must not be accounted for before the step has run."""
+def pack(
+    chunks: Items[Chunk],
+    cache: KVCache,
+    block_size: int,
+    device: torch.device,
+    *,
+    decode_together: bool = True,
+) -> PackedStep:
+    """Lays the chunks of a plan out; the plan must not be accounted for before the step has run.
+
+    `decode_together` is for devices that the sparse products serve; else a decoding sequence is a chunk like any other.
+    """
     order = sorted(range(len(chunks)), key=lambda i: _place(chunks[i]))
     input_ids: list[int] = []
     positions: list[int] = []
-    places: list[int] = []
+    places: list[int] = []  # the block of each token
     decode: list[Chunk] = []
     prefills: list[PrefillChunk] = []
     token_runs: list[Run] = []
@@ -48,10 +58,8 @@ def pack(chunks: Items[Chunk], cache: KVCache, block_size: int, device: torch.de
         input_ids += sequence.token_ids[first:end_position]
         positions += range(first, end_position)
         table = sequence.block_table
-        places += [
-            table[p // block_size] * block_size + p % block_size for p in range(first, end_position)
-        ]
-        if chunk.num_tokens == 1:
+        places += [table[p // block_size] for p in range(first, end_position)]
+        if chunk.num_tokens == 1 and decode_together:
             decode.append(chunk)
         else:
             blocks = torch.tensor(table[: -(-end_position // block_size)], device=device)
@@ -62,7 +70,8 @@ def pack(chunks: Items[Chunk], cache: KVCache, block_size: int, device: torch.de
     sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
     paged = PagedBatch(
         cache=cache,
-        slot_mapping=torch.tensor(places, device=device),
+        blocks=np.array(places, dtype=np.int64),
+        positions=np.array(positions, dtype=np.int64),
         decode_tables=_tables(decode, block_size),
         decode_lengths=np.array([_length(chunk) for chunk in decode], dtype=np.int64),
         prefills=prefills,
@@ -91,7 +100,7 @@ def _length(chunk: Chunk) -> int:
     return chunk.sequence.num_computed_tokens + chunk.num_tokens
 
 
-def _tables(decode: list[Chunk], block_size: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+def _tables(decode: list[Chunk], block_size: int) -> Integers2d:
     """The block tables of decoding sequences, each padded to the longest with block 0."""
     used = [-(-_length(chunk) // block_size) for chunk in decode]
     tables = np.zeros((len(decode), max(used, default=0)), dtype=np.int64)

@@ -1,33 +1,52 @@
 """Moves adapters up the tiers, beside the engine's thread: source → disk → host memory → slot.
 
-Fetching (network, disk, parsing) runs on a few threads; slots are written by one, so that no two writers meet. What
+What is on this machine's disk is read on threads of its own, what has to come from elsewhere waits on others: a slow
+network holds up nobody whose adapter is here. Slots are written by one thread, so that no two writers meet. What
 happened comes back to the engine as an event; nothing here decides anything.
 """
 
 from __future__ import annotations
 
+import logging
+import queue
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from safetensors import SafetensorError
+
+from lorry_registry.errors import DataLoss, InvalidArgument
 from lorry_server.engine.lora.factors import AdapterFactors, read_factors
 from lorry_server.engine.lora.slots import LoraSlots
 from lorry_server.engine.residency import SlotLoad
 
+_log = logging.getLogger(__name__)
+
+_READERS = 2
+_DOWNLOADS = 8
+_STOP_SECONDS = 2.0  # for downloads in flight: what hangs in the network is left behind
+
 
 class AdapterSource(Protocol):
-    """Where the files of a version come from."""
+    """Where the files of a version come from. Called from several threads at once. Raises LorryError."""
+
+    def local(self, digest: str) -> Path | None:
+        """The folder with the version's files where it is on this machine's disk; None where it is not. Quick."""
+        ...
 
     def fetch(self, digest: str) -> Path:
-        """Returns a local folder with the version's files, verified against the digest.
+        """A folder with the version's files, verified against the digest, brought from afar if need be. Blocks."""
+        ...
 
-        Blocks; called from several threads at once. Raises LorryError.
-        """
+    def refetch(self, digest: str) -> Path:
+        """As `fetch`, for a folder that could not be read: files that are not the version's are brought anew."""
         ...
 
 
@@ -62,6 +81,10 @@ class LoadFailed:
 
 LoaderEvent = Fetched | Loaded | LoadFailed
 
+_Arrived = Callable[[AdapterFactors, float], None]  # with the moment when it was begun
+_Failed = Callable[[Exception], None]
+_UNREADABLE = (InvalidArgument, SafetensorError, OSError)
+
 
 class HostCache:
     """Parsed adapters in host memory, least recently used first out, within a budget of bytes.
@@ -83,14 +106,49 @@ class HostCache:
 
     def put(self, digest: str, factors: AdapterFactors) -> None:
         with self._lock:
+            self._held.pop(digest, None)
+            if factors.size_bytes > self.budget_bytes:
+                return  # it would push out everything and not stay itself
             self._held[digest] = factors
-            self._held.move_to_end(digest)
             while sum(f.size_bytes for f in self._held.values()) > self.budget_bytes:
                 self._held.popitem(last=False)
 
     def __contains__(self, digest: str) -> bool:
         with self._lock:
             return digest in self._held
+
+
+class Downloads:
+    """Jobs on a few daemon threads: one that hangs keeps the process from nothing, its end included."""
+
+    def __init__(self, num_threads: int) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"lorry-fetch-{n}", daemon=True)
+            for n in range(num_threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        self._jobs.put(job)
+
+    def stop(self, seconds: float) -> None:
+        """Drops what has not begun; waits for what has, within `seconds`."""
+        while True:
+            try:
+                self._jobs.get_nowait()
+            except queue.Empty:
+                break
+        for _ in self._threads:
+            self._jobs.put(None)
+        give_up = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, give_up - time.monotonic()))
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
 
 
 class AdapterLoader:
@@ -109,49 +167,121 @@ class AdapterLoader:
         self._slots = slots
         self._linear_shapes = linear_shapes
         self._post = post
-        self._fetchers = ThreadPoolExecutor(4, thread_name_prefix="lorry-fetch")
+        self._downloads = Downloads(_DOWNLOADS)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="lorry-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="lorry-slots")
 
     def fetch(self, digest: str) -> None:
-        self._fetchers.submit(self._fetch, digest)
+        def arrived(factors: AdapterFactors, started: float) -> None:
+            seconds = time.monotonic() - started
+            self._post(Fetched(digest, factors.rank, factors.size_bytes, seconds))
+
+        def failed(error: Exception) -> None:
+            self._post(LoadFailed(digest, error, in_slot=False))
+
+        self._readers.submit(self._read, digest, arrived, failed)
 
     def load(self, load: SlotLoad) -> None:
-        self._writer.submit(self._load, load)
+        """What is no longer at hand is fetched again, by the way that every fetch takes: the writer never waits."""
+
+        def arrived(factors: AdapterFactors, started: float) -> None:
+            self._on_writer(self._write, load, factors, started)
+
+        def failed(error: Exception) -> None:
+            self._on_writer(self._give_up, load, error)
+
+        self._readers.submit(self._read, load.digest, arrived, failed)
 
     def clear(self, slot: int) -> None:
         """Zeroes a slot that was given up; it is done before any later load into it."""
         self._writer.submit(self._slots.clear, slot)
 
     def stop(self) -> None:
-        for executor in (self._fetchers, self._writer):
+        """Ends in bounded time, whatever the source does."""
+        self._downloads.stop(_STOP_SECONDS)
+        for executor in (self._readers, self._writer):
             executor.shutdown(wait=True, cancel_futures=True)
 
-    def _fetch(self, digest: str) -> None:
-        started = time.monotonic()
-        try:
-            factors = self._read(digest)
-        except Exception as error:
-            self._post(LoadFailed(digest, error, in_slot=False))
-        else:
-            self._post(
-                Fetched(digest, factors.rank, factors.size_bytes, time.monotonic() - started)
-            )
+    # On the readers.
 
-    def _load(self, load: SlotLoad) -> None:
+    def _read(self, digest: str, arrived: _Arrived, failed: _Failed) -> None:
+        """Host memory first, then this machine's disk; the rest is for the downloads."""
         started = time.monotonic()
+        bring: Callable[[], AdapterFactors]
         try:
-            factors = self.host.get(load.digest) or self._read(load.digest)
+            factors = self.host.get(digest)
+            if factors is None and (folder := self._source.local(digest)) is not None:
+                factors = self._parse(digest, folder)
+            bring = partial(self._bring, digest)
+        except _UNREADABLE as error:
+            factors = None
+            bring = partial(self._mend, digest, error)
+        except Exception as error:
+            failed(error)
+            return
+        if factors is not None:
+            arrived(factors, started)
+        else:
+            self._downloads.submit(lambda: self._download(bring, started, arrived, failed))
+
+    def _parse(self, digest: str, folder: Path) -> AdapterFactors:
+        factors = read_factors(folder, self._linear_shapes, self._slots.max_rank, self._slots.dtype)
+        self.host.put(digest, factors)
+        return factors
+
+    # On the downloads.
+
+    def _download(
+        self,
+        bring: Callable[[], AdapterFactors],
+        started: float,
+        arrived: _Arrived,
+        failed: _Failed,
+    ) -> None:
+        try:
+            factors = bring()
+        except Exception as error:
+            failed(error)
+        else:
+            arrived(factors, started)
+
+    def _bring(self, digest: str) -> AdapterFactors:
+        folder = self._source.fetch(digest)
+        try:
+            return self._parse(digest, folder)
+        except _UNREADABLE as error:
+            return self._mend(digest, error)
+
+    def _mend(self, digest: str, why: Exception) -> AdapterFactors:
+        """Once more, with files whose digests hold. The caller of a generation has no part in what is wrong here."""
+        _log.warning("Adapter %s could not be read, its files are checked: %s", digest, why)
+        folder = self._source.refetch(digest)
+        try:
+            return self._parse(digest, folder)
+        except (InvalidArgument, SafetensorError) as error:
+            raise DataLoss(
+                f"Adapter {digest} cannot be read, though its files are those that were published: {error}; "
+                "publish it again.",
+                reason="ADAPTER_UNREADABLE",
+                digest=digest,
+            ) from error
+
+    # On the writer.
+
+    def _write(self, load: SlotLoad, factors: AdapterFactors, started: float) -> None:
+        try:
             self._slots.clear(load.slot)
             self._slots.write(load.slot, factors.modules)
         except Exception as error:
-            self._slots.clear(load.slot)
-            self._post(LoadFailed(load.digest, error, in_slot=True))
+            self._give_up(load, error)
         else:
             seconds = time.monotonic() - started
             self._post(Loaded(load.digest, factors.rank, factors.size_bytes, seconds))
 
-    def _read(self, digest: str) -> AdapterFactors:
-        folder = self._source.fetch(digest)
-        factors = read_factors(folder, self._linear_shapes, self._slots.max_rank, self._slots.dtype)
-        self.host.put(digest, factors)
-        return factors
+    def _give_up(self, load: SlotLoad, error: Exception) -> None:
+        self._slots.clear(load.slot)
+        self._post(LoadFailed(load.digest, error, in_slot=True))
+
+    def _on_writer(self, act: Callable[..., None], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the loader has stopped meanwhile, and nobody waits any more
+            self._writer.submit(act, *arguments)

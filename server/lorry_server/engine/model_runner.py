@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from lorry_server.engine import attention, selfcheck
+from lorry_server.engine import attention, selfcheck, sparse
 from lorry_server.engine.attention import KVCache, KVShape
 from lorry_server.engine.batch import pack
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.lora.layer import LoraStep, wrap_linears
-from lorry_server.engine.lora.rows import Run, StepRows
+from lorry_server.engine.lora.rows import LONG_RUN, Run, StepRows
 from lorry_server.engine.lora.slots import LoraSlots
 from lorry_server.engine.sampler import SampleSpec, sample
 from lorry_server.engine.scheduler import Chunk, Sampled
@@ -42,6 +42,7 @@ class ModelRunner:
         self.num_blocks = num_kv_blocks(config, shapes, self.dtype, context_length)
         self.cache = KVCache(shapes, self.num_blocks, config.block_size, self.dtype, self.device)
         self.slots = LoraSlots(config.slots, config.max_rank, self.dtype, self.device)
+        self._sparse = sparse.serves(self.device)
         self._step = LoraStep()
         wrap_linears(model, list(linear_shapes), self.slots, self._step)
         attention.install(model)
@@ -61,7 +62,9 @@ class ModelRunner:
     @torch.inference_mode()
     def logits(self, chunks: Items[Chunk]) -> torch.Tensor:
         """[num_sampled, vocab_size]: the logits of each chunk that samples, in the order of the chunks."""
-        packed = pack(chunks, self.cache, self.config.block_size, self.device)
+        packed = pack(
+            chunks, self.cache, self.config.block_size, self.device, decode_together=self._sparse
+        )
         self._step.tokens = self._rows(packed.token_runs)
         self._step.logits = self._rows(packed.logit_runs)
         try:
@@ -78,7 +81,14 @@ class ModelRunner:
         return logits
 
     def _rows(self, runs: list[Run]) -> StepRows | None:
-        return StepRows(runs, self.config.max_rank, self.config.slots) if runs else None
+        if not runs:
+            return None
+        return StepRows(
+            runs,
+            self.config.max_rank,
+            self.config.slots,
+            long_run=LONG_RUN if self._sparse else 1,
+        )
 
 
 def num_kv_blocks(

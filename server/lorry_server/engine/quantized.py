@@ -1,8 +1,7 @@
-"""A bitsandbytes layer's own product, without what stands around it.
+"""A 4-bit layer's own product on a CPU, without what stands around it.
 
-On a CPU with AVX512-BF16 a 4-bit layer is laid out anew at its first forward and from then on runs one kernel. Around
-that kernel `Linear4bit` does what training, compiling and other layouts need, which costs as much as the kernel itself
-where a step has few tokens. Same operator, same operands, same bits.
+`Linear4bit` decides at every call how to multiply, for training, compiling and other devices; where a step has few
+tokens that takes as long as the product. Here the same two operators get the same operands: the same bits.
 """
 
 from __future__ import annotations
@@ -10,26 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from torch import nn
+from torch.nn import functional
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 
 
 def product_of(layer: nn.Module) -> Product:
-    """What `layer(x)` computes; the layer itself where it is of another kind, or not laid out anew.
+    """What `layer(x)` computes, in float32; the layer itself where it is of another kind or elsewhere.
 
     Keeps the weights that the layer has now.
     """
-    state = getattr(getattr(layer, "weight", None), "quant_state", None)
-    if state is None or not getattr(state, "packing_format_for_cpu", False) or state.nested:
-        return layer.__call__
-    run = torch.ops.bitsandbytes.gemv_4bit.default
-    weight: torch.Tensor = layer.weight.data  # type: ignore[union-attr, assignment]
-    bias: torch.Tensor | None = layer.bias  # type: ignore[assignment]
-    rest = (list(state.shape), state.absmax, state.code, state.blocksize)
+    own: Product = layer.__call__
+    if not isinstance(layer, Linear4bit) or layer.weight.device.type != "cpu":
+        return own
+    state = layer.weight.quant_state
+    if state.nested or layer.support_avx512bf16_for_cpu:
+        return own
+    dequantize = torch.ops.bitsandbytes.dequantize_4bit.default
+    packed, bias = layer.weight.data, layer.bias
+    operands = (state.absmax, state.blocksize, state.quant_type, list(state.shape), torch.float32)
 
     def product(x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = run(x.to(torch.bfloat16), weight, *rest).to(x.dtype)
-        return y if bias is None else y.add_(bias)
+        return functional.linear(x, dequantize(packed, *operands), bias)
 
     return product

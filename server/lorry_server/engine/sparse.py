@@ -1,5 +1,7 @@
-"""Each row of `x` with rows of a table that are its own: what the two largest readers of memory in a decoding step, LoRA
-factors and cached keys and values, have in common on a CPU.
+"""Each row of `x` with rows of a table that are its own.
+
+That is what the two largest readers of memory in a decoding step have in common on a CPU: LoRA factors, and cached
+keys and values.
 
 Which rows belong to which is a pattern, made once for a step and used by every layer. No row of the table is copied,
 wherever it lies, and none that belongs to nobody is read.
@@ -15,6 +17,11 @@ import torch
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+def serves(device: torch.device) -> bool:
+    """Whether these products are the right ones there. Elsewhere runs of tokens are taken one by one."""
+    return device.type == "cpu"
 
 
 class Pattern:
@@ -45,5 +52,10 @@ class Pattern:
     def sums(self, weights: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
         """[num_rows, width]: for each row of `x` the sum of its rows of the table, weighted by `weights[len(rows)]`."""
         return torch.embedding_bag(
-            table, self.rows, self.offsets, mode=0, per_sample_weights=weights, include_last_offset=True
+            table,
+            self.rows,
+            self.offsets,
+            mode=0,
+            per_sample_weights=weights,
+            include_last_offset=True,
         )[0]

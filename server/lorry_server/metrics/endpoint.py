@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 
+from lorry_registry.config import parse_address
 from lorry_registry.errors import FailedPrecondition
-from lorry_server.config import split_address
 
 
 class MetricsEndpoint:
     """Serves a collector registry from when it is made until `close`."""
 
     def __init__(self, address: str, registry: CollectorRegistry) -> None:
-        host, port = split_address(address, "metrics")
+        host, port = parse_address(address, "metrics")
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each, of no use to a Prometheus that scrapes text
         try:
             self._server, self._thread = start_http_server(port, addr=host, registry=registry)

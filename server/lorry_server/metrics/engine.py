@@ -13,11 +13,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from lorry_server.base import ServedBase
+from lorry_server.cache import OnDisk
 from lorry_server.engine.stats import EngineStats, ResidentInfo
 from lorry_server.metrics.requests import AdapterTallies
 from lorry_server.version import version
 
-_TIERS = ("disk", "host", "slot")
+_IN_MEMORY = ("host", "slot")
 _SHORT_DIGEST = len("sha256:") + 12
 
 
@@ -31,18 +32,20 @@ class EngineCollector(Collector):
         stats: Callable[[], EngineStats],
         tallies: AdapterTallies,
         references: Callable[[str], tuple[str, ...]],
+        on_disk: Callable[[], Iterable[OnDisk]],
     ) -> None:
         self._base = base
         self._stats = stats
         self._tallies = tallies
         self._references = references
+        self._on_disk = on_disk
 
     def collect(self) -> Iterable[Metric]:
         stats = self._stats()
         yield from self._info()
         yield from _load(stats)
         yield from _memory(stats)
-        yield from _adapter_traffic(stats)
+        yield from _adapter_traffic(stats, {entry.digest for entry in self._on_disk()})
         yield from self._adapters([info for info in stats.residents if info.tier == "slot"])
 
     def describe(self) -> Iterable[Metric]:
@@ -130,7 +133,7 @@ def _memory(stats: EngineStats) -> Iterable[Metric]:
     yield _gauge("lorry_slots_capacity", "Slots in all.", stats.slots_total)
 
 
-def _adapter_traffic(stats: EngineStats) -> Iterable[Metric]:
+def _adapter_traffic(stats: EngineStats, on_disk: set[str]) -> Iterable[Metric]:
     held = GaugeMetricFamily(
         "lorry_adapters", "Adapters by the fastest tier that holds them.", labels=["tier"]
     )
@@ -143,7 +146,8 @@ def _adapter_traffic(stats: EngineStats) -> Iterable[Metric]:
     size = CounterMetricFamily(
         "lorry_adapter_load_bytes", "Bytes that the loads brought.", labels=["tier"]
     )
-    for tier in _TIERS:
+    held.add_metric(["disk"], len(on_disk - {info.digest for info in stats.residents}))
+    for tier in _IN_MEMORY:
         held.add_metric([tier], sum(info.tier == tier for info in stats.residents))
     for tier, totals in stats.loads.items():
         loads.add_metric([tier], totals.count)

@@ -14,6 +14,7 @@ OUTCOMES: tuple[Outcome, ...] = ("stop", "length", "cancelled", "deadline", "ref
 _FIRST_TOKEN = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BETWEEN_TOKENS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
 _WHOLE_REQUEST = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_MAX_DIGESTS = 10_000  # far above any number of slots
 
 
 @dataclass(slots=True)
@@ -23,6 +24,12 @@ class AdapterTallies:
     requests: Tally[str] = field(default_factory=Tally)
     prompt_tokens: Tally[str] = field(default_factory=Tally)
     generation_tokens: Tally[str] = field(default_factory=Tally)
+
+    def add(self, tally: Tally[str], digest: str, count: int) -> None:
+        """Where nobody scrapes, nobody calls `keep` either: the digest that is here longest goes then."""
+        if digest not in tally and len(tally) >= _MAX_DIGESTS:
+            del tally[next(iter(tally))]
+        tally[digest] += count
 
     def keep(self, digests: set[str]) -> None:
         """Forgets all others."""
@@ -87,15 +94,15 @@ class RequestMetrics:
         self._first_token_seconds.observe(seconds)
         self._prompt_tokens.inc(prompt_tokens)
         if adapter is not None:
-            self.tallies.prompt_tokens[adapter] += prompt_tokens
+            self.tallies.add(self.tallies.prompt_tokens, adapter, prompt_tokens)
 
-    def tokens(self, count: int, *, adapter: str | None, num_gaps: int, seconds: float) -> None:
-        """`count` new tokens of a request; `num_gaps` of them followed another, all within `seconds`."""
-        self._generation_tokens.inc(count)
+    def token(self, *, adapter: str | None, gap_seconds: float | None) -> None:
+        """A token of a request, and how long after the one before; None for its first."""
+        self._generation_tokens.inc()
         if adapter is not None:
-            self.tallies.generation_tokens[adapter] += count
-        for _ in range(num_gaps):
-            self._inter_token_seconds.observe(seconds / num_gaps)
+            self.tallies.add(self.tallies.generation_tokens, adapter, 1)
+        if gap_seconds is not None:
+            self._inter_token_seconds.observe(gap_seconds)
 
     def ended(
         self, outcome: Outcome, *, adapter: str | None, seconds: float, queue_seconds: float | None
@@ -103,7 +110,7 @@ class RequestMetrics:
         """A request that the engine had is over."""
         self._requests.labels(outcome).inc()
         if adapter is not None:
-            self.tallies.requests[adapter] += 1
+            self.tallies.add(self.tallies.requests, adapter, 1)
         if outcome in ("stop", "length"):
             self._duration_seconds.observe(seconds)
         if queue_seconds is not None:

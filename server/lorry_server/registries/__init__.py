@@ -65,3 +65,7 @@ class Registry(Protocol):
         Raises DataLoss where the bytes are not the file's, OSError where `target` cannot be written.
         """
         ...
+
+    def interrupt(self) -> None:
+        """Ends what `fetch_blob` does on any thread, now and from now on: the server stops."""
+        ...

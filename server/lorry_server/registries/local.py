@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from lorry_registry.catalogue import Catalogue
 from lorry_registry.entities import Base, File, Version
+from lorry_server.cached import check_digest
 from lorry_server.registries import AdapterNames, Published
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class LocalRegistry:
@@ -17,14 +25,18 @@ class LocalRegistry:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
+        # Threads of its own: whoever keeps the loop's shared ones busy holds up no request, and no list holds one up.
+        self._lookups = ThreadPoolExecutor(4, thread_name_prefix="lorry-lookup")
+        self._lists = ThreadPoolExecutor(1, thread_name_prefix="lorry-list")
 
     async def resolve(self, reference: str) -> Published:
-        return _published(await asyncio.to_thread(self._catalogue.resolve, reference))
+        return _published(await _on(self._lookups, self._catalogue.resolve, reference))
 
     async def adapters_for(
         self, base_fingerprint: str, *, limit: int, page_token: str
     ) -> AdapterNames:
-        page = await asyncio.to_thread(
+        page = await _on(
+            self._lists,
             self._catalogue.list_adapters,
             None,
             page_size=limit,
@@ -34,7 +46,7 @@ class LocalRegistry:
         return AdapterNames(tuple(adapter.key for adapter in page.items), page.next_token)
 
     async def create_base(self, base: Base) -> None:
-        await asyncio.to_thread(self._catalogue.put_base, base)
+        await _on(self._lookups, self._catalogue.put_base, base)
 
     def fetch_blob(self, file: File, target: Path) -> None:
         """A link where the file system has them: a blob was held against its digest when it came, and is read-only."""
@@ -43,6 +55,21 @@ class LocalRegistry:
                 os.link(blob, target)
             except OSError:
                 shutil.copyfile(blob, target)
+                check_digest(target, file)
+
+    def interrupt(self) -> None:
+        """Nothing here waits for anybody."""
+
+    def close(self) -> None:
+        for threads in (self._lookups, self._lists):
+            threads.shutdown(cancel_futures=True)
+
+
+async def _on(
+    threads: ThreadPoolExecutor, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    work = functools.partial(call, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
 def _published(version: Version) -> Published:

@@ -24,7 +24,8 @@ from lorry_registry.rpc.errors import CODES
 from lorry_server.registries import AdapterNames, Published
 
 _ANSWER_SECONDS = 5.0  # for one call; a registry that takes longer is away
-_FILE_SECONDS = 600.0  # for a whole file of an adapter
+_QUIET_SECONDS = 30.0  # without a byte, and a read is given up; with some, it may take its time
+_BROKE_OFF = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 
 
 class RemoteRegistry:
@@ -68,7 +69,7 @@ class RemoteRegistry:
     def fetch_blob(self, file: File, target: Path) -> None:
         hasher = hashlib.sha256()
         with target.open("wb") as stream:
-            for piece in self._read_blob(file.digest):
+            for piece in self._read_blob(file):
                 hasher.update(piece)
                 stream.write(piece)
             stream.flush()
@@ -84,17 +85,34 @@ class RemoteRegistry:
                 actual=actual,
             )
 
-    async def close(self) -> None:
-        await self._channel.close()
-        self._blob_channel.close()
+    def interrupt(self) -> None:
+        self._blob_channel.close()  # which cancels what goes over it
 
-    def _read_blob(self, digest: str) -> Iterator[bytes]:
-        request = blob_service_pb2.ReadBlobRequest(digest=digest)
-        try:
-            for piece in self._blobs.ReadBlob(request, timeout=_FILE_SECONDS):
-                yield piece.data
-        except grpc.RpcError as error:
-            raise self._translated(error) from error
+    async def close(self) -> None:
+        self.interrupt()
+        await self._channel.close()
+
+    def _read_blob(self, file: File) -> Iterator[bytes]:
+        """Each call has a short deadline and the next goes on where it broke off, as long as any byte came."""
+        offset = 0
+        while offset < file.size_bytes:
+            request = blob_service_pb2.ReadBlobRequest(digest=file.digest, read_offset=offset)
+            received = 0
+            try:
+                for piece in self._blobs.ReadBlob(request, timeout=_QUIET_SECONDS):
+                    received += len(piece.data)
+                    yield piece.data
+                    if offset + received > file.size_bytes:
+                        return  # not the file's bytes, as its digest will tell
+            except grpc.RpcError as error:
+                if received == 0 or error.code() not in _BROKE_OFF:
+                    raise self._translated(error) from error
+            except ValueError as error:  # the channel is closed
+                raise self._away("the server stops") from error
+            else:
+                if received == 0:
+                    return  # the other side has no more
+            offset += received
 
     async def _call(self, method: Any, request: Any) -> Any:
         try:

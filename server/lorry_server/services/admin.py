@@ -11,10 +11,12 @@ from lorry.admin.v1 import admin_service_pb2 as pb
 from lorry.admin.v1 import admin_service_pb2_grpc as pb_grpc
 from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
+from lorry_server.cache import AdapterCache, OnDisk
 from lorry_server.engine.stats import EngineStats, ResidentInfo
 from lorry_server.version import version
 
 _T = TypeVar("_T")
+_MAX_ON_DISK = 10_000  # listed, the most recently used: an answer is one message
 _TIERS = {"disk": pb.TIER_DISK, "host": pb.TIER_HOST, "slot": pb.TIER_SLOT}
 
 
@@ -34,11 +36,18 @@ class AdminService(pb_grpc.AdminServiceServicer):
     """Lives on the event loop and never blocks it."""
 
     def __init__(
-        self, *, base: ServedBase, engine: ManagedEngine, adapters: AdapterDirectory, max_rank: int
+        self,
+        *,
+        base: ServedBase,
+        engine: ManagedEngine,
+        adapters: AdapterDirectory,
+        cache: AdapterCache,
+        max_rank: int,
     ) -> None:
         self._base = base
         self._engine = engine
         self._adapters = adapters
+        self._cache = cache
         self._max_rank = max_rank
         self._start_time = time.time()
 
@@ -46,6 +55,9 @@ class AdminService(pb_grpc.AdminServiceServicer):
         self, request: pb.ListResidentsRequest, context: Any
     ) -> pb.ListResidentsResponse:
         residents = [self._resident(info) for info in self._engine.stats().residents]
+        in_memory = {resident.digest for resident in residents}
+        on_disk = [entry for entry in self._cache.on_disk() if entry.digest not in in_memory]
+        residents += [self._on_disk(entry) for entry in on_disk[:_MAX_ON_DISK]]
         residents.sort(
             key=lambda resident: (-resident.tier, list(resident.references), resident.digest)
         )
@@ -105,6 +117,18 @@ class AdminService(pb_grpc.AdminServiceServicer):
         resident.load_duration.FromNanoseconds(int(info.load_seconds * 1e9))
         if info.last_used is not None:
             resident.last_used_time.FromNanoseconds(int(info.last_used * 1e9))
+        return resident
+
+    def _on_disk(self, entry: OnDisk) -> pb.Resident:
+        known = [entry.reference] if entry.reference else []
+        resident = pb.Resident(
+            digest=entry.digest,
+            references=self._adapters.references(entry.digest) or known,
+            tier=pb.TIER_DISK,
+            rank=entry.rank,
+            size_bytes=entry.size_bytes,
+        )
+        resident.last_used_time.FromNanoseconds(int(entry.last_used * 1e9))
         return resident
 
 

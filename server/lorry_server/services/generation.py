@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lorry.inference.v1 import inference_service_pb2 as pb
-from lorry_registry.errors import DeadlineExceeded
+from lorry_registry.errors import DeadlineExceeded, ResourceExhausted
 from lorry_server.adapters import ResolvedAdapter
 from lorry_server.engine.request import (
     FinishReason,
     GenerationRequest,
-    RequestOutput,
     RequestStats,
     TokenLogprobs,
 )
 from lorry_server.engine.stats import EngineStats
 from lorry_server.metrics.requests import Outcome, RequestMetrics
 from lorry_server.services.detokenizer import TextStream
-from lorry_server.services.outputs import OutputDispatcher
+from lorry_server.services.outputs import Delivery, OutputDispatcher
 from lorry_server.services.text import TextCodec
 from lorry_server.services.validation import Decoding
 
@@ -29,6 +28,7 @@ _FINISH_REASONS = {
     FinishReason.STOP: pb.FINISH_REASON_STOP,
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
 }
+_LARGEST_RESPONSE = 1000  # outputs: even with 20 log-probabilities each, well within a message
 _OUTCOMES: dict[int, Outcome] = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
 
 
@@ -102,16 +102,40 @@ class Generation:
         A client that reads slowly gets fewer and larger ones.
         """
         while self._outcome is None:
-            outputs = [await self._queue.get()]
-            while not self._queue.empty():
-                outputs.append(self._queue.get_nowait())
-            error = outputs[-1].error
-            response = self._response(outputs)
+            deliveries = [await self._queue.get()]
+            while not self._queue.empty() and len(deliveries) < _LARGEST_RESPONSE:
+                deliveries.append(self._queue.get_nowait())
+            error = deliveries[-1].output.error
+            response = self._response(deliveries)
             if response.token_ids or response.HasField("completion"):
                 yield response
             if error is not None and self._outcome is None:
                 self._outcome = "deadline" if isinstance(error, DeadlineExceeded) else "error"
                 raise error
+
+    async def whole(self, max_bytes: int) -> pb.GenerateResponse:
+        """All responses as one. Raises ResourceExhausted where they are more than one message may have."""
+        answer = pb.GenerateResponse()
+        texts: list[str] = []
+        size = 0
+        async for response in self.responses():
+            size += response.ByteSize()
+            if size > max_bytes:
+                self._engine.cancel(self._request_id)
+                self._outcome = "refused"  # even where the engine is done: nobody gets it
+                raise ResourceExhausted(
+                    f"The answer is larger than the {max_bytes} bytes that one message may have; stream it with "
+                    "Generate, or ask for fewer tokens or log-probabilities.",
+                    reason="RESPONSE_TOO_LARGE",
+                    max_bytes=max_bytes,
+                )
+            texts.append(response.text)
+            answer.token_ids.extend(response.token_ids)
+            answer.logprobs.extend(response.logprobs)
+            if response.HasField("completion"):
+                answer.completion.CopyFrom(response.completion)
+        answer.text = "".join(texts)
+        return answer
 
     def close(self) -> None:
         """Frees the request wherever it is. Safe to call twice."""
@@ -128,17 +152,19 @@ class Generation:
         self._metrics.ended(
             self._outcome,
             adapter=self._accepted.digest,
-            seconds=time.monotonic() - self._accepted.arrival,
+            seconds=(self._last_token or time.monotonic()) - self._accepted.arrival,
             queue_seconds=None if self._stats is None else self._stats.queue_seconds,
         )
 
-    def _response(self, outputs: Sequence[RequestOutput]) -> pb.GenerateResponse:
+    def _response(self, deliveries: Sequence[Delivery]) -> pb.GenerateResponse:
         response = pb.GenerateResponse()
-        for output in outputs:
+        for delivery in deliveries:
+            output = delivery.output
             self._stats = output.stats or self._stats
             logprobs = iter(output.logprobs)
             for index, token_id in enumerate(output.token_ids):
                 response.token_ids.append(token_id)
+                self._count(delivery.moment)
                 if (at_token := next(logprobs, None)) is not None:
                     response.logprobs.append(_logprobs(token_id, at_token))
                 is_last = index == len(output.token_ids) - 1
@@ -155,7 +181,6 @@ class Generation:
                     _FINISH_REASONS[output.finish_reason] if stop is None else pb.FINISH_REASON_STOP
                 )
                 return self._complete(response, reason, stop, engine_is_done=True)
-        self._count(response)
         return response
 
     def _complete(
@@ -168,15 +193,14 @@ class Generation:
     ) -> pb.GenerateResponse:
         if not engine_is_done:
             self._engine.cancel(self._request_id)
-        self._count(response)
         self._outcome = _OUTCOMES[reason]
-        now = time.monotonic()
+        ended = self._last_token or time.monotonic()
         completion = response.completion
         completion.finish_reason = reason
         completion.stop = stop or ""
         completion.usage.prompt_tokens = len(self._accepted.prompt_token_ids)
         completion.usage.completion_tokens = self._num_tokens
-        completion.timings.total.FromNanoseconds(_nanoseconds(now - self._accepted.arrival))
+        completion.timings.total.FromNanoseconds(_nanoseconds(ended - self._accepted.arrival))
         if self._first_token is not None:
             seconds = self._first_token - self._accepted.arrival
             completion.timings.time_to_first_token.FromNanoseconds(_nanoseconds(seconds))
@@ -188,41 +212,19 @@ class Generation:
             completion.adapter = self._accepted.adapter.reference
         return response
 
-    def _count(self, response: pb.GenerateResponse) -> None:
-        """Books the tokens of one response."""
-        num_new = len(response.token_ids)
-        if num_new == 0:
-            return
-        now = time.monotonic()
-        if self._first_token is None or self._last_token is None:
-            self._first_token = now
+    def _count(self, moment: float) -> None:
+        """Books a token that the engine gave away at a moment."""
+        if self._last_token is None:
+            self._first_token = moment
             self._metrics.first_token(
                 adapter=self._accepted.digest,
-                seconds=now - self._accepted.arrival,
+                seconds=moment - self._accepted.arrival,
                 prompt_tokens=len(self._accepted.prompt_token_ids),
             )
-            num_gaps, gap_seconds = 0, 0.0
-        else:
-            num_gaps, gap_seconds = num_new, now - self._last_token
-        self._last_token = now
-        self._num_tokens += num_new
-        self._metrics.tokens(
-            num_new, adapter=self._accepted.digest, num_gaps=num_gaps, seconds=gap_seconds
-        )
-
-
-async def whole(responses: AsyncIterator[pb.GenerateResponse]) -> pb.GenerateResponse:
-    """All responses as one."""
-    answer = pb.GenerateResponse()
-    texts: list[str] = []
-    async for response in responses:
-        texts.append(response.text)
-        answer.token_ids.extend(response.token_ids)
-        answer.logprobs.extend(response.logprobs)
-        if response.HasField("completion"):
-            answer.completion.CopyFrom(response.completion)
-    answer.text = "".join(texts)
-    return answer
+        gap = None if self._last_token is None else moment - self._last_token
+        self._last_token = moment
+        self._num_tokens += 1
+        self._metrics.token(adapter=self._accepted.digest, gap_seconds=gap)
 
 
 def _logprobs(token_id: int, at_token: TokenLogprobs) -> pb.TokenLogprobs:

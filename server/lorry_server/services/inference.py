@@ -10,17 +10,25 @@ from typing import Any
 
 from lorry.inference.v1 import inference_service_pb2 as pb
 from lorry.inference.v1 import inference_service_pb2_grpc as pb_grpc
-from lorry_registry.errors import DeadlineExceeded, InvalidArgument, LorryError, Unavailable
+from lorry_registry.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    LorryError,
+    ResourceExhausted,
+    Unavailable,
+)
+from lorry_registry.rpc.host import MAX_MESSAGE_BYTES
 from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
 from lorry_server.metrics.requests import RequestMetrics
-from lorry_server.services.generation import Accepted, GeneratingEngine, Generation, whole
+from lorry_server.services.generation import Accepted, GeneratingEngine, Generation
 from lorry_server.services.outputs import OutputDispatcher
 from lorry_server.services.prompts import PromptReader
 from lorry_server.services.validation import check_prompt, decoding
 
 _DEFAULT_PAGE = 50
 _LARGEST_PAGE = 1000
+_LARGEST_ANSWER = MAX_MESSAGE_BYTES - 1024  # a sum of parts may be a few bytes less than the whole
 _PAGE_MARK = "models:"  # before the registry's own token, which is empty on its first page
 
 
@@ -36,6 +44,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         dispatcher: OutputDispatcher,
         metrics: RequestMetrics,
         prompts: PromptReader,
+        max_requests: int,
     ) -> None:
         self._base = base
         self._engine = engine
@@ -43,6 +52,8 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._prompts = prompts
+        self._max_requests = max_requests
+        self._num_preparing = 0  # read or looked up; the engine has not seen them
         self._draining = False
 
     def drain(self) -> None:
@@ -58,14 +69,23 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
 
     async def GenerateUnary(self, request: pb.GenerateRequest, context: Any) -> pb.GenerateResponse:
         generation = await self._begin(request, context)
-        return await whole(generation.responses())
+        return await generation.whole(_LARGEST_ANSWER)
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Any) -> pb.TokenizeResponse:
-        token_ids = await self._prompts.token_ids(request)
-        text = "" if self._base.text is None else self._base.text.decode(token_ids)
-        return pb.TokenizeResponse(
+        with self._place():
+            token_ids = await self._prompts.token_ids(request)
+            text = await self._prompts.text(token_ids)
+        answer = pb.TokenizeResponse(
             token_ids=token_ids, text=text, context_length=self._base.context_length
         )
+        if answer.ByteSize() > MAX_MESSAGE_BYTES:
+            raise ResourceExhausted(
+                f"The answer has {answer.ByteSize()} bytes, more than the {MAX_MESSAGE_BYTES} that one message may "
+                "have; tokenize the text in parts.",
+                reason="RESPONSE_TOO_LARGE",
+                max_bytes=MAX_MESSAGE_BYTES,
+            )
+        return answer
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Any
@@ -104,20 +124,39 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
                     reason="DRAINING",
                 )
             deadline = _deadline(context, arrival)
-            prompt = await self._prompts.token_ids(request)
-            check_prompt(prompt, self._base)
-            how = decoding(request.sampling, prompt_tokens=len(prompt), base=self._base)
-            adapter = await self._adapters.resolve(request.adapter) if request.adapter else None
-            generation = Generation(
-                Accepted(prompt, how, adapter, arrival, deadline),
-                codec=self._base.text,
-                engine=self._engine,
-                dispatcher=self._dispatcher,
-                metrics=self._metrics,
-            )
+            with self._place():
+                prompt = await self._prompts.token_ids(request)
+                check_prompt(prompt, self._base)
+                how = decoding(request.sampling, prompt_tokens=len(prompt), base=self._base)
+                adapter = await self._adapters.resolve(request.adapter) if request.adapter else None
+                generation = Generation(
+                    Accepted(prompt, how, adapter, arrival, deadline),
+                    codec=self._base.text,
+                    engine=self._engine,
+                    dispatcher=self._dispatcher,
+                    metrics=self._metrics,
+                )
         # Called however the RPC ends: answered, refused, cancelled, out of time, its client gone.
         context.add_done_callback(lambda _: generation.close())
         return generation
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """A place in the queue before the engine's: whoever waits for the tokenizer or the registry takes one too."""
+        num_here = self._num_preparing + self._dispatcher.num_unfinished
+        if num_here >= self._max_requests:
+            raise ResourceExhausted(
+                f"The server holds {num_here} requests, and no more than {self._max_requests}; "
+                "retry in a second, or add a server.",
+                reason="QUEUE_FULL",
+                retry_after_seconds=1,
+                max_requests=self._max_requests,
+            )
+        self._num_preparing += 1
+        try:
+            yield
+        finally:
+            self._num_preparing -= 1
 
     @contextmanager
     def _counting_refusals(self) -> Iterator[None]:

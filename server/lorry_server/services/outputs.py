@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lorry_server.engine.request import RequestOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An output, and when the engine gave it away: how slowly a client reads does not show in it."""
+
+    output: RequestOutput
+    moment: float  # time.monotonic() seconds
 
 
 class OutputDispatcher:
@@ -17,25 +27,28 @@ class OutputDispatcher:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._queues: dict[str, asyncio.Queue[RequestOutput]] = {}
+        self._queues: dict[str, asyncio.Queue[Delivery]] = {}
+        self._unfinished: set[str] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
     def sink(self, outputs: Sequence[RequestOutput]) -> None:
         """Called on the engine's thread."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._deliver, tuple(outputs))
+            self._loop.call_soon_threadsafe(self._deliver, tuple(outputs), time.monotonic())
 
-    def open(self, request_id: str) -> asyncio.Queue[RequestOutput]:
+    def open(self, request_id: str) -> asyncio.Queue[Delivery]:
         """Before the request is submitted."""
-        queue: asyncio.Queue[RequestOutput] = asyncio.Queue()
+        queue: asyncio.Queue[Delivery] = asyncio.Queue()
         self._queues[request_id] = queue
+        self._unfinished.add(request_id)
         self._idle.clear()
         return queue
 
     def close(self, request_id: str) -> None:
         """Outputs that still come are nobody's."""
         self._queues.pop(request_id, None)
+        self._unfinished.discard(request_id)
         if not self._queues:
             self._idle.set()
 
@@ -43,11 +56,18 @@ class OutputDispatcher:
     def num_open(self) -> int:
         return len(self._queues)
 
+    @property
+    def num_unfinished(self) -> int:
+        """Open requests that the engine still has; what has only to be read by its client does not count."""
+        return len(self._unfinished)
+
     async def idle(self) -> None:
         """Returns once no request is open."""
         await self._idle.wait()
 
-    def _deliver(self, outputs: Sequence[RequestOutput]) -> None:
+    def _deliver(self, outputs: Sequence[RequestOutput], moment: float) -> None:
         for output in outputs:
             if (queue := self._queues.get(output.request_id)) is not None:
-                queue.put_nowait(output)
+                queue.put_nowait(Delivery(output, moment))
+                if output.finished:
+                    self._unfinished.discard(output.request_id)

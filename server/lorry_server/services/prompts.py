@@ -5,22 +5,49 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
 
 from lorry.inference.v1 import inference_service_pb2 as pb
 from lorry_registry.errors import FailedPrecondition, InvalidArgument
 from lorry_server.base import ServedBase
 from lorry_server.services.text import ROLES, TextCodec
 
+_T = TypeVar("_T")
 
-class PromptReader:
-    """Reads prompts off the event loop, on one thread: a tokenizer is not to be used by two at once."""
 
-    def __init__(self, base: ServedBase) -> None:
-        self._base = base
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lorry-tokenizer")
+# What any tokenizer reads in a moment. A text beyond it is refused unread where it cannot fit the context, and waits
+# its turn behind others of its kind where it can.
+_SHORT_CHARACTERS = 1 << 16
+
+
+class _Lane:
+    """One thread with a tokenizer of its own: a tokenizer is not to be used by two at once."""
+
+    def __init__(self, name: str, codec: Callable[[], TextCodec]) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._codec = cache(codec)  # called on the thread alone
+
+    async def run(self, work: Callable[[TextCodec], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, lambda: work(self._codec())
+        )
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+class PromptReader:
+    """Reads prompts off the event loop; a long one holds up no short one."""
+
+    def __init__(self, base: ServedBase) -> None:
+        self._base = base
+        self._short = _Lane("lorry-tokenizer", self._codec)
+        self._long = _Lane("lorry-long-tokenizer", lambda: self._codec().copy())
+
+    def close(self) -> None:
+        for lane in (self._short, self._long):
+            lane.close()
 
     async def token_ids(self, request: pb.GenerateRequest | pb.TokenizeRequest) -> tuple[int, ...]:
         """The ids of the prompt, at least one; ids that the client sent are taken as they are."""
@@ -40,11 +67,18 @@ class PromptReader:
             raise _empty()
         return tuple(token_ids)
 
+    async def text(self, token_ids: Sequence[int]) -> str:
+        """What the ids read as; nothing where the base has no tokenizer."""
+        if self._base.text is None:
+            return ""
+        return await self._lane(len(token_ids)).run(lambda codec: codec.decode(token_ids))
+
     async def _encode(self, text: str) -> Sequence[int]:
         codec = self._codec()
         if not text:
             raise _empty()
-        return await self._on_thread(lambda: codec.encode(text))
+        self._check_length(len(text), codec)
+        return await self._lane(len(text)).run(lambda codec: codec.encode(text))
 
     async def _render(self, chat: pb.ChatPrompt) -> Sequence[int]:
         codec = self._codec()
@@ -59,7 +93,25 @@ class PromptReader:
                     role=message.role[:40],
                 )
         messages = [(message.role, message.content) for message in chat.messages]
-        return await self._on_thread(lambda: codec.render_chat(messages))
+        size = sum(len(role) + len(content) for role, content in messages)
+        self._check_length(size, codec)
+        return await self._lane(size).run(lambda codec: codec.render_chat(messages))
+
+    def _lane(self, size: int) -> _Lane:
+        return self._short if size <= _SHORT_CHARACTERS else self._long
+
+    def _check_length(self, characters: int, codec: TextCodec) -> None:
+        """Refuses what cannot fit even if every token of it were the longest: reading it would take long."""
+        most = max(_SHORT_CHARACTERS, self._base.context_length * codec.longest_token)
+        if characters > most:
+            raise InvalidArgument(
+                f"The prompt has {characters} characters; {self._base.context_length} tokens, the context of "
+                f"{self._base.name}, never hold more than {most}. Shorten the prompt.",
+                reason="PROMPT_TOO_LONG",
+                characters=characters,
+                max_characters=most,
+                context_length=self._base.context_length,
+            )
 
     def _codec(self) -> TextCodec:
         if self._base.text is None:
@@ -69,9 +121,6 @@ class PromptReader:
                 base=self._base.name,
             )
         return self._base.text
-
-    async def _on_thread(self, encode: Callable[[], list[int]]) -> list[int]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, encode)
 
 
 def _empty() -> InvalidArgument:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,16 +14,22 @@ ROLES = ("system", "user", "assistant")
 class TextCodec:
     """A tokenizer of transformers, reduced to what serving needs.
 
-    `encode` and `render_chat` may take long and are not to be called from two threads at once; `decode` is quick.
+    `encode` and `render_chat` may take long and are not to be called from two threads at once; each further thread
+    takes a `copy`. `decode` is quick for what fits the context.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         # The library behind a fast tokenizer decodes many times quicker than the class around it.
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        self.longest_token = max(map(len, tokenizer.get_vocab()), default=1)  # in characters
         self._unprinted = frozenset(
             token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
         )
+
+    def copy(self) -> TextCodec:
+        """The same, for another thread."""
+        return TextCodec(copy.deepcopy(self._tokenizer))
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, with the special tokens that the tokenizer adds."""

@@ -218,7 +218,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateBase(self, request, context):
-        """Makes a base known; a base that is known already is updated.
+        """Makes a base known. Of one that is known already only the display name changes, and max_rank where it is higher: adapters
+        are admitted up to the largest that any server announced. FAILED_PRECONDITION where the modules are not those known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

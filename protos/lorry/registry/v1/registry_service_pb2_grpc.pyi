@@ -67,7 +67,9 @@ class RegistryServiceStub:
     DeleteAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAliasRequest, _empty_pb2.Empty]
     """Deletes an alias. ABORTED where the etag is stale."""
     CreateBase: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CreateBaseRequest, _resources_pb2.Base]
-    """Makes a base known; a base that is known already is updated."""
+    """Makes a base known. Of one that is known already only the display name changes, and max_rank where it is higher: adapters
+    are admitted up to the largest that any server announced. FAILED_PRECONDITION where the modules are not those known.
+    """
     GetBase: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetBaseRequest, _resources_pb2.Base]
     """Returns a base."""
     ListBases: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListBasesRequest, _registry_service_pb2.ListBasesResponse]
@@ -110,7 +112,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     DeleteAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAliasRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes an alias. ABORTED where the etag is stale."""
     CreateBase: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CreateBaseRequest, _resources_pb2.Base]  # type: ignore[assignment]
-    """Makes a base known; a base that is known already is updated."""
+    """Makes a base known. Of one that is known already only the display name changes, and max_rank where it is higher: adapters
+    are admitted up to the largest that any server announced. FAILED_PRECONDITION where the modules are not those known.
+    """
     GetBase: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetBaseRequest, _resources_pb2.Base]  # type: ignore[assignment]
     """Returns a base."""
     ListBases: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListBasesRequest, _registry_service_pb2.ListBasesResponse]  # type: ignore[assignment]
@@ -234,7 +238,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.CreateBaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.Base, _abc.Awaitable[_resources_pb2.Base]]:
-        """Makes a base known; a base that is known already is updated."""
+        """Makes a base known. Of one that is known already only the display name changes, and max_rank where it is higher: adapters
+        are admitted up to the largest that any server announced. FAILED_PRECONDITION where the modules are not those known.
+        """
 
     @_abc_1.abstractmethod
     def GetBase(

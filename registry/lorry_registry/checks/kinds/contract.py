@@ -28,9 +28,13 @@ class Kind(Protocol):
         ...
 
     def read_modules(
-        self, config: AdapterConfig, tensors: Mapping[str, TensorInfo]
+        self, config: AdapterConfig, tensors: Mapping[str, TensorInfo], max_modules: int
     ) -> dict[str, AdapterModule]:
-        """Puts every tensor in its place, by the module's path; a tensor without a place is refused."""
+        """Puts every tensor in its place, by the module's path.
+
+        A tensor without a place is refused, and so are more modules than `max_modules`, before the configuration
+        is asked about any.
+        """
         ...
 
     def check_fit(

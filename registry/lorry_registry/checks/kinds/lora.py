@@ -11,7 +11,6 @@ from typing import Any
 
 from lorry_registry.checks.adapter_config import AdapterConfig, parse_lora_config
 from lorry_registry.checks.kinds.contract import AdapterModule
-from lorry_registry.checks.patterns import pattern_value
 from lorry_registry.checks.safetensors_header import TensorInfo
 from lorry_registry.checks.targeting import is_targeted
 from lorry_registry.entities import Base
@@ -19,17 +18,18 @@ from lorry_registry.errors import InvalidArgument
 
 PEFT_PREFIX = "base_model.model."
 _NAME = re.compile(r"(?P<module>[^\s]+)\.lora_(?P<half>[AB])(?:\.(?P<adapter>[^.]+))?\.weight")
+_MAX_NAME_CHARACTERS = 600  # more than the longest path of a base and what surrounds it
 _DTYPES = ("F32", "F16", "BF16", "F64")
 
 
 def module_rank(config: AdapterConfig, module: str) -> int:
     """The rank that the configuration gives the module: its `rank_pattern`, else `r`."""
-    return int(pattern_value(config.rank_pattern, module, config.rank))
+    return int(config.rank_pattern.value(module, config.rank))
 
 
 def scaling(config: AdapterConfig, module: str, rank: int) -> float:
     """What B·A is multiplied by: alpha / rank, or alpha / sqrt(rank) where rank-stabilised."""
-    alpha = pattern_value(config.alpha_pattern, module, config.alpha)
+    alpha = config.alpha_pattern.value(module, config.alpha)
     return alpha / math.sqrt(rank) if config.use_rslora else alpha / rank
 
 
@@ -40,9 +40,19 @@ class LoraKind:
         return parse_lora_config(raw)
 
     def read_modules(
-        self, config: AdapterConfig, tensors: Mapping[str, TensorInfo]
+        self, config: AdapterConfig, tensors: Mapping[str, TensorInfo], max_modules: int
     ) -> dict[str, AdapterModule]:
         halves = _pair(tensors)
+        if len(halves) > max_modules:
+            raise InvalidArgument(
+                f"the file has LoRA for {len(halves)} modules, and the base has {max_modules} linear layers: "
+                "the adapter was trained on another base",
+                reason="MODULES_TOO_MANY",
+                modules=len(halves),
+                max_modules=max_modules,
+            )
+        config.rank_pattern.check_work(halves)
+        config.alpha_pattern.check_work(halves)
         modules: dict[str, AdapterModule] = {}
         for module, names in halves.items():
             for half, other in (("A", "B"), ("B", "A")):
@@ -109,6 +119,12 @@ def _pair(tensors: Mapping[str, TensorInfo]) -> dict[str, dict[str, str]]:
     halves: dict[str, dict[str, str]] = {}
     adapters: set[str | None] = set()
     for name in tensors:
+        if len(name) > _MAX_NAME_CHARACTERS:
+            raise _refuse(
+                f"tensor {name[:120]!r}… has a name of {len(name)} characters: no base has such a module",
+                "TENSOR_UNKNOWN",
+                name,
+            )
         found = _NAME.fullmatch(name)
         if found is None:
             raise _refuse(_unknown(name), "TENSOR_UNKNOWN", name)

@@ -41,14 +41,7 @@ def read_factors(
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
         for path, module in files.modules.items():
             a = tensors.get_tensor(module.a).to(dtype)
-            b = (
-                tensors.get_tensor(module.b)
-                .float()
-                .t()
-                .mul(module.scaling)
-                .to(dtype)
-                .contiguous()
-            )
+            b = tensors.get_tensor(module.b).float().t().mul(module.scaling).to(dtype).contiguous()
             _check_fit(path, (a.shape[1], b.shape[1]), a.shape[0], linear_shapes, max_rank)
             modules[path] = ModuleFactors(a, b)
     return AdapterFactors(modules)

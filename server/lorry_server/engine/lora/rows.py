@@ -42,8 +42,12 @@ class RowPlan:
 class StepRows:
     """The runs of a step, and the plans made from them."""
 
-    def __init__(self, runs: Items[Run], max_rank: int, num_slots: int) -> None:
+    def __init__(
+        self, runs: Items[Run], max_rank: int, num_slots: int, *, long_run: int = LONG_RUN
+    ) -> None:
+        """Runs of `long_run` tokens and more get a product of their own."""
         self.runs = merge(runs)
+        self._long_run = long_run
         self._num_slots = num_slots
         self._pool_rows = num_pool_rows(num_slots, max_rank)
         self._plans: dict[Ranks, RowPlan | None] = {}
@@ -66,7 +70,7 @@ class StepRows:
             rank = ranks.get(run.slot)
             if rank is None:
                 continue
-            if run.end - run.start >= LONG_RUN:
+            if run.end - run.start >= self._long_run:
                 long_runs.append((slice(run.start, run.end), self._side_by_side(run.slot, rank)))
             else:
                 short.append((run, rank))
