@@ -98,8 +98,7 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
             say(f"metrics on {endpoint.url}")
         say(f"listening on {host.address}")
         if not is_loopback(host.address):
-            say("WARNING: other machines can reach it, and there is no TLS and no login yet:")
-            say("whoever gets through may generate, push and delete. Keep it behind a proxy.")
+            say("WARNING: no TLS and no login yet: whoever can reach this may use and change it")
 
         told = asyncio.create_task(stop_signal.wait())
         died = asyncio.create_task(until_failed(engine))

@@ -69,6 +69,18 @@ async def test_what_does_not_finish_in_time_is_told_so(start_node):
             assert told.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_reads_from_the_registry_end_before_the_engine_is_asked_to(node, monkeypatch):
+    """The engine's loader waited for a download that hung, and the process for the loader: up to ten minutes."""
+    seen = []
+    stop_engine = node.engine.stop
+    monkeypatch.setattr(node.registry, "interrupt", lambda: seen.append("interrupt"))
+    monkeypatch.setattr(
+        node.engine, "stop", lambda **how: (seen.append("engine"), stop_engine(**how))
+    )
+    await asyncio.wait_for(stop(node, drain_seconds=1), 5)
+    assert seen[:2] == ["interrupt", "engine"]
+
+
 async def test_someone_who_only_watches_does_not_hold_up_the_end(node):
     watching = health_pb2_grpc.HealthStub(node.channel).Watch(health_pb2.HealthCheckRequest())
     assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING

@@ -32,7 +32,7 @@ async def test_a_registry_that_hangs_costs_one_request_its_time(node, monkeypatc
     newer = node.registry.publish("support")
     node.registry.hangs_for = 0.0
     async with asyncio.timeout(5):
-        while (await node.directory.resolve("support")).digest != newer.digest:
+        while (await node.directory.resolve("support")).digest != newer.digest:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 

@@ -7,9 +7,11 @@ import hashlib
 
 import pytest
 
+from lorry.registry.v1 import blob_service_pb2
 from lorry_registry.embedded import open_catalogue
 from lorry_registry.entities import AdapterKey, Base, File, LinearModule
 from lorry_registry.errors import DataLoss, NotFound, Unavailable
+from lorry_registry.rpc.blob_service import BlobService
 from lorry_registry.rpc.host import create_server
 from lorry_registry.rpc.server import add_services
 from lorry_server.registries.local import LocalRegistry
@@ -141,23 +143,22 @@ async def in_thread(function, *arguments):
 
 @pytest.fixture
 def slow_blobs(monkeypatch):
-    """Makes ReadBlob send pieces of `piece` bytes, one each `pause` seconds, from the offset that is asked for."""
-    from lorry.registry.v1 import blob_service_pb2
-    from lorry_registry.rpc.blob_service import BlobService
+    """Makes ReadBlob send pieces of a size, one each `pause` seconds. Before the server: it binds its methods."""
+    told: dict = {}
 
-    def make(data: bytes, piece: int, pause: float) -> list[int]:
-        offsets: list[int] = []
+    async def read(self, request, context):
+        told["offsets"].append(request.read_offset)
+        for at in range(request.read_offset, len(told["data"]), told["piece"]):
+            await asyncio.sleep(told["pause"])
+            yield blob_service_pb2.ReadBlobResponse(data=told["data"][at : at + told["piece"]])
 
-        async def read(self, request, context):
-            offsets.append(request.read_offset)
-            for at in range(request.read_offset, len(data), piece):
-                await asyncio.sleep(pause)
-                yield blob_service_pb2.ReadBlobResponse(data=data[at : at + piece])
+    monkeypatch.setattr(BlobService, "ReadBlob", read)
 
-        monkeypatch.setattr(BlobService, "ReadBlob", read)
-        return offsets
+    def tell(data: bytes, piece: int, pause: float) -> list[int]:
+        told.update(data=data, piece=piece, pause=pause, offsets=[])
+        return told["offsets"]
 
-    return make
+    return tell
 
 
 async def test_a_read_that_brings_nothing_is_given_up(slow_blobs, elsewhere, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ def read_factors(
 
     Raises FailedPrecondition where the adapter does not fit this base, InvalidArgument where the files are broken.
     """
-    files = read_adapter(folder)
+    files = read_adapter(folder, max_modules=len(linear_shapes))
     modules: dict[str, ModuleFactors] = {}
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
         for path, module in files.modules.items():
