@@ -51,17 +51,11 @@ def load_base(
     quantization: Quantization = NF4,
     device: str | None = None,
     attn_implementation: str | None = None,
-    repack_for_cpu: bool = False,
 ) -> Base:
     """Find `base` (see `resolve`) and load it onto one device: `device`, or else CUDA, or a CPU.
 
     Computes in bfloat16 on CUDA and in float32 on a CPU. Embeddings and `lm_head` are never
     quantized.
-
-    `repack_for_cpu` lets bitsandbytes lay the weights out anew at the first forward, on a CPU with
-    AVX512-BF16: faster (1.3 times for lorry-tiny, up to 4 for wider models), but those layers then
-    compute in bfloat16, hold their scales in bfloat16, and can no longer be dequantized. Without it
-    a layer stays as it was loaded, on every machine.
 
     Raises BaseNotFound, or BaseRefused.
     """
@@ -87,7 +81,7 @@ def load_base(
             f"lets run no code of the base's own: {error}"
         ) from error
     model.eval().requires_grad_(False)
-    _set_repacking(model, allowed=repack_for_cpu)
+    _keep_as_loaded(model)
     tokenizer = _tokenizer(path)
     return Base(
         name=base,
@@ -133,13 +127,12 @@ def _for_bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAnd
     )
 
 
-def _set_repacking(model: torch.nn.Module, *, allowed: bool) -> None:
-    """The other layout needs whole tiles of 32 outputs and whole blocks of inputs; bitsandbytes
-    asserts that late."""
+def _keep_as_loaded(model: torch.nn.Module) -> None:
+    """On a CPU with AVX512-BF16 bitsandbytes would lay a 4-bit layer out anew at its first forward: from
+    then on it computes in bfloat16, rounds its scales to it and cannot be dequantized any more."""
     for layer in model.modules():
         if isinstance(layer, Linear4bit):
-            fits = layer.out_features % 32 == 0 and layer.in_features % _BLOCK_SIZE == 0
-            layer.support_avx512bf16_for_cpu &= allowed and fits
+            layer.support_avx512bf16_for_cpu = False
 
 
 def _tokenizer(path: Path) -> PreTrainedTokenizerBase | None:

@@ -101,17 +101,8 @@ def test_a_forward_leaves_the_weights_as_they_were() -> None:
     assert torch.equal(layer.weight.quant_state.absmax, scales)
 
 
-def test_repacking_for_a_cpu_gives_nearly_the_same() -> None:
-    """bfloat16 holds 8 bits: 0.4 % a rounding, a few roundings a layer."""
-    ids = torch.arange(5, 69)[None]
-    with torch.inference_mode():
-        exact = load_base("lorry-tiny", device=CPU).model(input_ids=ids).logits
-        packed = load_base("lorry-tiny", device=CPU, repack_for_cpu=True).model(input_ids=ids)
-    assert (packed.logits - exact).abs().max() < 0.05 * exact.abs().max()
-
-
-def test_repacking_passes_over_layers_that_do_not_fit(tmp_path: Path) -> None:
-    """bitsandbytes asserts that outputs come in 32s, in the middle of the first forward."""
+def test_layers_of_odd_sizes_run(tmp_path: Path) -> None:
+    """Left to itself, bitsandbytes asserts that outputs come in 32s, in the middle of the first forward."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     odd = LlamaConfig(
@@ -123,7 +114,7 @@ def test_repacking_passes_over_layers_that_do_not_fit(tmp_path: Path) -> None:
         num_key_value_heads=1,
     )
     LlamaForCausalLM(odd).save_pretrained(tmp_path)
-    base = load_base(str(tmp_path), device=CPU, repack_for_cpu=True)
+    base = load_base(str(tmp_path), device=CPU)
     with torch.inference_mode():
         assert base.model(input_ids=torch.tensor([[3, 4]])).logits.isfinite().all()
 
