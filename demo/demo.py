@@ -30,8 +30,9 @@ import lorry_trainer.examples
 from lorry_trainer.run import Result
 
 EXAMPLES = Path(lorry_trainer.examples.__file__).parent
-TASKS = ("intent", "booking", "redact")
-QUICK = "intent-quick"  # fewer steps: the version that a better one takes over from
+TASKS = ("date", "shell", "redact")
+UPGRADED = "date"
+QUICK = "date-quick"  # fewer steps: the version that a better one takes over from
 LORRY = [sys.executable, "-m", "lorry_client"]
 CLIENTS = 24  # concurrent streams
 ROUNDS = 3  # of base only against mixed
@@ -52,7 +53,7 @@ def main() -> int:
         say("2. Serve the base in 4 bits and publish the adapters")
         with server(home) as address:
             for task in TASKS:
-                folder = trained[QUICK if task == "intent" else task].folder
+                folder = trained[QUICK if task == UPGRADED else task].folder
                 console.print(
                     f"   {lorry('push', folder, task, '--alias', 'production', at=address)}"
                 )
@@ -63,13 +64,14 @@ def main() -> int:
             questions = {task: held_out(task) for task in TASKS}
             ratios = asyncio.run(rounds(address, questions))
 
-            say("4. Move `intent` to a better version while traffic runs")
+            say(f"4. Move `{UPGRADED}` to a better version while traffic runs")
             upgrade = asyncio.run(
                 under_traffic(
                     address,
                     questions,
                     CLIENTS,
-                    lambda: upgrade_to(trained["intent"].folder, address),
+                    UPGRADED,
+                    lambda: upgrade_to(trained[UPGRADED].folder, address),
                 )
             )
             console.print(
@@ -170,15 +172,15 @@ async def rounds(address: str, questions: dict[str, list[Question]]) -> list[flo
 
 
 def upgrade_to(folder: Path, address: str) -> None:
-    lorry("push", folder, "intent", at=address)
-    lorry("aliases", "set", "intent", "production", "intent:2", at=address)
+    lorry("push", folder, UPGRADED, at=address)
+    lorry("aliases", "set", UPGRADED, "production", f"{UPGRADED}:2", at=address)
 
 
 def show(trained: dict[str, Result], served: dict[str, float], ratios: list[float]) -> None:
     table = Table("task", "base", "adapter, through the server", "tokens/s mixed ÷ base only")
     for task in TASKS:
         adapter = f"{served[task]:.2f}"
-        if task == "intent":
+        if task == UPGRADED:
             adapter += f"  (version 1: {scores(trained[QUICK])[1]:.2f})"
         table.add_row(task, f"{scores(trained[task])[0]:.2f}", adapter, f"{median(ratios):.2f}")
     console.print()

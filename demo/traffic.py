@@ -65,10 +65,11 @@ async def under_traffic(
     address: str,
     questions: dict[str, list[Question]],
     clients: int,
+    upgraded: str,
     change: Callable[[], None],
     seconds: float = 3.0,
 ) -> Upgrade:
-    """Asks without a pause, makes the change after `seconds`, and goes on for as long again."""
+    """Asks without a pause, moves `upgraded` to another version after `seconds`, and goes on for as long again."""
     seen = Upgrade()
     first_digest = ""
     moved_at = float("inf")
@@ -77,7 +78,7 @@ async def under_traffic(
     async def ask(client: AsyncClient, number: int) -> None:
         nonlocal first_digest
         adapters = itertools.islice(itertools.cycle([*questions, None]), number % 4, None)
-        rows = itertools.cycle(questions["intent"])
+        rows = itertools.cycle(questions[upgraded])
         while not over.is_set():
             adapter, asked_at = next(adapters), time.monotonic()
             seen.requests += 1
@@ -87,7 +88,7 @@ async def under_traffic(
             except LorryError:
                 seen.failures += 1
                 continue
-            if adapter == "intent" and completion is not None:
+            if adapter == upgraded and completion is not None:
                 digest = completion.adapter_digest or ""
                 first_digest = first_digest or digest
                 if digest != first_digest:
@@ -97,7 +98,7 @@ async def under_traffic(
                     seen.stale += asked_at > moved_at
 
     async with AsyncClient(address) as client:
-        await client.generate(questions["intent"][0].prompt, "intent", max_tokens=1)
+        await client.generate(questions[upgraded][0].prompt, upgraded, max_tokens=1)
         askers = [asyncio.create_task(ask(client, number)) for number in range(clients)]
         await asyncio.sleep(seconds)
         await asyncio.to_thread(change)

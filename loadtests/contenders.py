@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import GenerationConfig
+from transformers.generation.configuration_utils import ContinuousBatchingConfig
+
 from lorry_bases.load import Base, load_base
 from lorry_bases.shapes import bytes_per_parameter, linear_shapes
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.engine import Engine
 from lorry_server.engine.request import GenerationRequest, RequestOutput, SamplingParams
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import GenerationConfig
-from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
 STRENGTH = 0.1  # of random adapters; at 1 they would outshout the base
 PATIENCE_SECONDS = 600  # for one batch, on a busy machine
@@ -154,7 +155,7 @@ class PeftMixed:
         out = self._model.generate(
             input_ids=torch.tensor(prompts),
             adapter_names=list(self._adapters[: len(prompts)]),
-            generation_config=_greedy(new_tokens, eos_token_id=None),
+            generation_config=_greedy(new_tokens),
         )
         answers: Prompts = out[:, len(prompts[0]) :].tolist()
         return answers
@@ -174,7 +175,7 @@ class ContinuousBatching:
     def __init__(self, base: Base, config: EngineConfig, longest: int) -> None:
         pages = -(-longest // self.PAGE_SIZE)
         self._session = base.model.continuous_batching_context_manager(
-            generation_config=_greedy(longest, eos_token_id=-1),
+            generation_config=_greedy(longest),
             continuous_batching_config=ContinuousBatchingConfig(
                 page_size=self.PAGE_SIZE,
                 num_blocks=config.max_sequences * (pages + 1),
@@ -228,7 +229,8 @@ def equal(answers: Iterable[list[int]], others: Iterable[list[int]]) -> int:
     return sum(mine == theirs for mine, theirs in zip(answers, others, strict=True))
 
 
-def _greedy(new_tokens: int, *, eos_token_id: int | None) -> GenerationConfig:
+def _greedy(new_tokens: int) -> GenerationConfig:
+    # Not None, which would be filled from the base's own configuration: -1 is no token, so none ends a sequence.
     return GenerationConfig(
-        max_new_tokens=new_tokens, do_sample=False, eos_token_id=eos_token_id, pad_token_id=0
+        max_new_tokens=new_tokens, do_sample=False, eos_token_id=-1, pad_token_id=0
     )

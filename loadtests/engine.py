@@ -196,6 +196,7 @@ def _contest(
         load,
         make_adapters,
     )
+
     from lorry_server.engine.config import EngineConfig
 
     path = base if base == "lorry-tiny" else str(_random_base(settings, scratch / "base"))
@@ -227,9 +228,14 @@ def _contest(
         }
         yield (
             [
-                *(Comparison("adapters ÷ PEFT", n, lorry_mixed, peft, same_sequences=0) for n in (8, 32)),
                 *(
-                    Comparison("base ÷ continuous batching", n, lorry_base, batching, same_sequences=0)
+                    Comparison("adapters ÷ PEFT", n, lorry_mixed, peft, same_sequences=0)
+                    for n in (8, 32)
+                ),
+                *(
+                    Comparison(
+                        "base ÷ continuous batching", n, lorry_base, batching, same_sequences=0
+                    )
                     for n in (1, 8, 32)
                 ),
                 *(Comparison("adapters ÷ base", n, lorry_mixed, lorry_base) for n in (8, 32)),
@@ -286,7 +292,13 @@ def _ratio_table(ratios: list[dict[str, Any]]) -> str:
 
 
 def _memory_table(memory: list[dict[str, Any]]) -> str:
-    header = ("base", "bytes/parameter (4-bit layers)", "MB/adapter", "RSS MB/adapter", "RSS MB, base and engine")
+    header = (
+        "base",
+        "bytes/parameter (4-bit layers)",
+        "MB/adapter",
+        "RSS MB/adapter",
+        "RSS MB, base and engine",
+    )
     return report.markdown(
         header,
         [

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from lorry_bases.load import load_base
 from peft import PeftModel
+
+from lorry_bases.load import load_base
 
 LORRY = [sys.executable, "-m", "lorry_client"]
 RECIPE = """
@@ -128,9 +129,7 @@ def test_train_publish_serve_move_the_alias_and_pull(recipes: Path, tmp_path: Pa
 def test_what_was_published_is_there_after_a_restart(recipes: Path, tmp_path: Path) -> None:
     with serving(tmp_path / "home") as at:
         output = tmp_path / "first"
-        reference = lorry(
-            "train", recipes / "first.yaml", "--output", output, "--push", "a", at=at
-        )
+        reference = lorry("train", recipes / "first.yaml", "--output", output, "--push", "a", at=at)
         first = generate(at, "-a", "a", "Hello", "--max-tokens", 5)
     with serving(tmp_path / "home", "--slots", "1") as at:
         again = generate(at, "-a", reference, "Hello", "--max-tokens", 5)

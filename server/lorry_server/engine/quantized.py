@@ -15,8 +15,11 @@ import bitsandbytes
 import torch
 from bitsandbytes.nn import Linear4bit
 from torch import nn
+from torch.nn import functional
 
-TILE_BYTES = 2 << 20  # unpacked; smaller tiles cost more calls, larger ones leave the cache
+TILE_BYTES = 3 << 20  # unpacked; smaller tiles cost more calls, larger ones leave the cache
+ROW_BLOCK = 64
+WIDE_BYTES = 4 * TILE_BYTES
 
 # Unpacks rows `[first, first + count)` of a layer into a tile.
 Unpack = Callable[[int, int, torch.Tensor], None]
@@ -43,7 +46,11 @@ class TiledProducts:
         Keeps the weights that the layer has now.
         """
         own: Product = layer.__call__
-        if not isinstance(layer, Linear4bit) or layer.weight.device.type != "cpu":
+        if layer.weight.device.type != "cpu":
+            return own
+        if type(layer) is nn.Linear and layer.weight.nbytes > WIDE_BYTES:
+            return _wide(layer)
+        if not isinstance(layer, Linear4bit):
             return own
         state = layer.weight.quant_state
         if state.nested or layer.support_avx512bf16_for_cpu or state.shape[1] % state.blocksize:
@@ -52,34 +59,65 @@ class TiledProducts:
 
     def _product(self, layer: Linear4bit, unpack: Unpack) -> Product:
         num_out, num_in = layer.weight.quant_state.shape
-        num_rows = min(num_out, max(1, TILE_BYTES // (4 * num_in)))
+        num_rows = min(num_out, rows_in_tile(num_in))
         if self._tile.numel() < num_rows * num_in:
             self._tile = torch.empty(num_rows * num_in)
         tile = self._tile[: num_rows * num_in].view(num_rows, num_in)
         bias: torch.Tensor | None = layer.bias
 
-        if num_rows == num_out:
+        def in_one(x: torch.Tensor) -> torch.Tensor:
+            unpack(0, num_out, tile)
+            return functional.linear(x, tile, bias)
 
-            def in_one(x: torch.Tensor) -> torch.Tensor:
-                unpack(0, num_out, tile)
-                return nn.functional.linear(x, tile, bias)
-
-            return in_one
+        def unpacked(first: int, last: int) -> torch.Tensor:
+            part = tile[: last - first]
+            unpack(first, last - first, part)
+            return part
 
         def in_tiles(x: torch.Tensor) -> torch.Tensor:
-            y = x.new_empty(*x.shape[:-1], num_out)
-            x_2d, y_2d = x.view(-1, num_in), y.view(-1, num_out)
-            for first in range(0, num_out, num_rows):
-                last = min(num_out, first + num_rows)
-                part = tile[: last - first]
-                unpack(first, last - first, part)
-                if bias is None:
-                    torch.mm(x_2d, part.t(), out=y_2d[:, first:last])
-                else:
-                    torch.addmm(bias[first:last], x_2d, part.t(), out=y_2d[:, first:last])
-            return y
+            return tiled_linear(x, unpacked, num_out, num_rows, bias)
 
-        return in_tiles
+        return in_one if num_rows == num_out else in_tiles
+
+
+def _wide(layer: nn.Linear) -> Product:
+    """An output head, say: its whole product would first lay the whole weight out anew, outside the cache."""
+    weight, bias = layer.weight.detach(), layer.bias
+    num_out, num_in = weight.shape
+
+    def product(x: torch.Tensor) -> torch.Tensor:
+        if x.numel() == num_in:
+            return functional.linear(x, weight, bias)
+        return tiled_linear(
+            x, lambda first, last: weight[first:last], num_out, rows_in_tile(num_in), bias
+        )
+
+    return product
+
+
+def rows_in_tile(num_in: int) -> int:
+    """Whole blocks of rows, so that the product of a tile adds up in the order in which the whole one does."""
+    return max(1, TILE_BYTES // (4 * num_in) // ROW_BLOCK) * ROW_BLOCK
+
+
+def tiled_linear(
+    x: torch.Tensor,
+    rows: Callable[[int, int], torch.Tensor],
+    num_out: int,
+    num_rows: int,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """`linear(x, weight, bias)`, `num_rows` rows of the weight at a time."""
+    y = x.new_empty(*x.shape[:-1], num_out)
+    x_2d, y_2d = x.view(-1, x.shape[-1]), y.view(-1, num_out)
+    for first in range(0, num_out, num_rows):
+        last = min(num_out, first + num_rows)
+        part, out = rows(first, last).t(), y_2d[:, first:last]
+        if bias is None:
+            torch.mm(x_2d, part, out=out)
+        else:
+            torch.addmm(bias[first:last], x_2d, part, out=out)
+    return y
 
 
 def _through_operator(layer: Linear4bit) -> Unpack:
