@@ -7,7 +7,6 @@ token ending a sequence. Each keeps whatever it can keep between two calls (cach
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 from collections.abc import Sequence as Items
 from pathlib import Path
 from typing import Protocol
@@ -222,11 +221,6 @@ def make_adapters(base: Base, folder: Path, names: Items[str], rank: int, seed: 
     model.eval()
     model.save_pretrained(str(folder), selected_adapters=list(names))
     return model
-
-
-def equal(answers: Iterable[list[int]], others: Iterable[list[int]]) -> int:
-    """How many sequences are the same, token for token."""
-    return sum(mine == theirs for mine, theirs in zip(answers, others, strict=True))
 
 
 def _greedy(new_tokens: int) -> GenerationConfig:

@@ -81,11 +81,7 @@ def spoken_time(rng: Random) -> tuple[str, str]:
     """(as people write it, as a clock shows it), between six and half past nine in the evening."""
     hour, minute = rng.randint(6, 9), rng.choice([0, 30])
     clock = f"{hour + 12}:{minute:02}"
-    ways = [f"{hour}:{minute:02} pm", f"{hour}:{minute:02}pm", clock]
-    if minute == 0:
-        ways += [f"{hour} pm", f"{hour}pm", f"{NUMBERS[hour]} in the evening"]
-    else:
-        ways += [f"half past {NUMBERS[hour]}"]
+    ways = [clock, f"half past {NUMBERS[hour]}" if minute else f"{hour} pm"]
     return rng.choice(ways), clock
 
 
@@ -93,21 +89,12 @@ BOOKINGS = (
     "a table for {people} on {day} at {time}",
     "can we come on {day} at {time}? we are {people}",
     "{day} {time}, {people} people",
-    "we would like to eat at {time} on {day}, {people} of us",
     "book {day} for {people} at {time}",
-    "is there room for {people} at {time} this {day}?",
     "{people} guests, {day} at {time}",
-    "please keep a table on {day}, {time}, for {people}",
+    "we will be {people}, at {time} on {day}",
 )
-BOOKING_OPENERS = ("", "", "hello, ", "hi, ", "good evening, ", "this is {name}. ", "{name} here, ")
-BOOKING_CLOSERS = (
-    "",
-    "",
-    " thanks",
-    ", by the window",
-    ", with a high chair",
-    ", outside if you can",
-)
+BOOKING_OPENERS = ("", "", "", "hello, ", "hi, ", "good evening, ", "this is {name}. ")
+BOOKING_CLOSERS = ("", "", "", " thanks", " please", ", by the window", ", outside")
 
 
 def booking(rng: Random) -> Row:

@@ -15,7 +15,7 @@ from torch import nn
 from lorry_server.engine.lora.ops import add_lora
 from lorry_server.engine.lora.rows import StepRows
 from lorry_server.engine.lora.slots import LoraSlots
-from lorry_server.engine.quantized import Product, TiledProducts
+from lorry_server.engine.quantized import product_of
 
 
 @dataclass(slots=True)
@@ -32,18 +32,12 @@ class LoraLinear(nn.Module):
     """`base(x)`, plus each token's own adapter."""
 
     def __init__(
-        self,
-        base: nn.Module,
-        product: Product,
-        path: str,
-        slots: LoraSlots,
-        step: LoraStep,
-        head: bool,
+        self, base: nn.Module, path: str, slots: LoraSlots, step: LoraStep, head: bool
     ) -> None:
         super().__init__()
         self.base = base
         self.path = path
-        self._product = product
+        self._product = product_of(base)
         self._pools = slots.pools
         self._step = step
         self._head = head
@@ -68,10 +62,8 @@ class LoraLinear(nn.Module):
 def wrap_linears(model: nn.Module, paths: list[str], slots: LoraSlots, step: LoraStep) -> None:
     """Wraps the layers at `paths` (dotted) in place."""
     output_head = getattr(model, "get_output_embeddings", lambda: None)()
-    products = TiledProducts()
     for path in paths:
         parent_path, _, name = path.rpartition(".")
         parent = model.get_submodule(parent_path)
         layer = parent.get_submodule(name)
-        is_head = layer is output_head
-        setattr(parent, name, LoraLinear(layer, products.of(layer), path, slots, step, is_head))
+        setattr(parent, name, LoraLinear(layer, path, slots, step, head=layer is output_head))
