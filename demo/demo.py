@@ -30,9 +30,9 @@ import lorry_trainer.examples
 from lorry_trainer.run import Result
 
 EXAMPLES = Path(lorry_trainer.examples.__file__).parent
-TASKS = ("date", "shell", "redact")
-UPGRADED = "date"
-QUICK = "date-quick"  # fewer steps: the version that a better one takes over from
+TASKS = ("intent", "shell", "redact")
+UPGRADED = "intent"
+QUICK = "intent-quick"  # fewer steps: the version that a better one takes over from
 LORRY = [sys.executable, "-m", "lorry_client"]
 CLIENTS = 24  # concurrent streams
 ROUNDS = 3  # of base only against mixed

@@ -35,10 +35,10 @@ class Bars:
 
     def __init__(self, console: Console) -> None:
         self._bars = RichBars(
-            TextColumn("{task.description:<16}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description:<15}"),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
             console=console,
         )

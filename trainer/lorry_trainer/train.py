@@ -205,4 +205,4 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             passed = time.perf_counter() - self._started
             self._note["speed"] = f"{logs.get('num_tokens', 0) / passed:,.0f} tokens/s"
         if "eval_loss" in logs:
-            self._note["validation"] = f"validation {logs['eval_loss']:.3f}"
+            self._note["validation"] = f"val {logs['eval_loss']:.3f}"
