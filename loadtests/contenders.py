@@ -22,7 +22,7 @@ from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.engine import Engine
 from lorry_server.engine.request import GenerationRequest, RequestOutput, SamplingParams
 
-STRENGTH = 0.1  # of random adapters; at 1 they would outshout the base
+ALPHA = 2  # of random adapters; at PEFT's default of 8 they would outshout the base
 PATIENCE_SECONDS = 600  # for one batch, on a busy machine
 
 Prompts = list[list[int]]
@@ -151,8 +151,10 @@ class PeftMixed:
 
     @torch.inference_mode()
     def generate(self, prompts: Prompts, new_tokens: int) -> Prompts:
+        input_ids = torch.tensor(prompts)
         out = self._model.generate(
-            input_ids=torch.tensor(prompts),
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),  # else a token that also pads is left out
             adapter_names=list(self._adapters[: len(prompts)]),
             generation_config=_greedy(new_tokens),
         )
@@ -164,8 +166,8 @@ class ContinuousBatching:
     """transformers' own continuous batching, without adapters: what `generate_batch` does between start and stop.
 
     The settings are the best of those that were tried on a CPU: SDPA rather than eager paged attention, pages of 32
-    tokens rather than 16, 64, 128 or 256, a token budget as large as Lorry's. The manager stays alive
-    between two calls, so neither its start nor its end (which waits for a thread) is counted.
+    tokens rather than 16, 64, 128 or 256, a token budget as large as Lorry's. The manager stays alive between two calls, so
+    neither its start nor its end (which waits for a thread) is counted.
     """
 
     name = "transformers continuous batching"
@@ -206,7 +208,7 @@ def make_adapters(base: Base, folder: Path, names: Items[str], rank: int, seed: 
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
-        lora_alpha=rank * STRENGTH,
+        lora_alpha=ALPHA,
         target_modules="all-linear",
         init_lora_weights=False,  # acts from the start, unlike PEFT's default
     )

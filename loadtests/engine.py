@@ -30,11 +30,15 @@ import report
 if TYPE_CHECKING:
     from contenders import Contender, Prompts
 
-LARGEST_BATCH = 32
 TARGETS = {  # what the design promises on a CPU, at a batch size
     "adapters ÷ PEFT": {32: 6.0},
     "base ÷ continuous batching": {1: 1.0, 8: 2.0, 32: 2.0},
     "adapters ÷ base": {8: 0.8, 32: 0.8},
+}
+BATCHES = {
+    "adapters ÷ PEFT": (8, 32),
+    "base ÷ continuous batching": (1, 8, 32),
+    "adapters ÷ base": (8, 32),
 }
 
 
@@ -44,10 +48,11 @@ class Settings:
 
     seed: int = 0
     threads: int = 1
-    rounds: int = 7
+    rounds: int = 3
     prompt_tokens: int = 32
-    new_tokens: int = 32
+    new_tokens: int = 64
     rank: int = 16
+    adapters: int = 32  # and the largest batch
     bases: tuple[str, ...] = ("lorry-tiny", "random 0.1 B")
     random_base: dict[str, int] = field(
         default_factory=lambda: {
@@ -66,6 +71,7 @@ QUICK = Settings(
     rounds=1,
     prompt_tokens=8,
     new_tokens=4,
+    adapters=8,
     bases=("lorry-tiny", "random, very small"),
     random_base={
         "hidden_size": 128,
@@ -87,9 +93,9 @@ class Comparison:
     batch: int
     first: Contender
     second: Contender
+    same_sequences: int | None  # None: they need not say the same
     seconds: list[tuple[float, float]] = field(default_factory=list)
     cpu_seconds: list[tuple[float, float]] = field(default_factory=list)
-    same_sequences: int | None = None  # None: they need not say the same
 
     def run(self, prompts: Prompts, new_tokens: int, *, swapped: bool) -> None:
         pair = (self.first, self.second)
@@ -155,8 +161,11 @@ def main(arguments: list[str] | None = None) -> int:
         f"{machine['load_average_before']} → {machine['load_average_after']}, stolen {machine['stolen_share']:.1%}"
     )
     if options.json:
+        from lorry_server.engine.config import EngineConfig
+
         result = {
             "config": asdict(settings),
+            "engine": asdict(EngineConfig()),
             "seed": settings.seed,
             "versions": report.versions(),
             "hardware": report.hardware(),
@@ -200,49 +209,47 @@ def _contest(
     from lorry_server.engine.config import EngineConfig
 
     path = base if base == "lorry-tiny" else str(_random_base(settings, scratch / "base"))
-    names = [f"adapter-{index:02}" for index in range(LARGEST_BATCH)]
+    names = [f"adapter-{index:02}" for index in range(settings.adapters)]
     config = EngineConfig()
     peft_model = make_adapters(load(path), scratch, names, settings.rank, settings.seed)
     with ExitStack() as stack:
-        rss = [report.rss_bytes()]
+        held = [report.memory_bytes()]
         engine = LorryEngine(load(path), scratch, config)
         stack.callback(engine.stop)
         lorry_base, lorry_mixed = LorryBase(engine), LorryMixed(engine, names)
-        longest = settings.prompt_tokens + settings.new_tokens
-        warm_up = [[1 + i] * settings.prompt_tokens for i in range(LARGEST_BATCH)]
+        warm_up = [[1 + i] * settings.prompt_tokens for i in range(len(names))]
         lorry_base.generate(warm_up, 2)
-        rss.append(report.rss_bytes())
+        held.append(report.memory_bytes())
         sizes = engine.load(names)
-        rss.append(report.rss_bytes())
+        held.append(report.memory_bytes())
+        memory = {
+            "base": base,
+            "bytes_per_parameter": engine.bytes_per_parameter(),
+            "bytes_per_adapter": statistics.median(sizes),
+            "held_bytes_base_and_engine": held[1] - held[0],
+            "held_bytes_per_adapter": (held[2] - held[1]) / len(names),
+        }
         peft = PeftMixed(peft_model, names)
+        longest = settings.prompt_tokens + settings.new_tokens
         batching = ContinuousBatching(load(path), config, longest)
         stack.callback(batching.stop)
         for contender in (lorry_mixed, peft, batching):
             contender.generate(warm_up, 2)
-        memory = {
-            "base": base,
-            "bytes_per_parameter": engine.bytes_per_parameter(),
-            "adapter_bytes": statistics.median(sizes),
-            "rss_base_and_engine_bytes": rss[1] - rss[0],
-            "rss_per_adapter_bytes": (rss[2] - rss[1]) / len(names),
-        }
+        pairs: list[tuple[str, Contender, Contender]] = [
+            ("adapters ÷ PEFT", lorry_mixed, peft),
+            ("base ÷ continuous batching", lorry_base, batching),
+            ("adapters ÷ base", lorry_mixed, lorry_base),
+        ]
         yield (
             [
-                *(
-                    Comparison("adapters ÷ PEFT", n, lorry_mixed, peft, same_sequences=0)
-                    for n in (8, 32)
-                ),
-                *(
-                    Comparison(
-                        "base ÷ continuous batching", n, lorry_base, batching, same_sequences=0
-                    )
-                    for n in (1, 8, 32)
-                ),
-                *(Comparison("adapters ÷ base", n, lorry_mixed, lorry_base) for n in (8, 32)),
+                Comparison(what, batch, first, second, None if second is lorry_base else 0)
+                for what, first, second in pairs
+                for batch in BATCHES[what]
+                if batch <= len(names)
             ],
             memory,
         )
-        memory["rss_all_contenders_bytes"] = report.rss_bytes()
+        memory["peak_rss_bytes_all_contenders"] = report.memory_bytes("VmHWM")
 
 
 def _random_base(settings: Settings, folder: Path) -> Path:
@@ -305,9 +312,9 @@ def _memory_table(memory: list[dict[str, Any]]) -> str:
             (
                 row["base"],
                 f"{row['bytes_per_parameter']:.3f} (≤ 0.6)",
-                f"{row['adapter_bytes'] / 1e6:.2f}",
-                f"{row['rss_per_adapter_bytes'] / 1e6:.2f}",
-                f"{row['rss_base_and_engine_bytes'] / 1e6:.0f}",
+                f"{row['bytes_per_adapter'] / 1e6:.2f}",
+                f"{row['held_bytes_per_adapter'] / 1e6:.2f}",
+                f"{row['held_bytes_base_and_engine'] / 1e6:.0f}",
             )
             for row in memory
         ],
@@ -318,8 +325,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a smoke run: its times mean nothing")
     parser.add_argument("--threads", type=int, help="of every contender's arithmetic (1)")
-    parser.add_argument("--rounds", type=int, help="of each comparison (7)")
-    parser.add_argument("--new-tokens", type=int, help="generated for each prompt (32)")
+    parser.add_argument("--rounds", type=int, help="of each comparison (3)")
+    parser.add_argument("--new-tokens", type=int, help="generated for each prompt (64)")
     parser.add_argument("--prompt-tokens", type=int, help="of each prompt (32)")
     parser.add_argument("--seed", type=int, help="of weights, adapters and prompts (0)")
     parser.add_argument("--base", action="append", dest="bases", help="only this one of the bases")

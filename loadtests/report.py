@@ -47,14 +47,19 @@ def hardware() -> dict[str, Any]:
         "cpu": names[0] if names else platform.processor(),
         "cpus": os.cpu_count(),
         "avx512_bf16": "avx512_bf16" in flags,
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
 
 
-def rss_bytes() -> int:
-    """What this process holds in memory now; 0 where the system does not say."""
-    pages = (_lines("/proc/self/statm") or ["0 0"])[0].split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+def memory_bytes(kind: str = "RssAnon") -> int:
+    """What this process holds in memory: its own (`RssAnon`), with files (`VmRSS`), or at most so far (`VmHWM`).
+
+    0 where the system does not say.
+    """
+    for line in _lines("/proc/self/status"):
+        if line.startswith(f"{kind}:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 class Neighbours:
