@@ -166,8 +166,8 @@ class ContinuousBatching:
     """transformers' own continuous batching, without adapters: what `generate_batch` does between start and stop.
 
     The settings are the best of those that were tried on a CPU: SDPA rather than eager paged attention, pages of 32
-    tokens rather than 16, 64, 128 or 256, a token budget as large as Lorry's. The manager stays alive between two calls, so
-    neither its start nor its end (which waits for a thread) is counted.
+    tokens rather than 16, 64, 128 or 256, a token budget as large as Lorry's. The manager stays alive between two
+    calls, so neither its start nor its end (which waits for a thread) is counted.
     """
 
     name = "transformers continuous batching"

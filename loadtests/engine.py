@@ -4,7 +4,8 @@
 
 What is measured: the time from handing over a batch of prompts until the last token of the batch, prefill included,
 for all sides alike; only generated tokens are counted. Everything is greedy and runs to the full length. Adapters
-(random, on every linear layer) are in memory beforehand, and every request has its own.
+(random, on every linear layer) are in memory beforehand, and every request has its own. "same text" counts the
+sequences in which both sides chose the same tokens.
 
 How: two contenders at a time, one after the other on the same fresh random prompts, so that nobody finds a prefix in a
 cache and a busy machine slows both; who goes first alternates. A ratio is the median over the rounds of each
@@ -156,8 +157,9 @@ def main(arguments: list[str] | None = None) -> int:
     machine = neighbours.report()
     print(_ratio_table(ratios), "", _memory_table(memory), "", sep="\n")
     print(
+        f"{'Quick, so the times mean nothing: ' if options.quick else ''}"
         f"{settings.prompt_tokens} prompt + {settings.new_tokens} new tokens, rank {settings.rank}, "
-        f"{settings.rounds} rounds, {settings.threads} thread(s), seed {settings.seed}; load average "
+        f"{settings.rounds} round(s), {settings.threads} thread(s), seed {settings.seed}; load average "
         f"{machine['load_average_before']} → {machine['load_average_after']}, stolen {machine['stolen_share']:.1%}"
     )
     if options.json:
@@ -303,8 +305,8 @@ def _memory_table(memory: list[dict[str, Any]]) -> str:
         "base",
         "bytes/parameter (4-bit layers)",
         "MB/adapter",
-        "RSS MB/adapter",
-        "RSS MB, base and engine",
+        "as the process grew",
+        "MB, base and engine",
     )
     return report.markdown(
         header,
