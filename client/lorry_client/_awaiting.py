@@ -88,6 +88,11 @@ class AwaitingDriver:
                 try:
                     return await step.method(self._stubs)(_pieces(step), timeout=step.timeout)
                 except grpc.RpcError as error:
+                    if _broke_off(error):
+                        raise errors.Unavailable(
+                            f"{self.server} ended the write before its last piece was sent.",
+                            reason="CONNECTION_LOST",
+                        ) from error
                     raise errors.from_rpc(error, self.server) from error
             case Download():
                 async with aclosing(self._messages(step, None)) as messages:
@@ -115,6 +120,18 @@ class AwaitingDriver:
 async def _pieces(upload: Upload) -> AsyncGenerator[Message, None]:
     while (piece := await _in_thread(next, upload.pieces, None)) is not None:
         yield piece
+
+
+def _broke_off(error: grpc.RpcError) -> bool:
+    """Whether a piece met a stream that the server had just ended.
+
+    grpc.aio then reports its own failed send, as INTERNAL, and drops the status that the server gave.
+    """
+    return (
+        isinstance(error, aio.AioRpcError)
+        and error.code() is grpc.StatusCode.INTERNAL
+        and "SendMessageOperation" in (error.debug_error_string() or "")
+    )
 
 
 async def _in_thread(work: Callable[..., Result], *arguments: object) -> Result:

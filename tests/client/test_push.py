@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 import lorry_client
-from lorry_client import AsyncClient, Client, FileState
+from lorry_client import AsyncClient, Client, FileState, _push
+from lorry_client._steps import Upload
 from lorry_client.progress import Silence
 
 MIB = 1024 * 1024
@@ -275,3 +278,35 @@ async def test_a_push_can_be_cancelled(server: Any, folder: Path) -> None:
         with pytest.raises((asyncio.CancelledError, lorry_client.Unavailable)):
             await task
     assert server.registry.adapters == {}
+
+
+async def test_a_write_that_the_server_ends_under_a_piece_is_resumed(
+    server: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """grpc.aio said INTERNAL where a piece met a stream that had just ended, and the push gave up."""
+    whole = _push.blobs.write
+    broken: list[_push._Pieces] = []
+
+    def write(pieces: _push._Pieces, size_bytes: int) -> Upload:
+        upload = whole(pieces, size_bytes)
+        if broken:
+            return upload
+        broken.append(pieces)
+
+        async def ends_early(pieces: Any, timeout: float) -> Any:
+            raise grpc.aio.AioRpcError(
+                grpc.StatusCode.INTERNAL,
+                grpc.aio.Metadata(),
+                grpc.aio.Metadata(),
+                "Internal error from Core",
+                'Failed "execute_batch": (<grpc._cython.cygrpc.SendMessageOperation object>,)',
+            )
+
+        return replace(upload, method=lambda stubs: ends_early)
+
+    monkeypatch.setattr(_push.blobs, "write", write)
+    async with AsyncClient() as client:
+        pushed = await client.push(folder, "intent")
+    assert broken
+    assert server.blobs.complete[weights_digest(folder)]
+    assert set(states(pushed).values()) == {"pushed"}
