@@ -8,9 +8,10 @@ import random
 import pytest
 import torch
 
+from lorry_server.engine.adapters.weights import LinearUpdate
 from lorry_server.engine.lora.ops import add_lora, add_lora_reference
 from lorry_server.engine.lora.rows import LONG_RUN, RowPlan, Run, StepRows, merge
-from lorry_server.engine.lora.slots import LayerPool, LoraSlots, ModuleFactors
+from lorry_server.engine.lora.slots import LayerPool, LoraSlots
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 
@@ -20,13 +21,13 @@ SLOTS = 6
 # and a wrong row, slot or token is off by about 1.
 TOLERANCE = 1e-5
 
-Adapters = dict[int, ModuleFactors]  # by slot
+Adapters = dict[int, LinearUpdate]  # by slot
 
 
 def factors(rank: int, in_features: int, out_features: int, generator: torch.Generator):
     a = torch.randn(rank, in_features, generator=generator) / in_features**0.5
     b = torch.randn(rank, out_features, generator=generator) / rank**0.5
-    return ModuleFactors(a, b)
+    return LinearUpdate(a, b)
 
 
 def pool_of(adapters: Adapters) -> LayerPool:
@@ -216,7 +217,7 @@ def test_slots_that_come_and_go(seed: int) -> None:
     """Whatever was there before, a layer answers as if only what is there now had ever been written."""
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     slots = LoraSlots(SLOTS, MAX_RANK, torch.float32, torch.device("cpu"))
-    resident: dict[int, dict[str, ModuleFactors]] = {}
+    resident: dict[int, dict[str, LinearUpdate]] = {}
     shapes = {"q": (32, 48), "v": (32, 16), "down": (64, 32)}
     for _ in range(60):
         slot = rng.randrange(SLOTS)

@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from lorry_registry.errors import FailedPrecondition, LorryError, NotFound, ResourceExhausted
+from lorry_server.engine.adapters.weights import AdapterWeights, LinearUpdate
 from lorry_server.engine.loader import HostCache
-from lorry_server.engine.lora.factors import AdapterFactors
-from lorry_server.engine.lora.slots import ModuleFactors
 
 from .rig import PATIENCE, Rig
 
@@ -196,9 +195,9 @@ def test_the_engine_sleeps_while_an_adapter_is_fetched(make_rig: MakeRig) -> Non
 # Host memory.
 
 
-def factors(num_bytes: int) -> AdapterFactors:
-    return AdapterFactors(
-        {"layer": ModuleFactors(torch.zeros(1, num_bytes // 8), torch.zeros(1, num_bytes // 8))}
+def factors(num_bytes: int) -> AdapterWeights:
+    return AdapterWeights(
+        {"layer": LinearUpdate(torch.zeros(1, num_bytes // 8), torch.zeros(1, num_bytes // 8))}
     )
 
 

@@ -78,7 +78,7 @@ def loader(source, slots, events, monkeypatch):
             raise InvalidArgument("not JSON", reason="CONFIG_INVALID")
         return SimpleNamespace(rank=4, size_bytes=8, modules=str(folder))
 
-    monkeypatch.setattr(module, "read_factors", read)
+    monkeypatch.setattr(module, "read_weights", read)
     made = AdapterLoader(source, slots, {}, 0, events.put)
     yield made
     source.gate.set()

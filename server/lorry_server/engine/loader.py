@@ -23,7 +23,8 @@ from typing import Protocol
 from safetensors import SafetensorError
 
 from lorry_registry.errors import DataLoss, InvalidArgument
-from lorry_server.engine.lora.factors import AdapterFactors, read_factors
+from lorry_server.engine.adapters.read import read_weights
+from lorry_server.engine.adapters.weights import AdapterWeights
 from lorry_server.engine.lora.slots import LoraSlots
 from lorry_server.engine.residency import SlotLoad
 
@@ -81,7 +82,7 @@ class LoadFailed:
 
 LoaderEvent = Fetched | Loaded | LoadFailed
 
-_Arrived = Callable[[AdapterFactors, float], None]  # with the moment when it was begun
+_Arrived = Callable[[AdapterWeights, float], None]  # with the moment when it was begun
 _Failed = Callable[[Exception], None]
 _UNREADABLE = (InvalidArgument, SafetensorError, OSError)
 
@@ -95,16 +96,16 @@ class HostCache:
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
         self._lock = threading.Lock()
-        self._held: OrderedDict[str, AdapterFactors] = OrderedDict()
+        self._held: OrderedDict[str, AdapterWeights] = OrderedDict()
 
-    def get(self, digest: str) -> AdapterFactors | None:
+    def get(self, digest: str) -> AdapterWeights | None:
         with self._lock:
             factors = self._held.get(digest)
             if factors is not None:
                 self._held.move_to_end(digest)
             return factors
 
-    def put(self, digest: str, factors: AdapterFactors) -> None:
+    def put(self, digest: str, factors: AdapterWeights) -> None:
         with self._lock:
             self._held.pop(digest, None)
             if factors.size_bytes > self.budget_bytes:
@@ -172,7 +173,7 @@ class AdapterLoader:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="lorry-slots")
 
     def fetch(self, digest: str) -> None:
-        def arrived(factors: AdapterFactors, started: float) -> None:
+        def arrived(factors: AdapterWeights, started: float) -> None:
             seconds = time.monotonic() - started
             self._post(Fetched(digest, factors.rank, factors.size_bytes, seconds))
 
@@ -184,7 +185,7 @@ class AdapterLoader:
     def load(self, load: SlotLoad) -> None:
         """What is no longer at hand is fetched again, by the way that every fetch takes: the writer never waits."""
 
-        def arrived(factors: AdapterFactors, started: float) -> None:
+        def arrived(factors: AdapterWeights, started: float) -> None:
             self._on_writer(self._write, load, factors, started)
 
         def failed(error: Exception) -> None:
@@ -207,7 +208,7 @@ class AdapterLoader:
     def _read(self, digest: str, arrived: _Arrived, failed: _Failed) -> None:
         """Host memory first, then this machine's disk; the rest is for the downloads."""
         started = time.monotonic()
-        bring: Callable[[], AdapterFactors]
+        bring: Callable[[], AdapterWeights]
         try:
             factors = self.host.get(digest)
             if factors is None and (folder := self._source.local(digest)) is not None:
@@ -224,8 +225,8 @@ class AdapterLoader:
         else:
             self._downloads.submit(lambda: self._download(bring, started, arrived, failed))
 
-    def _parse(self, digest: str, folder: Path) -> AdapterFactors:
-        factors = read_factors(folder, self._linear_shapes, self._slots.max_rank, self._slots.dtype)
+    def _parse(self, digest: str, folder: Path) -> AdapterWeights:
+        factors = read_weights(folder, self._linear_shapes, self._slots.max_rank, self._slots.dtype)
         self.host.put(digest, factors)
         return factors
 
@@ -233,7 +234,7 @@ class AdapterLoader:
 
     def _download(
         self,
-        bring: Callable[[], AdapterFactors],
+        bring: Callable[[], AdapterWeights],
         started: float,
         arrived: _Arrived,
         failed: _Failed,
@@ -245,14 +246,14 @@ class AdapterLoader:
         else:
             arrived(factors, started)
 
-    def _bring(self, digest: str) -> AdapterFactors:
+    def _bring(self, digest: str) -> AdapterWeights:
         folder = self._source.fetch(digest)
         try:
             return self._parse(digest, folder)
         except _UNREADABLE as error:
             return self._mend(digest, error)
 
-    def _mend(self, digest: str, why: Exception) -> AdapterFactors:
+    def _mend(self, digest: str, why: Exception) -> AdapterWeights:
         """Once more, with files whose digests hold. The caller of a generation has no part in what is wrong here."""
         _log.warning("Adapter %s could not be read, its files are checked: %s", digest, why)
         folder = self._source.refetch(digest)
@@ -268,10 +269,10 @@ class AdapterLoader:
 
     # On the writer.
 
-    def _write(self, load: SlotLoad, factors: AdapterFactors, started: float) -> None:
+    def _write(self, load: SlotLoad, factors: AdapterWeights, started: float) -> None:
         try:
             self._slots.clear(load.slot)
-            self._slots.write(load.slot, factors.modules)
+            self._slots.write(load.slot, factors.linears)
         except Exception as error:
             self._give_up(load, error)
         else:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from lorry_server.engine.adapters.weights import LinearUpdate
 from lorry_server.engine.sparse import Integers
 
 PLANE = 16  # rows that a slot has side by side
@@ -36,22 +37,6 @@ def slot_rows(slot: int, rank: int, num_slots: int) -> Integers:
     return row // PLANE * (PLANE * num_slots) + slot * PLANE + row % PLANE
 
 
-@dataclass(frozen=True, slots=True)
-class ModuleFactors:
-    """One layer's update: `y += (x @ a.T) @ b`, the scale already in `b`."""
-
-    a: torch.Tensor  # [rank, in_features]
-    b: torch.Tensor  # [rank, out_features]
-
-    @property
-    def rank(self) -> int:
-        return self.a.shape[0]
-
-    @property
-    def size_bytes(self) -> int:
-        return self.a.nbytes + self.b.nbytes
-
-
 @dataclass(slots=True)
 class LayerPool:
     """The slots of one linear layer."""
@@ -65,11 +50,12 @@ class LayerPool:
         """[rank] int64: where the first rows of a slot are."""
         return torch.from_numpy(slot_rows(slot, rank, self.num_slots)).to(self.a.device)
 
-    def write(self, slot: int, factors: ModuleFactors) -> None:
-        rows = self.rows(slot, factors.rank)
-        self.a[rows] = factors.a.to(self.a.device)
-        self.b[rows] = factors.b.to(self.b.device)
-        self.ranks = tuple(sorted({**dict(self.ranks), slot: factors.rank}.items()))
+    def write(self, slot: int, a: torch.Tensor, b: torch.Tensor) -> None:
+        """Puts factors [rank, in_features] and [rank, out_features] into an empty slot."""
+        rows = self.rows(slot, len(a))
+        self.a[rows] = a.to(self.a.device)
+        self.b[rows] = b.to(self.b.device)
+        self.ranks = tuple(sorted({**dict(self.ranks), slot: len(a)}.items()))
 
     def clear(self, slot: int) -> None:
         rank = dict(self.ranks).get(slot)
@@ -90,22 +76,23 @@ class LoraSlots:
     device: torch.device
     pools: dict[str, LayerPool] = field(default_factory=dict)
 
-    def write(self, slot: int, modules: Mapping[str, ModuleFactors]) -> None:
+    def write(self, slot: int, linears: Mapping[str, LinearUpdate]) -> None:
         """Puts an adapter into an empty slot."""
-        for path, factors in modules.items():
-            self._pool(path, factors).write(slot, factors)
+        for path, update in linears.items():
+            if update.a is not None and update.b is not None:
+                self._pool(path, update.a, update.b).write(slot, update.a, update.b)
 
     def clear(self, slot: int) -> None:
         """Empties a slot: what was there is zeroed, not only forgotten."""
         for pool in self.pools.values():
             pool.clear(slot)
 
-    def _pool(self, path: str, factors: ModuleFactors) -> LayerPool:
+    def _pool(self, path: str, a: torch.Tensor, b: torch.Tensor) -> LayerPool:
         pool = self.pools.get(path)
         if pool is None:
             rows = num_pool_rows(self.num_slots, self.max_rank)
             # Not zeroed: rows are read only after they are written, and on a CPU untouched pages take no memory.
-            a = torch.empty(rows, factors.a.shape[1], dtype=self.dtype, device=self.device)
-            b = torch.empty(rows, factors.b.shape[1], dtype=self.dtype, device=self.device)
-            pool = self.pools[path] = LayerPool(a, b, self.num_slots)
+            all_a = torch.empty(rows, a.shape[1], dtype=self.dtype, device=self.device)
+            all_b = torch.empty(rows, b.shape[1], dtype=self.dtype, device=self.device)
+            pool = self.pools[path] = LayerPool(all_a, all_b, self.num_slots)
         return pool

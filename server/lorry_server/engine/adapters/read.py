@@ -1,9 +1,8 @@
-"""An adapter folder as tensors, ready for a slot."""
+"""An adapter folder as what it does to the base, ready for a slot."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,40 +10,25 @@ from safetensors import safe_open
 
 from lorry_registry.checks import read_adapter
 from lorry_registry.errors import FailedPrecondition
-from lorry_server.engine.lora.slots import ModuleFactors
+from lorry_server.engine.adapters.weights import AdapterWeights, LinearUpdate
 
 
-@dataclass(frozen=True, slots=True)
-class AdapterFactors:
-    """All factors of one adapter, by the layer's dotted path."""
-
-    modules: Mapping[str, ModuleFactors]
-
-    @property
-    def rank(self) -> int:
-        return max(factors.rank for factors in self.modules.values())
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(factors.size_bytes for factors in self.modules.values())
-
-
-def read_factors(
+def read_weights(
     folder: Path, linear_shapes: Mapping[str, tuple[int, int]], max_rank: int, dtype: torch.dtype
-) -> AdapterFactors:
+) -> AdapterWeights:
     """Reads an adapter folder; every tensor in it ends up in a module's factors.
 
     Raises FailedPrecondition where the adapter does not fit this base, InvalidArgument where the files are broken.
     """
     files = read_adapter(folder, max_modules=len(linear_shapes))
-    modules: dict[str, ModuleFactors] = {}
+    linears: dict[str, LinearUpdate] = {}
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
         for path, module in files.modules.items():
             a = tensors.get_tensor(module.a).to(dtype)
             b = tensors.get_tensor(module.b).float().t().mul(module.scaling).to(dtype).contiguous()
             _check_fit(path, (a.shape[1], b.shape[1]), a.shape[0], linear_shapes, max_rank)
-            modules[path] = ModuleFactors(a, b)
-    return AdapterFactors(modules)
+            linears[path] = LinearUpdate(a, b)
+    return AdapterWeights(linears)
 
 
 def _check_fit(
