@@ -76,7 +76,7 @@ def loader(source, slots, events, monkeypatch):
     def read(folder, *_):
         if str(folder) in source.broken:
             raise InvalidArgument("not JSON", reason="CONFIG_INVALID")
-        return SimpleNamespace(rank=4, size_bytes=8, modules=str(folder))
+        return SimpleNamespace(rank=4, size_bytes=8, linears=str(folder))
 
     monkeypatch.setattr(module, "read_weights", read)
     made = AdapterLoader(source, slots, {}, 0, events.put)
