@@ -10,25 +10,31 @@ from lorry_registry.config import HOME_VARIABLE, RegistryConfig
 
 def register(app: typer.Typer) -> None:
     """Adds the group `registry` to the `lorry` command."""
-    group = typer.Typer(no_args_is_help=True, help="Run a registry by itself.")
+    group = typer.Typer(
+        no_args_is_help=True, help="Run a registry by itself, and look after its stores."
+    )
     group.command("serve")(serve)
+    group.command("migrate")(migrate)
     group.callback()(_group)
     app.add_typer(group, name="registry")
 
 
 def _group() -> None:
-    """Run a registry by itself."""
+    """Run a registry by itself, and look after its stores."""
+
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar=HOME_VARIABLE,
+        help="Folder of the database and the blobs.",
+        show_default="the user's data folder",
+    ),
+]
 
 
 def serve(
-    home: Annotated[
-        Path | None,
-        typer.Option(
-            envvar=HOME_VARIABLE,
-            help="Folder of the database and the blobs.",
-            show_default="the user's data folder",
-        ),
-    ] = None,
+    home: HomeOption = None,
     listen: Annotated[
         str, typer.Option(help="HOST:PORT; port 0 takes a free one and prints it.")
     ] = RegistryConfig.listen,
@@ -44,5 +50,20 @@ def serve(
     from lorry_registry.rpc.server import run
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # what it did is said by us
     # What goes wrong reaches the `lorry` command, which says it in a line and ends with the code for its kind.
     run(RegistryConfig(home=home or default_home(), listen=listen))
+
+
+def migrate(home: HomeOption = None) -> None:
+    """Bring the database to the newest schema; says what it did."""
+    from lorry_registry.config import default_home
+    from lorry_registry.sql.opening import migrate_home
+
+    done = migrate_home(home or default_home())
+    if not done.changed:
+        typer.echo(f"the schema is the newest already: {done.after}")
+    elif done.before is None:
+        typer.echo(f"made the tables: {done.after}")
+    else:
+        typer.echo(f"the schema went from {done.before} to {done.after}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lorry_registry.catalogue import Catalogue
 from lorry_registry.folder_blobs import FolderBlobStore
-from lorry_registry.sql.database import open_sqlite
+from lorry_registry.sql.opening import open_sqlite
 from lorry_registry.sql.store import SqlStore
 
 

@@ -1,4 +1,4 @@
-"""docs/architecture.md names every module, and no module that is not there."""
+"""docs/architecture.md names every module, and no module that is not there; revisions of the schema name themselves."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def test_the_map_names_every_module_and_no_other() -> None:
         for package, folder in FOLDERS.items()
         if package != "lorry"
         for path in (ROOT / folder).rglob("*.py")
-        if not path.name.startswith("__")
+        if not path.name.startswith("__") and path.parts[-3:-1] != ("migrations", "versions")
     }
     assert named == there

@@ -28,7 +28,7 @@ from lorry_registry.errors import (
     Unavailable,
 )
 from lorry_registry.filters import AdapterFilter, parse_filter
-from lorry_registry.sql.database import open_sqlite
+from lorry_registry.sql.opening import open_sqlite
 from lorry_registry.sql.store import SqlStore
 from lorry_registry.store import NEW_ONLY, Store
 

@@ -1,4 +1,4 @@
-"""Opening the database: one engine, the right settings, the schema in place, storage errors in our own words."""
+"""A database: one engine, the right settings, storage errors in our own words."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -7,49 +7,22 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from lorry_registry.errors import FailedPrecondition, Internal, ResourceExhausted, Unavailable
-from lorry_registry.sql.models import Row
 
 BUSY_TIMEOUT_SECONDS = 30.0
 WRITE = {"lorry_write": True}
 """Execution options of a transaction that will write."""
 
 
-def open_sqlite(home: Path) -> Engine:
-    """The engine on `<home>/registry.db`, with its schema.
-
-    Raises:
-        FailedPrecondition: `HOME_UNWRITABLE`, the file cannot be made or opened.
-    """
-    path = home / "registry.db"
+def sqlite_engine(path: Path) -> Engine:
+    """An engine on a file, which is made with the first connection."""
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        create_schema(engine)
-    except (OSError, DBAPIError) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        raise FailedPrecondition(
-            f"the registry's database {path} cannot be opened ({cause}): "
-            "choose another home with --home or LORRY_HOME, or correct its permissions",
-            reason="HOME_UNWRITABLE",
-            home=home,
-        ) from error
     return engine
-
-
-def create_schema(engine: Engine) -> None:
-    """Makes the tables that are missing.
-
-    This is the one place that does: schema migrations, when there are two schemas to move between, take it over.
-    Within one transaction, so that two processes starting on one home do not collide.
-    """
-    with engine.connect().execution_options(**WRITE) as connection, connection.begin():
-        Row.metadata.create_all(connection)
 
 
 @contextmanager

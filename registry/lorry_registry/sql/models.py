@@ -1,24 +1,24 @@
 """The tables. Rows never leave this package: `rows` turns them into entities.
 
-Only types and constraints that SQLite and PostgreSQL share; constraints are named by one convention, so that a
-migration can refer to them. Collections are loaded when they are read; lists load those of all their rows together.
+A change here needs a revision in `migrations/`, whose README says how; a test holds the two against each other. Only
+types and constraints that SQLite and PostgreSQL share; constraints are named by one convention, so that a revision
+can refer to them. Collections are loaded when they are read; lists load those of all their rows together.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
-    DateTime,
-    Dialect,
     ForeignKey,
     Index,
     MetaData,
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from sqlalchemy.types import TypeDecorator
+
+from lorry_registry.sql.columns import UtcDateTime, text
 
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -29,27 +29,13 @@ NAMING_CONVENTION = {
 }
 
 
-class UtcDateTime(TypeDecorator[datetime]):
-    """A timezone-aware time in UTC; SQLite forgets the zone, so it is put back when reading."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
 class Row(DeclarativeBase):
     """What all tables share."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map = {  # noqa: RUF012 (SQLAlchemy's own way)
         datetime: UtcDateTime,
+        str: text(),
         dict[str, Any]: JSON,
         list[Any]: JSON,
     }
