@@ -1,25 +1,37 @@
 """What an adapter does to a base, in the few forms that the engine runs. Every kind is read into these.
 
-A form is additive where it can be: each field of a `LinearUpdate` is what the adapter *adds*, so that a weighted sum of
-adapters is the weighted sum of their fields, exactly, whatever their kinds (low-rank factors are summed by laying them
-side by side).
+Every field of every form is what the adapter *adds*, so that a weighted sum of adapters is the weighted sum of their
+fields, exactly, whatever their kinds (low-rank factors are summed by laying them side by side, rows by their union).
+What is None adds nothing. Tensors are in float32 or the engine's dtype.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 
 import torch
 
 
 @dataclass(frozen=True, slots=True)
+class RowsUpdate:
+    """What is added to a few rows of a matrix: those of some tokens, in an embedding or an output head."""
+
+    indices: torch.Tensor  # [num_rows] int64, ascending, each once
+    delta: torch.Tensor  # [num_rows, width]
+
+    @property
+    def size_bytes(self) -> int:
+        return self.indices.nbytes + self.delta.nbytes
+
+
+@dataclass(frozen=True, slots=True)
 class LinearUpdate:
-    """One linear layer's update. For a base layer `y = W x + c`, in float32 or the engine's dtype:
+    """One linear layer's update. For a base layer `y = W x + c`:
 
-    `y' = W x + c  +  W (in_delta ⊙ x)  +  out_delta ⊙ (W x)  +  (x aᵀ) b  +  bias`
+    `y' = y  +  W (in_delta ⊙ x)  +  out_delta ⊙ (W x)  +  (x aᵀ) b  +  weight x  +  rows x  +  bias`
 
-    A scale is already in `b`. What is None adds nothing.
+    A scale is already in `b`. `rows` is a `weight` of which only some rows (outputs) are not zero.
     """
 
     a: torch.Tensor | None = None  # [rank, in_features]
@@ -27,6 +39,8 @@ class LinearUpdate:
     in_delta: torch.Tensor | None = None  # [in_features]
     out_delta: torch.Tensor | None = None  # [out_features]
     bias: torch.Tensor | None = None  # [out_features]
+    weight: torch.Tensor | None = None  # [out_features, in_features]
+    rows: RowsUpdate | None = None  # of out_features rows, [in_features] each
 
     @property
     def rank(self) -> int:
@@ -34,20 +48,120 @@ class LinearUpdate:
 
     @property
     def size_bytes(self) -> int:
-        parts = (self.a, self.b, self.in_delta, self.out_delta, self.bias)
-        return sum(part.nbytes for part in parts if part is not None)
+        return sum(map(_bytes, _parts(self)))
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether it does more than LoRA."""
+        return any(part is not None for part in _parts(self)[2:])
+
+    @property
+    def dense_bytes(self) -> int:
+        """Of these, what no pool has room for: memory that this slot takes besides."""
+        return _bytes(self.weight) + _bytes(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingUpdate:
+    """One embedding's update. For a base that says `y = s · E[t]` of token `t` (s is its own scale, mostly 1):
+
+    `y' = y  +  out_delta ⊙ y  +  s · (a[t] b  +  weight[t]  +  rows[t])`
+    """
+
+    a: torch.Tensor | None = None  # [num_embeddings, rank]
+    b: torch.Tensor | None = None  # [rank, embedding_dim]
+    out_delta: torch.Tensor | None = None  # [embedding_dim]
+    weight: torch.Tensor | None = None  # [num_embeddings, embedding_dim]
+    rows: RowsUpdate | None = None  # of num_embeddings rows, [embedding_dim] each
+
+    @property
+    def rank(self) -> int:
+        return 0 if self.a is None else self.a.shape[1]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(_bytes, _parts(self)))
+
+    @property
+    def dense_bytes(self) -> int:
+        return self.size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A head that the base does not have, over its last hidden states: `weight h + bias`."""
+
+    weight: torch.Tensor  # [num_labels, hidden_size]
+    bias: torch.Tensor | None = None  # [num_labels]
+
+    @property
+    def size_bytes(self) -> int:
+        return _bytes(self.weight) + _bytes(self.bias)
+
+    @property
+    def dense_bytes(self) -> int:
+        return self.size_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeights:
-    """All of one adapter, by the layers' dotted paths."""
+    """All of one adapter, by dotted paths in the base as `named_modules` and `named_parameters` say them."""
 
-    linears: Mapping[str, LinearUpdate] = field(default_factory=dict)
+    linears: Mapping[str, LinearUpdate] = field(default_factory=dict)  # by the layer
+    embeddings: Mapping[str, EmbeddingUpdate] = field(default_factory=dict)  # by the module
+    parameters: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """What is added to any other module's own parameters (norms), by the parameter, in its own shape."""
+    heads: Mapping[str, Head] = field(default_factory=dict)  # by name: `score`, `classifier`
 
     @property
     def rank(self) -> int:
-        return max((update.rank for update in self.linears.values()), default=0)
+        return max(
+            (
+                *(update.rank for update in self.linears.values()),
+                *(update.rank for update in self.embeddings.values()),
+            ),
+            default=0,
+        )
 
     @property
     def size_bytes(self) -> int:
-        return sum(update.size_bytes for update in self.linears.values())
+        return sum(update.size_bytes for _, update in self._updates()) + sum(
+            delta.nbytes for delta in self.parameters.values()
+        )
+
+    @property
+    def dense_bytes(self) -> int:
+        """What it takes in device memory besides its share of the pools: whole matrices, rows of them, heads."""
+        return sum(update.dense_bytes for _, update in self._updates())
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every tensor of numbers with a name that says where it acts."""
+        for path, update in self._updates():
+            for name, part in zip(_names(update), _parts(update), strict=True):
+                if isinstance(part, RowsUpdate):
+                    yield f"{path} {name}", part.delta
+                elif part is not None:
+                    yield f"{path} {name}", part
+        yield from self.parameters.items()
+
+    def _updates(self) -> Iterator[tuple[str, LinearUpdate | EmbeddingUpdate | Head]]:
+        yield from self.linears.items()
+        yield from self.embeddings.items()
+        yield from self.heads.items()
+
+
+_Part = torch.Tensor | RowsUpdate | None
+
+
+def _names(update: LinearUpdate | EmbeddingUpdate | Head) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(update))
+
+
+def _parts(update: LinearUpdate | EmbeddingUpdate | Head) -> tuple[_Part, ...]:
+    return tuple(getattr(update, name) for name in _names(update))
+
+
+def _bytes(part: _Part) -> int:
+    if part is None:
+        return 0
+    return part.size_bytes if isinstance(part, RowsUpdate) else part.nbytes

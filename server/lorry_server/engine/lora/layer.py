@@ -38,7 +38,9 @@ class LoraLinear(nn.Module):
         self.base = base
         self.path = path
         self._product = product_of(base)
+        self._bias = cast(torch.Tensor | None, getattr(base, "bias", None))
         self._pools = slots.pools
+        self._vectors = slots.vectors
         self._step = step
         self._head = head
 
@@ -49,10 +51,17 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`x` is [1, num_tokens, in_features]."""
-        y = self._product(x)
         rows = self._step.logits if self._head else self._step.tokens
+        if rows is None:
+            return self._product(x)
+        vectors = self._vectors.get(self.path)
+        y = (
+            self._product(x)
+            if vectors is None
+            else vectors.forward(self._product, self._bias, x[0], rows)[None]
+        )
         pool = self._pools.get(self.path)
-        if rows is not None and pool is not None:
+        if pool is not None:
             plan = rows.plan(pool.ranks)
             if plan is not None:
                 add_lora(y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1]), pool, plan)

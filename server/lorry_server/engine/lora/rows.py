@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lorry_server.engine.lora.slots import PLANE, Ranks, num_pool_rows, slot_rows
+from lorry_server.engine.lora.planes import PLANE, Ranks, num_pool_rows, slot_rows
 from lorry_server.engine.sparse import Integers, Pattern
 
 LONG_RUN = (
     16  # tokens; below it the overhead of two small matrix products outweighs them (measured, CPU)
 )
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,39 @@ class RowPlan:
     gathered: Pattern | None  # the short runs: the first tokens, each with its own rows of the pool
 
 
+@dataclass(frozen=True, slots=True)
+class ShortRuns:
+    """Single tokens, each with its slot."""
+
+    tokens: torch.Tensor  # [n] int64
+    slots: torch.Tensor  # [n] int64
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """Where the tokens of some of a step's adapters stand."""
+
+    long_runs: tuple[tuple[slice, int], ...]  # (tokens, slot)
+    short: ShortRuns | None
+
+
 class StepRows:
     """The runs of a step, and the plans made from them."""
 
     def __init__(
-        self, runs: Items[Run], max_rank: int, num_slots: int, *, long_run: int = LONG_RUN
+        self,
+        runs: Items[Run],
+        max_rank: int,
+        num_slots: int,
+        *,
+        long_run: int = LONG_RUN,
+        device: torch.device = _CPU,
     ) -> None:
         """Runs of `long_run` tokens and more get a product of their own."""
         self.runs = merge(runs)
         self._long_run = long_run
+        self._device = device
+        self._picks: dict[frozenset[int], Picked | None] = {}
         self._num_slots = num_slots
         self._pool_rows = num_pool_rows(num_slots, max_rank)
         self._plans: dict[Ranks, RowPlan | None] = {}
@@ -62,6 +87,32 @@ class StepRows:
         except KeyError:
             plan = self._plans[ranks] = self._make(dict(ranks))
             return plan
+
+    def pick(self, slots: frozenset[int]) -> Picked | None:
+        """The tokens whose adapters are in these slots; None where there are none."""
+        if not slots:
+            return None
+        try:
+            return self._picks[slots]
+        except KeyError:
+            picked = self._picks[slots] = self._pick(slots)
+            return picked
+
+    def _pick(self, slots: frozenset[int]) -> Picked | None:
+        runs = [run for run in self.runs if run.slot in slots]
+        if not runs:
+            return None
+        long = [run for run in runs if run.end - run.start >= LONG_RUN]
+        short = [run for run in runs if run.end - run.start < LONG_RUN]
+        return Picked(
+            tuple((slice(run.start, run.end), run.slot) for run in long),
+            self._short(short) if short else None,
+        )
+
+    def _short(self, runs: list[Run]) -> ShortRuns:
+        tokens = [token for run in runs for token in range(run.start, run.end)]
+        slots = [run.slot for run in runs for _ in range(run.start, run.end)]
+        return ShortRuns(*(torch.tensor(each, device=self._device) for each in (tokens, slots)))
 
     def _make(self, ranks: dict[int, int]) -> RowPlan | None:
         long_runs: list[tuple[slice, slice | torch.Tensor]] = []

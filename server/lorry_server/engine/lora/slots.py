@@ -1,11 +1,8 @@
-"""Device memory for the factors of resident adapters: for each linear layer, room for `max_rank` rows a slot.
+"""Device memory for what resident adapters add to linear layers: for each layer, room for `max_rank` rows a slot.
 
-A layer's pool comes into being with the first adapter that targets it. Its rows lie in planes: the first plane holds
-rows 0 … 15 of slot 0, then those of slot 1, and so on; the next plane the next 16 rows of each. So adapters of usual
-ranks lie densely, whatever `max_rank` is, and a mixed batch reads one stretch of memory (a quarter faster on a CPU
-than with `max_rank` rows between two slots). Of its rows an adapter fills as many as its rank in that layer,
-and only those are ever read. A slot is written while no running sequence refers to it, so writing needs no
-lock against the model.
+A layer's pool comes into being with the first adapter that targets it. Of a slot's rows an adapter fills as many as its
+rank in that layer, and only those are ever read. A slot is written while no running sequence refers to it, so writing
+needs no lock against the model. What is not low-rank has its place in `vectors`.
 """
 
 from __future__ import annotations
@@ -13,28 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from lorry_server.engine.adapters.weights import LinearUpdate
-from lorry_server.engine.sparse import Integers
-
-PLANE = 16  # rows that a slot has side by side
-
-Ranks = tuple[
-    tuple[int, int], ...
-]  # ((slot, rank), …) of the adapters that target a layer, by slot
-
-
-def num_pool_rows(num_slots: int, max_rank: int) -> int:
-    """How many rows a pool has: whole planes."""
-    return -(-max_rank // PLANE) * PLANE * num_slots
-
-
-def slot_rows(slot: int, rank: int, num_slots: int) -> Integers:
-    """The first `rank` rows of a slot."""
-    row = np.arange(rank, dtype=np.int64)
-    return row // PLANE * (PLANE * num_slots) + slot * PLANE + row % PLANE
+from lorry_server.engine.lora.planes import Ranks, num_pool_rows, slot_rows
+from lorry_server.engine.lora.vectors import LayerVectors, layer_vectors
 
 
 @dataclass(slots=True)
@@ -68,24 +48,31 @@ class LayerPool:
 
 @dataclass(slots=True)
 class LoraSlots:
-    """The pools of all layers of a model, by dotted path."""
+    """The slots of all linear layers of a model, by dotted path."""
 
     num_slots: int
     max_rank: int
     dtype: torch.dtype
     device: torch.device
     pools: dict[str, LayerPool] = field(default_factory=dict)
+    vectors: dict[str, LayerVectors] = field(default_factory=dict)
 
     def write(self, slot: int, linears: Mapping[str, LinearUpdate]) -> None:
         """Puts an adapter into an empty slot."""
         for path, update in linears.items():
             if update.a is not None and update.b is not None:
                 self._pool(path, update.a, update.b).write(slot, update.a, update.b)
+            if update.has_vectors:
+                if path not in self.vectors:
+                    self.vectors[path] = layer_vectors(self.num_slots, self.dtype, self.device)
+                self.vectors[path].write(slot, update)
 
     def clear(self, slot: int) -> None:
         """Empties a slot: what was there is zeroed, not only forgotten."""
         for pool in self.pools.values():
             pool.clear(slot)
+        for vectors in self.vectors.values():
+            vectors.clear(slot)
 
     def _pool(self, path: str, a: torch.Tensor, b: torch.Tensor) -> LayerPool:
         pool = self.pools.get(path)
