@@ -91,7 +91,7 @@ def load_base(
         model=model,
         tokenizer=tokenizer,
         architecture=type(model).__name__,
-        context_length=model.config.get_text_config().max_position_embeddings,
+        context_length=_context_length(model.config.get_text_config()),
         eos_token_ids=_eos_token_ids(model, tokenizer),
     )
 
@@ -125,6 +125,17 @@ def _for_bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAnd
         bnb_4bit_use_double_quant=quantization.double,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def _context_length(config: Any) -> int:
+    """How many positions the base serves. LongRoPE turns every position by other angles once a sequence is longer than
+    the original context; in a batch with such a one, or after keys were cached, short ones would be turned too. So
+    the base is served within its original context."""
+    length: int = config.max_position_embeddings
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        length = min(length, rope["original_max_position_embeddings"])
+    return length
 
 
 def _keep_as_loaded(model: torch.nn.Module) -> None:

@@ -10,7 +10,7 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Phi3Config
 from transformers.pytorch_utils import Conv1D
 
 from lorry_bases import Quantization, fingerprint
@@ -117,6 +117,31 @@ def test_layers_of_odd_sizes_run(tmp_path: Path) -> None:
     base = load_base(str(tmp_path), device=CPU)
     with torch.inference_mode():
         assert base.model(input_ids=torch.tensor([[3, 4]])).logits.isfinite().all()
+
+
+def test_longrope_is_served_within_its_original_context(tmp_path: Path) -> None:
+    """Beyond it, the longest sequence of a batch would turn the positions of all others too."""
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "original_max_position_embeddings": 32,
+        "short_factor": [1.0] * 8,
+        "long_factor": [4.0] * 8,
+    }
+    config = Phi3Config(
+        vocab_size=96,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        original_max_position_embeddings=32,
+        rope_parameters=rope,
+        pad_token_id=0,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    base = load_base(str(tmp_path), device=CPU)
+    assert base.context_length == 32
 
 
 def test_quantized_folder_is_refused(llama_base: Path) -> None:

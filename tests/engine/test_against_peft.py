@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from lorry_bases.fingerprint import NF4, Quantization
 from lorry_bases.load import load_base
 from lorry_bases.shapes import linear_shapes
 from lorry_server.engine import sparse
@@ -42,23 +43,44 @@ class Layers:
     mlp: list[str]
     one_mlp: str
     head: bool = True  # has one of its own, which an adapter may target
+    every: str | list[str] = "all-linear"
 
 
 LLAMA = Layers(["q_proj", "v_proj"], ["gate_proj", "up_proj", "down_proj"], "down_proj")
 TIED = Layers(LLAMA.attention, LLAMA.mlp, LLAMA.one_mlp, head=False)
 GPT2 = Layers(["attn.c_attn"], ["mlp.c_fc", "mlp.c_proj"], "mlp.c_fc", head=False)
+PHI3 = Layers(["qkv_proj"], ["gate_up_proj", "down_proj"], "down_proj")
+GPT_NEOX = Layers(["query_key_value"], ["dense_h_to_4h", "dense_4h_to_h"], "dense_h_to_4h")
+# Experts are fused parameters, which PEFT takes "all-linear" to mean too; the attention stands in for an MLP.
+EXPERTS = Layers(
+    ["q_proj", "v_proj"],
+    ["k_proj", "o_proj"],
+    "o_proj",
+    every=["q_proj", "k_proj", "v_proj", "o_proj"],
+)
 BASES: Mapping[str, Layers] = {
     "llama": LLAMA,
     "qwen2": TIED,
     "mistral": LLAMA,
     "gpt2": GPT2,
+    "qwen3": TIED,
+    "gemma2": TIED,
+    "gemma3": LLAMA,
+    "phi3": PHI3,
+    "gpt-neox": GPT_NEOX,
+    "granite": LLAMA,
+    "olmo2": LLAMA,
+    "mixtral": EXPERTS,
+    "qwen3-moe": replace(EXPERTS, head=False),
+    "gpt-oss": EXPERTS,
     "lorry-tiny": TIED,
 }
+UNQUANTIZED = Quantization("none")
 
 
 def recipes(layers: Layers) -> dict[str, dict[str, Any]]:
     """LoRA and rsLoRA, ranks 4 to 64, everything or a part, in float32 and bfloat16."""
-    every = "all-linear"
+    every = layers.every
     half = torch.bfloat16
     made: dict[str, dict[str, Any]] = {
         "everything-4": {"r": 4, "lora_alpha": 8, "target_modules": every},
@@ -102,9 +124,11 @@ def recipes(layers: Layers) -> dict[str, dict[str, Any]]:
 class Reference:
     """PEFT on a base of its own, loaded as the engine's is."""
 
-    def __init__(self, base: Path, folders: Mapping[str, Path]) -> None:
+    def __init__(
+        self, base: Path, folders: Mapping[str, Path], quantization: Quantization = NF4
+    ) -> None:
         self.model: Any = None
-        plain = load_base(str(base), device="cpu").model
+        plain = load_base(str(base), device="cpu", quantization=quantization).model
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PEFT's, about names that it knows already
             for name, folder in folders.items():
@@ -240,6 +264,30 @@ def test_a_mixed_batch_says_what_peft_says(
                 if tokens != rig.tokens(f"{adapter}/2"):
                     assert reference.check(prompt, adapter, tokens)
     assert rig.engine.failed is None
+
+
+def test_a_base_that_is_not_quantized_says_what_peft_says(
+    workload: tuple[Path, dict[str, Path]],
+) -> None:
+    base_path, folders = workload
+    folders = {name: folders[name] for name in ("everything-4", "patterns")}
+    base = load_base(str(base_path), device="cpu", quantization=UNQUANTIZED)
+    vocab_size = base.model.config.get_text_config().vocab_size
+    reference = Reference(base_path, folders, UNQUANTIZED)
+    asked = {
+        f"{adapter}/{len(prompt)}": (prompt, adapter)
+        for prompt in prompts(vocab_size)[::2]
+        for adapter in (None, *folders)
+    }
+    with Rig(base, folders, max_batched_tokens=CHUNK) as rig:
+        for name, (prompt, adapter) in asked.items():
+            rig.submit(name, prompt, adapter, max_tokens=NEW_TOKENS)
+        rig.wait(*asked)
+        ties = sum(
+            reference.check(prompt, adapter, rig.tokens(name))
+            for name, (prompt, adapter) in asked.items()
+        )
+        assert ties <= 1, "near ties are rare"
 
 
 def test_gpt2_adapters_attach_where_peft_attaches_them(

@@ -7,7 +7,7 @@ import random
 
 import pytest
 import torch
-from transformers import Gemma2Config
+from transformers import PreTrainedConfig
 
 from lorry_bases.shapes import linear_shapes
 from lorry_server.engine.block_manager import BlockManager
@@ -17,7 +17,7 @@ from lorry_server.engine.request import GenerationRequest, SamplingParams
 from lorry_server.engine.scheduler import Chunk
 from lorry_server.engine.sequence import Sequence
 
-from .bases import CONFIGS, CONTEXT_LENGTH, SMALL, VOCAB_SIZE, WINDOW, random_model
+from .bases import CONFIGS, CONTEXT_LENGTH, EXPERTS, VOCAB_SIZE, WINDOW, other_head, random_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 
@@ -26,23 +26,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in 
 TOLERANCE = 1e-5
 
 
-# Beside the four, one whose layers differ, whose scores are capped, and whose heads are not hidden / heads wide.
-MODELS = {
-    **CONFIGS,
-    "gemma2": Gemma2Config(**SMALL, head_dim=24, sliding_window=WINDOW, attn_logit_softcapping=0.5),
-}
-
-
 class Packed:
     """A model behind the paged forward, and the same model by itself."""
 
-    def __init__(self, name: str, *, block_size: int = 8) -> None:
-        self.model = random_model(MODELS[name])
-        served = random_model(MODELS[name])
-        config = EngineConfig(
+    def __init__(self, config: PreTrainedConfig, *, block_size: int = 8) -> None:
+        self.model = random_model(config)
+        served = random_model(config)
+        engine = EngineConfig(
             slots=1, max_rank=1, block_size=block_size, kv_blocks=160, max_batched_tokens=512
         )
-        self.runner = ModelRunner(served, config, linear_shapes(served), CONTEXT_LENGTH)
+        self.runner = ModelRunner(served, engine, linear_shapes(served), CONTEXT_LENGTH)
         self.blocks = BlockManager(self.runner.num_blocks, block_size)
 
     def sequence(self, token_ids: list[int]) -> Sequence:
@@ -66,9 +59,14 @@ class Packed:
         assert ((logits - expected).norm() / expected.norm()).item() < TOLERANCE
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def packed(request: pytest.FixtureRequest) -> Packed:
-    return Packed(request.param)
+@pytest.fixture(scope="module", params=CONFIGS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def packed(name: str) -> Packed:
+    return Packed(CONFIGS[name])
 
 
 def prompt(seed: int, length: int) -> list[int]:
@@ -76,7 +74,7 @@ def prompt(seed: int, length: int) -> list[int]:
     return [rng.randrange(VOCAB_SIZE) for _ in range(length)]
 
 
-@pytest.mark.parametrize("length", [1, 7, 8, 9, 60, CONTEXT_LENGTH])
+@pytest.mark.parametrize("length", [1, 8, 9, CONTEXT_LENGTH])
 def test_a_prompt_in_one_piece(packed: Packed, length: int) -> None:
     ids = prompt(length, length)
     each = packed.sequence(ids)
@@ -97,6 +95,14 @@ def test_a_prompt_in_random_pieces(packed: Packed, seed: int) -> None:
         logits = packed.step((each, min(piece, each.num_uncomputed_tokens)))
     packed.check(ids, logits[0])
     packed.blocks.free(each)
+
+
+def test_an_output_head_of_its_own_where_it_was_tied_and_tied_where_it_was_not(name: str) -> None:
+    packed, ids = Packed(other_head(CONFIGS[name])), prompt(0, 40)
+    each = packed.sequence(ids)
+    for piece in (20, 19):
+        packed.step((each, piece))
+    packed.check(ids, packed.step((each, 1))[0])
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -149,8 +155,13 @@ def test_the_window_is_smaller_than_the_prompts() -> None:
     assert (right - wrong).norm() / right.norm() > 1000 * TOLERANCE
 
 
-def test_the_packed_logits_of_a_sequence_do_not_depend_on_its_neighbours(packed: Packed) -> None:
-    """Bit for bit, where the step has the same shape: no token of another sequence is ever read."""
+def test_the_packed_logits_of_a_sequence_do_not_depend_on_its_neighbours(
+    packed: Packed, name: str
+) -> None:
+    """Bit for bit, where the step has the same shape: no token of another sequence is ever read.
+
+    Experts take the tokens of all sequences in one product each, whose shape is the neighbours' doing.
+    """
     ids = prompt(1, 11)
     seen = []
     for seed in (2, 3):
@@ -163,4 +174,7 @@ def test_the_packed_logits_of_a_sequence_do_not_depend_on_its_neighbours(packed:
         seen.append(packed.step((beside[0], 1), (each, 1), (beside[2], 1))[1])
         for sequence in (*beside, each):
             packed.blocks.free(sequence)
-    assert seen[0].equal(seen[1])
+    if name in EXPERTS:
+        torch.testing.assert_close(seen[0], seen[1], rtol=TOLERANCE, atol=TOLERANCE)
+    else:
+        assert seen[0].equal(seen[1])

@@ -9,16 +9,17 @@ import torch
 from torch import nn
 from transformers import (
     BloomConfig,
+    Cohere2Config,
     FalconH1Config,
-    Gemma2Config,
     GPTJConfig,
     JambaConfig,
     Llama4TextConfig,
     MambaConfig,
-    Phi3Config,
     PreTrainedConfig,
     RecurrentGemmaConfig,
+    SmolLM3Config,
     StableLmConfig,
+    Starcoder2Config,
 )
 
 from lorry_bases.shapes import linear_shapes
@@ -48,8 +49,9 @@ JAMBA = {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 8, "nu
 
 SERVED: dict[str, PreTrainedConfig] = {
     **CONFIGS,
-    "Gemma2ForCausalLM": Gemma2Config(**SMALL, head_dim=16, sliding_window=4),
-    "Phi3ForCausalLM": Phi3Config(**SMALL, sliding_window=4),
+    "cohere2": Cohere2Config(**SMALL, sliding_window=4),
+    "smollm3": SmolLM3Config(**SMALL),
+    "starcoder2": Starcoder2Config(**SMALL, sliding_window=4),
 }
 REFUSED: dict[str, tuple[PreTrainedConfig, str]] = {
     "MambaForCausalLM": (
@@ -124,6 +126,24 @@ def test_state_outside_attention_is_seen_in_what_comes_out() -> None:
     with pytest.raises(FailedPrecondition, match="logits are off") as refusal:
         serve(model)
     assert refusal.value.metadata == {"architecture": "LlamaForCausalLM"}
+
+
+def test_a_window_that_only_the_mask_has_is_refused() -> None:
+    """The tokens that are tried are fewer than a usual window: nothing that comes out would tell."""
+    model = random_model(CONFIGS["gemma2"])
+    model.model.layers[0].self_attn.sliding_window = None
+    with pytest.raises(FailedPrecondition, match="layer 0 does not tell attention how far"):
+        serve(model)
+
+
+def test_attention_with_something_of_its_own_is_refused() -> None:
+    model = random_model(CONFIGS["llama"])
+    model.model.layers[1].self_attn.register_forward_pre_hook(
+        lambda _module, args, kwargs: (args, {**kwargs, "position_bias": torch.zeros(1)}),
+        with_kwargs=True,
+    )
+    with pytest.raises(FailedPrecondition, match="layer 1 attends with position_bias"):
+        serve(model)
 
 
 def test_memory_for_no_prompt_at_all_is_a_clear_error() -> None:

@@ -241,3 +241,22 @@ def test_every_key_that_peft_writes_is_known(tmp_path: Path) -> None:
     from lorry_registry.checks.adapter_config import _KNOWN
 
     assert set(json.loads((tmp_path / "adapter_config.json").read_text())) - _KNOWN == set()
+
+
+def test_adapters_on_experts_and_routers_are_refused_by_name(tmp_path: Path) -> None:
+    """PEFT takes "all-linear" to mean a mixture's fused experts and its router too, which are no layers."""
+    config = transformers.MixtralConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=2,
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    lora = peft.LoraConfig(r=2, target_modules="all-linear")
+    peft.get_peft_model(model, lora).save_pretrained(tmp_path)
+    with pytest.raises(InvalidArgument, match=r"target_parameters.*experts and routers") as refusal:
+        read_adapter(tmp_path)
+    assert refusal.value.reason == "FEATURE_UNSUPPORTED"

@@ -103,8 +103,8 @@ _REFUSED: Mapping[str, Refusal] = {
         ),
         Refusal(
             "target_parameters",
-            "LoRA on bare parameters is not served",
-            "target linear layers through target_modules",
+            "LoRA on bare parameters, as the fused experts and routers of a mixture are, is not served",
+            "name linear layers in target_modules (PEFT takes 'all-linear' to mean experts too)",
         ),
         Refusal("layer_replication", "it changes the base's layers", "train without it"),
         Refusal(

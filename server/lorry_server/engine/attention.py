@@ -71,6 +71,18 @@ class PrefillChunk:
     blocks: torch.Tensor  # [blocks of the context] int64
 
 
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a layer weighs what it looks at, beyond the softmax of its products."""
+
+    scaling: float
+    softcap: float | None  # no score is larger
+    sinks: torch.Tensor | None  # [heads]
+
+    def capped(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores if self.softcap is None else torch.tanh(scores / self.softcap) * self.softcap
+
+
 class DecodeReads:
     """What decoding sequences read: for each sequence and query head, the rows of its keys and values."""
 
@@ -97,12 +109,19 @@ class DecodeReads:
             rows, self._where = rows[where], torch.from_numpy(where)
         self.pattern = Pattern(counts, rows, num_blocks * kv_heads * block_size)
 
-    def softmax(self, scores: torch.Tensor) -> torch.Tensor:
-        """Over the places of each sequence and head."""
+    def softmax(self, scores: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
+        """Over the places of each sequence and head; `sinks` [heads]."""
         if self._where is None:
-            return scores.view(self._scores.shape).softmax(-1).view(-1)
+            return self._weights(scores.view(self._scores.shape), sinks).view(-1)
         self._scores.view(-1).index_copy_(0, self._where, scores)
-        return self._scores.softmax(-1).view(-1).index_select(0, self._where)
+        return self._weights(self._scores, sinks).view(-1).index_select(0, self._where)
+
+    @staticmethod
+    def _weights(scores: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
+        weights = scores.softmax(-1)
+        if sinks is None:
+            return weights
+        return weights * _beside_sinks(scores, sinks.repeat(len(scores) // len(sinks)))
 
 
 @dataclass(slots=True)
@@ -164,6 +183,14 @@ def _rows(blocks: Any, heads: Any, positions: Any, cache: torch.Tensor) -> Any:
     return (blocks * kv_heads + heads) * block_size + positions % block_size
 
 
+def _beside_sinks(scores: torch.Tensor, sinks: torch.Tensor) -> torch.Tensor:
+    """[..., 1]: what is left of the weights of `scores` [..., places] where a sink [...] takes part in the softmax.
+
+    A sink is one more score, whose value is nothing: it only takes weight from the others.
+    """
+    return torch.sigmoid(scores.logsumexp(-1) - sinks).unsqueeze(-1)
+
+
 def install(model: PreTrainedModel) -> None:
     """Makes a model attend through `paged_attention`; its forward then needs `lorry_batch=`."""
     AttentionInterface.register(NAME, paged_attention)
@@ -185,6 +212,7 @@ def paged_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,  # [heads]: attention sinks
     lorry_batch: PagedBatch,
     **_kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -197,16 +225,16 @@ def paged_attention(
         cache.view(-1, new.shape[-1]).index_copy_(0, lorry_batch.writes(cache), rows)
 
     q = query[0].transpose(0, 1)  # [num_tokens, heads, key_dim]
-    scaling = q.shape[-1] ** -0.5 if scaling is None else scaling
+    score = Scoring(q.shape[-1] ** -0.5 if scaling is None else scaling, softcap, s_aux)
     n = lorry_batch.num_decode
     if n == len(q):
-        return _decode(q, keys, values, lorry_batch, sliding_window, scaling, softcap)[None], None
+        return _decode(q, keys, values, lorry_batch, sliding_window, score)[None], None
 
     num_tokens, heads, _ = q.shape
     group = heads // kv_heads
     out = torch.empty(num_tokens, heads, values.shape[-1], dtype=q.dtype, device=q.device)
     if n:
-        out[:n] = _decode(q[:n], keys, values, lorry_batch, sliding_window, scaling, softcap)
+        out[:n] = _decode(q[:n], keys, values, lorry_batch, sliding_window, score)
     for index, chunk in enumerate(lorry_batch.prefills):
         tokens = slice(chunk.start, chunk.end)
         if chunk.context_length == chunk.end - chunk.start:
@@ -218,9 +246,7 @@ def paged_attention(
         # The query heads that share a key head are a group: no key is repeated.
         rows = q[tokens].reshape(-1, kv_heads, group, q.shape[-1]).permute(1, 2, 0, 3)
         k, v = (t[:, None].expand(-1, group, -1, -1) for t in (k, v))
-        attended = _attend(
-            rows, k, v, mask, scaling, softcap
-        )  # [kv_heads, group, tokens, value_dim]
+        attended = _attend(rows, k, v, mask, score)  # [kv_heads, group, tokens, value_dim]
         out[tokens] = attended.permute(2, 0, 1, 3).reshape(-1, heads, values.shape[-1])
     return out[None], None
 
@@ -231,18 +257,15 @@ def _decode(
     values: torch.Tensor,
     batch: PagedBatch,
     window: int | None,
-    scaling: float,
-    softcap: float | None,
+    score: Scoring,
 ) -> torch.Tensor:
     """[sequences, heads, value_dim]"""
     n, heads, _ = q.shape
     reads = batch.decode_reads(window, heads, keys)
     scores = reads.pattern.products(
-        q.reshape(n * heads, -1), keys.view(-1, keys.shape[-1]), scaling
+        q.reshape(n * heads, -1), keys.view(-1, keys.shape[-1]), score.scaling
     )
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    weights = reads.softmax(scores)
+    weights = reads.softmax(score.capped(scores), score.sinks)
     return reads.pattern.sums(weights, values.view(-1, values.shape[-1])).view(n, heads, -1)
 
 
@@ -252,16 +275,17 @@ def _pages(cache: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
 
 
 def _attend(
-    q: torch.Tensor,
+    q: torch.Tensor,  # [kv_heads, group, tokens, key_dim]
     k: torch.Tensor,
     v: torch.Tensor,
     mask: torch.Tensor,
-    scaling: float,
-    softcap: float | None,
+    score: Scoring,
 ) -> torch.Tensor:
-    if softcap is None:
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
-    scores = q @ k.transpose(-1, -2) * scaling
-    scores = torch.tanh(scores / softcap) * softcap
-    weights = scores.masked_fill(~mask, float("-inf")).softmax(-1, dtype=torch.float32)
+    if score.softcap is None and score.sinks is None:
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=score.scaling)
+    scores = score.capped(q @ k.transpose(-1, -2) * score.scaling).float()
+    scores = scores.masked_fill(~mask, float("-inf"))
+    weights = scores.softmax(-1)
+    if score.sinks is not None:
+        weights = weights * _beside_sinks(scores, score.sinks.view(*q.shape[:2], 1))
     return weights.to(v.dtype) @ v

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
-from typing import Any
 
 import torch
-from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lorry_server.engine import attention, selfcheck, sparse
 from lorry_server.engine.attention import KVCache, KVShape
@@ -18,6 +16,7 @@ from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.lora.layer import LoraStep, wrap_linears
 from lorry_server.engine.lora.rows import LONG_RUN, Run, StepRows
 from lorry_server.engine.lora.slots import LoraSlots
+from lorry_server.engine.probe import attending_layers
 from lorry_server.engine.sampler import SampleSpec, sample
 from lorry_server.engine.scheduler import Chunk, Sampled
 
@@ -37,8 +36,9 @@ class ModelRunner:
         self.device = model.device
         self.dtype = model.dtype
         expected = selfcheck.expect(model)
-        shapes = kv_shapes(model)
-        selfcheck.check_layers(model, shapes)
+        layers = attending_layers(model)
+        selfcheck.check_layers(model, layers)
+        shapes = {index: layer.shape for index, layer in layers.items()}
         self.num_blocks = num_kv_blocks(config, shapes, self.dtype, context_length)
         self.cache = KVCache(shapes, self.num_blocks, config.block_size, self.dtype, self.device)
         self.slots = LoraSlots(config.slots, config.max_rank, self.dtype, self.device)
@@ -100,31 +100,3 @@ def num_kv_blocks(
     block_bytes = config.block_size * dtype.itemsize * sum(shape.size for shape in shapes.values())
     useful = config.max_sequences * -(-context_length // config.block_size)
     return max(1, min(config.kv_memory_bytes // block_bytes, useful))
-
-
-@torch.inference_mode()
-def kv_shapes(model: PreTrainedModel) -> dict[int, KVShape]:
-    """What each layer caches, seen by running one token through an attention that only looks."""
-    shapes: dict[int, KVShape] = {}
-
-    def look(
-        module: nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        *_: Any,
-        **__: Any,
-    ) -> Any:
-        layer: int = module.layer_idx  # type: ignore[assignment]
-        shapes[layer] = KVShape(key.shape[1], key.shape[3], value.shape[3])
-        return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
-
-    AttentionInterface.register("lorry_look", look)
-    AttentionMaskInterface.register("lorry_look", lambda *_args, **_kwargs: None)
-    before = model.config._attn_implementation
-    model.set_attn_implementation("lorry_look")
-    try:
-        model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device), use_cache=False)
-    finally:
-        model.set_attn_implementation(before)
-    return shapes

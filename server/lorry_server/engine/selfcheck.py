@@ -8,7 +8,7 @@ a fresh model a layer may hardly matter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from lorry_registry.errors import FailedPrecondition, InvalidArgument
 from lorry_server.engine.block_manager import BlockManager
+from lorry_server.engine.probe import AttendingLayer
 from lorry_server.engine.request import GenerationRequest, SamplingParams
 from lorry_server.engine.scheduler import Chunk
 from lorry_server.engine.sequence import Sequence
@@ -48,10 +49,11 @@ def expect(model: PreTrainedModel) -> Expectation:
     return Expectation(type(model).__name__, tuple(tuple(row[0].tolist()) for row in rows), logits)
 
 
-def check_layers(model: PreTrainedModel, attending: Collection[int]) -> None:
+def check_layers(model: PreTrainedModel, attending: Mapping[int, AttendingLayer]) -> None:
     """Raises FailedPrecondition where a layer does more, or less, than attend; `attending` are those seen to."""
     config = model.config.get_text_config()
-    others = {*(getattr(config, "layer_types", None) or ())} - SERVED_LAYERS
+    types = getattr(config, "layer_types", None) or ()
+    others = {*types} - SERVED_LAYERS
     if others:
         raise _refused(type(model).__name__, f"it has layers of {' and '.join(sorted(others))}")
     count = config.num_hidden_layers
@@ -60,6 +62,17 @@ def check_layers(model: PreTrainedModel, attending: Collection[int]) -> None:
             type(model).__name__,
             f"{count - len(attending)} of its {count} layers do not attend through transformers' attention interface",
         )
+    for index, layer in attending.items():
+        if layer.unknown:
+            raise _refused(
+                type(model).__name__,
+                f"its layer {index} attends with {' and '.join(sorted(layer.unknown))}",
+            )
+        if index < len(types) and types[index] == "sliding_attention" and layer.window is None:
+            # Its mask alone has the window, and prompts that are longer than a window would take long to try.
+            raise _refused(
+                type(model).__name__, f"its layer {index} does not tell attention how far it looks"
+            )
 
 
 def verify(
