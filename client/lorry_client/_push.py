@@ -63,7 +63,7 @@ def push(
     version = yield from _publish(name, is_new, local, message, description)
     moved = None
     if alias is not None:
-        moved = yield from ask(registry.point_alias(name, alias, version.number, None))
+        moved = yield from ask(registry.point_alias(name, alias, {version.number: 1}))
     return Pushed(version.reference, version, moved, files, tuple(local.skipped))
 
 

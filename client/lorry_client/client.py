@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from lorry_client._blocking import BlockingDriver
 from lorry_client._calls import admin, inference, registry
+from lorry_client._calls.registry import Target
 from lorry_client._pull import pull
 from lorry_client._push import AnyLineage, push
 from lorry_client._steps import all_pages
@@ -16,6 +17,7 @@ from lorry_client.progress import Progress, Silence
 from lorry_client.results import (
     Adapter,
     Alias,
+    AliasMove,
     Chunk,
     Completion,
     Model,
@@ -65,6 +67,7 @@ class Client:
         prompt: Prompt,
         adapter: str | None = None,
         *,
+        sticky_key: str | None = None,
         timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> Completion:
@@ -73,8 +76,9 @@ class Client:
         Args:
             prompt: text, a list of messages (`{"role": …, "content": …}`), or token ids.
             adapter: a reference; None means the bare base.
+            sticky_key: who asks, where the adapter's alias divides the requests: the same key gets the same version.
         """
-        request = inference.generate_request(prompt, adapter, **sampling)
+        request = inference.generate_request(prompt, adapter, sticky_key, **sampling)
         return self._driver.call(inference.generate(request), timeout)
 
     def stream(
@@ -82,6 +86,7 @@ class Client:
         prompt: Prompt,
         adapter: str | None = None,
         *,
+        sticky_key: str | None = None,
         timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> Generator[Chunk, None, None]:
@@ -89,7 +94,7 @@ class Client:
 
         Closing the generator early cancels the request.
         """
-        request = inference.generate_request(prompt, adapter, **sampling)
+        request = inference.generate_request(prompt, adapter, sticky_key, **sampling)
         return self._driver.chunks(inference.stream(request), timeout)
 
     def tokenize(self, prompt: str | Sequence[Message], *, timeout: float | None = None) -> Tokens:
@@ -104,29 +109,66 @@ class Client:
         """Lists an adapter's versions, newest first."""
         return self._driver.run(all_pages(partial(registry.list_versions, name)))
 
-    def resolve(self, reference: str, *, timeout: float | None = None) -> Version:
-        """Returns the version that a reference means now."""
-        return self._driver.call(registry.resolve(reference), timeout)
+    def resolve(
+        self, reference: str, *, sticky_key: str | None = None, timeout: float | None = None
+    ) -> Version:
+        """Returns the version that a reference means now.
+
+        Args:
+            sticky_key: where the alias divides the requests, chooses the version that a request with this key gets;
+                without it, the one that most requests get.
+        """
+        return self._driver.call(registry.resolve(reference, sticky_key), timeout)
 
     def aliases(self, name: str) -> list[Alias]:
         """Lists an adapter's aliases by name."""
         return self._driver.run(all_pages(partial(registry.list_aliases, name)))
 
     def set_alias(
-        self, name: str, alias: str, target: int | str, *, etag: str | None = None
+        self, name: str, alias: str, target: Target, *, etag: str | None = None, why: str = ""
     ) -> Alias:
         """Points an alias at a version: its number, its digest, or any reference to it.
 
         Args:
+            target: a mapping of such to weights divides the requests: `{3: 90, 4: 10}`.
             etag: the alias must still have it, else `Aborted`; `*` asks that the alias be new.
+            why: for the alias's history.
         """
-        return self._driver.run(registry.set_alias(name, alias, target, etag))
+        return self._driver.run(registry.set_alias(name, alias, target, etag, why))
+
+    def rollback_alias(
+        self,
+        name: str,
+        alias: str,
+        to: int | None = None,
+        *,
+        etag: str | None = None,
+        why: str = "",
+        timeout: float | None = None,
+    ) -> Alias:
+        """Points an alias at what it pointed at before; a deleted one is there again.
+
+        Args:
+            to: the number of the move whose outcome is to be brought back; where absent, the one before what holds
+                now, and asked again, the one before that.
+        """
+        return self._driver.call(registry.rollback_alias(name, alias, to, etag, why), timeout)
+
+    def alias_moves(self, name: str, alias: str) -> list[AliasMove]:
+        """Lists an alias's moves, newest first; those of a deleted alias too."""
+        return self._driver.run(all_pages(partial(registry.alias_moves, name, alias)))
 
     def delete_alias(
-        self, name: str, alias: str, *, etag: str | None = None, timeout: float | None = None
+        self,
+        name: str,
+        alias: str,
+        *,
+        etag: str | None = None,
+        why: str = "",
+        timeout: float | None = None,
     ) -> None:
-        """Deletes an alias; the versions stay."""
-        self._driver.call(registry.delete_alias(name, alias, etag), timeout)
+        """Deletes an alias; the versions and the alias's history stay."""
+        self._driver.call(registry.delete_alias(name, alias, etag, why), timeout)
 
     def push(
         self,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import BinaryIO
 
-from lorry_registry import references
+from lorry_registry import references, resolution
 from lorry_registry.admission import admit, check_blobs, check_same_base
 from lorry_registry.blobs import BlobStore, WriteProgress
 from lorry_registry.checks import check_manifest
@@ -20,15 +20,24 @@ from lorry_registry.entities import (
     Adapter,
     AdapterKey,
     Alias,
+    AliasMove,
     AliasTarget,
     Base,
     File,
     Lineage,
+    Meaning,
     Version,
 )
 from lorry_registry.errors import InvalidArgument, NotFound
 from lorry_registry.filters import parse_filter
-from lorry_registry.limits import check_base, check_description, check_labels, check_lineage
+from lorry_registry.limits import (
+    check_base,
+    check_description,
+    check_labels,
+    check_lineage,
+    check_targets,
+    check_why,
+)
 from lorry_registry.paging import Page, clip_page_size, decode_token, make_page
 from lorry_registry.store import ANY_ETAG, Store
 
@@ -164,36 +173,13 @@ class Catalogue:
         )
         return make_page(rows, size, lambda version: [version.number], arguments)
 
-    def resolve(self, reference: str) -> Version:
-        """The version that a reference means now.
+    def resolve(self, reference: str, sticky_key: str | None = None) -> Version:
+        """The version that a reference means now: see `resolution`."""
+        return resolution.resolve(self._store, reference, sticky_key)
 
-        A bare name means the alias `production` where the adapter has it, else the newest version.
-
-        Raises:
-            InvalidArgument: it is no reference.
-            NotFound: the adapter, alias, number or digest is not there, or nothing was published yet.
-        """
-        wanted = references.parse_reference(reference)
-        key = wanted.key
-        if wanted.digest is not None:
-            return self._store.get_version_by_digest(key, wanted.digest)
-        if wanted.number is not None:
-            return self._store.get_version(key, wanted.number)
-        if wanted.alias is not None:
-            return self._follow(self._store.get_alias(key, wanted.alias))
-        try:
-            return self._follow(self._store.get_alias(key, references.PRODUCTION))
-        except NotFound as error:
-            if error.reason != "ALIAS_NOT_FOUND":
-                raise
-        newest = self._store.list_versions(key, after=None, limit=1)
-        if not newest:
-            raise NotFound(
-                f"adapter {key} has no version yet: publish one with `lorry push`",
-                reason="VERSION_NOT_FOUND",
-                adapter=key,
-            )
-        return newest[0]
+    def expand(self, reference: str) -> Meaning:
+        """Every version that a reference means now, with its share: see `resolution`."""
+        return resolution.expand(self._store, reference)
 
     # Aliases.
 
@@ -204,24 +190,51 @@ class Catalogue:
         targets: Sequence[AliasTarget],
         *,
         etag: str = ANY_ETAG,
+        why: str = "",
     ) -> Alias:
-        """Points the alias at its one target. Raises NotFound for the version, Aborted for the etag."""
-        if len(targets) != 1:
-            raise InvalidArgument(
-                f"an alias has exactly one target for now, not {len(targets)}: "
-                "set one alias per version",
-                reason="ALIAS_TARGETS_INVALID",
-                targets=len(targets),
-            )
-        if targets[0].weight < 0:
-            raise InvalidArgument(
-                f"the target's weight {targets[0].weight} is negative: leave it 0",
-                reason="ALIAS_TARGETS_INVALID",
-            )
-        target = replace(targets[0], weight=targets[0].weight or 1)
+        """Points the alias at one version, or at several that share the requests by weight.
+
+        Raises NotFound for a version, Aborted for the etag, InvalidArgument `ALIAS_TARGETS_INVALID`.
+        """
         return self._store.set_alias(
-            key, references.check_alias(alias_id), targets=[target], etag=etag
+            key,
+            references.check_alias(alias_id),
+            targets=check_targets(targets),
+            etag=etag,
+            why=check_why(why),
         )
+
+    def rollback_alias(
+        self,
+        key: AdapterKey,
+        alias_id: str,
+        *,
+        move: int = 0,
+        etag: str = ANY_ETAG,
+        why: str = "",
+    ) -> Alias:
+        """Points the alias at what it pointed at after `move`; for 0, one step back from what holds now."""
+        if move < 0:
+            raise InvalidArgument(
+                f"move {move} is negative: name a move, or leave it 0 for the one before",
+                reason="ALIAS_MOVE_INVALID",
+                move=move,
+            )
+        return self._store.rollback_alias(
+            key, references.check_alias(alias_id), move=move, etag=etag, why=check_why(why)
+        )
+
+    def list_alias_moves(
+        self, key: AdapterKey, alias_id: str, *, page_size: int = 0, page_token: str = ""
+    ) -> Page[AliasMove]:
+        """A page, newest first."""
+        size = clip_page_size(page_size)
+        arguments = ("alias-moves", key.resource_name, alias_id)
+        after = decode_token(page_token, arguments, types=(int,))
+        rows = self._store.list_alias_moves(
+            key, alias_id, after=None if after is None else int(after[0]), limit=size + 1
+        )
+        return make_page(rows, size, lambda move: [move.number], arguments)
 
     def get_alias(self, key: AdapterKey, alias_id: str) -> Alias:
         return self._store.get_alias(key, alias_id)
@@ -238,8 +251,10 @@ class Catalogue:
         )
         return make_page(rows, size, lambda alias: [alias.alias_id], arguments)
 
-    def delete_alias(self, key: AdapterKey, alias_id: str, *, etag: str = ANY_ETAG) -> None:
-        self._store.delete_alias(key, alias_id, etag=etag)
+    def delete_alias(
+        self, key: AdapterKey, alias_id: str, *, etag: str = ANY_ETAG, why: str = ""
+    ) -> None:
+        self._store.delete_alias(key, alias_id, etag=etag, why=check_why(why))
 
     # Bases.
 
@@ -287,7 +302,3 @@ class Catalogue:
             return self._store.get_version_by_digest(key, digest)
         except NotFound:
             return None
-
-    def _follow(self, alias: Alias) -> Version:
-        # By digest: were the adapter deleted and made anew in between, its numbers would mean other versions.
-        return self._store.get_version_by_digest(alias.key, alias.targets[0].digest)

@@ -99,7 +99,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class AliasTarget:
-    """One version that an alias points at. `digest` is filled in by the store."""
+    """One version that an alias points at, and its share. `digest` is filled in by the store."""
 
     version: int
     digest: str = ""
@@ -119,6 +119,29 @@ class Alias:
     @property
     def resource_name(self) -> str:
         return f"{self.key.resource_name}/aliases/{self.alias_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class AliasMove:
+    """A move of an alias: `before` is empty where it was made, `after` where it was deleted."""
+
+    key: AdapterKey
+    alias_id: str
+    number: int  # 1, 2, 3 …; goes on where the alias is deleted and made anew
+    time: datetime
+    principal: str
+    why: str
+    before: tuple[AliasTarget, ...]
+    after: tuple[AliasTarget, ...]
+    restores: int = 0  # of a rollback: the move, itself no rollback, whose outcome it brought back
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a reference means now: versions with their shares of the requests, at least one."""
+
+    versions: tuple[tuple[Version, int], ...]
+    salt: str  # what sticky keys are hashed with; the same however an alias moves
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 """How much of what callers write is kept: bounds on texts, labels and lineages, and what no text may hold."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from lorry_registry.canaries import MAX_TARGETS, MAX_WEIGHT
 from lorry_registry.digests import parse_digest
-from lorry_registry.entities import Base, Lineage
+from lorry_registry.entities import AliasTarget, Base, Lineage
 from lorry_registry.errors import InvalidArgument
 
 MAX_DESCRIPTION_CHARACTERS = 4096
@@ -41,6 +43,24 @@ def check_text(text: str, what: str, max_characters: int) -> str:
 
 def check_description(text: str) -> str:
     return check_text(text, "description", MAX_DESCRIPTION_CHARACTERS)
+
+
+def check_why(text: str) -> str:
+    return check_text(text, "why", MAX_DESCRIPTION_CHARACTERS)
+
+
+def check_targets(targets: Sequence[AliasTarget]) -> list[AliasTarget]:
+    """The targets of an alias with their weights, where 0 stands for 1."""
+    if not 1 <= len(targets) <= MAX_TARGETS:
+        raise _bad_targets(f"an alias has 1 to {MAX_TARGETS} targets, not {len(targets)}")
+    for target in targets:
+        if not 0 <= target.weight <= MAX_WEIGHT:
+            raise _bad_targets(
+                f"version {target.version} has the weight {target.weight}; weights go from 1 to {MAX_WEIGHT}"
+            )
+    if len({target.version for target in targets}) < len(targets):
+        raise _bad_targets("a version stands among the targets twice: add its weights up")
+    return [replace(target, weight=target.weight or 1) for target in targets]
 
 
 def check_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
@@ -121,6 +141,10 @@ def check_base(base: Base) -> Base:
             )
         paths.add(module.path)
     return base
+
+
+def _bad_targets(rule: str) -> InvalidArgument:
+    return InvalidArgument(rule, reason="ALIAS_TARGETS_INVALID")
 
 
 def _text_bytes(lineage: Lineage) -> int:

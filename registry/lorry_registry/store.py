@@ -14,6 +14,7 @@ from lorry_registry.entities import (
     AdapterKey,
     AdapterSpec,
     Alias,
+    AliasMove,
     AliasTarget,
     Base,
     File,
@@ -98,7 +99,13 @@ class Store(Protocol):
     # Aliases.
 
     def set_alias(
-        self, key: AdapterKey, alias_id: str, *, targets: Sequence[AliasTarget], etag: str
+        self,
+        key: AdapterKey,
+        alias_id: str,
+        *,
+        targets: Sequence[AliasTarget],
+        etag: str,
+        why: str = "",
     ) -> Alias:
         """Points the alias at the targets' versions.
 
@@ -107,13 +114,30 @@ class Store(Protocol):
         """
         ...
 
+    def rollback_alias(
+        self, key: AdapterKey, alias_id: str, *, move: int, etag: str, why: str = ""
+    ) -> Alias:
+        """Points the alias at what it pointed at after `move`; for 0, after the move before the one that now holds.
+
+        Raises NotFound `ALIAS_NOT_FOUND` for an alias that never was, `ALIAS_MOVE_NOT_FOUND`; Aborted
+        `ETAG_MISMATCH`; FailedPrecondition `NOTHING_TO_ROLL_BACK` where there was no alias then,
+        `ROLLBACK_TARGET_GONE` where a version of then is no longer there.
+        """
+        ...
+
+    def list_alias_moves(
+        self, key: AdapterKey, alias_id: str, *, after: int | None, limit: int
+    ) -> list[AliasMove]:
+        """Newest first; those of a deleted alias too. Raises NotFound where the alias never was."""
+        ...
+
     def get_alias(self, key: AdapterKey, alias_id: str) -> Alias: ...
 
     def list_aliases(self, key: AdapterKey, *, after: str | None, limit: int) -> list[Alias]:
         """In the order of their ids."""
         ...
 
-    def delete_alias(self, key: AdapterKey, alias_id: str, *, etag: str) -> None:
+    def delete_alias(self, key: AdapterKey, alias_id: str, *, etag: str, why: str = "") -> None:
         """Raises Aborted `ETAG_MISMATCH`."""
         ...
 

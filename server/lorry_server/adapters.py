@@ -13,7 +13,7 @@ from lorry_registry.errors import FailedPrecondition, LorryError, NotFound, Unav
 from lorry_registry.references import parse_reference
 from lorry_server.base import ServedBase
 from lorry_server.cache import AdapterCache
-from lorry_server.registries import Published, Registry
+from lorry_server.registries import Meaning, Published, Registry
 from lorry_server.registries.patience import PatientRegistry
 
 _T = TypeVar("_T")
@@ -64,7 +64,7 @@ class AdapterDirectory:
         self._base = base
         self._max_rank = max_rank
         self._cache = cache
-        self._last_known: OrderedDict[str, Published] = (
+        self._last_known: OrderedDict[str, Meaning] = (
             OrderedDict()
         )  # by reference, least recently used first
         self._references: OrderedDict[str, dict[str, None]] = (
@@ -72,22 +72,24 @@ class AdapterDirectory:
         )  # by digest; an ordered set each
         self._registry_is_away = False
 
-    async def resolve(self, reference: str) -> ResolvedAdapter:
-        """What a reference means now.
+    async def resolve(self, reference: str, sticky_key: bytes | None = None) -> ResolvedAdapter:
+        """What a reference means now, for a request with the key where it means several versions.
 
-        Raises NotFound and InvalidArgument as the registry does, FailedPrecondition for a version that does not fit.
+        Without a key it is the one that most requests get. Raises NotFound and InvalidArgument as the registry does,
+        FailedPrecondition for a version that does not fit.
         """
         try:
-            published = await self._lookups.resolve(reference)
+            meaning = await self._lookups.expand(reference)
         except Unavailable as error:
-            published = self._without_registry(reference, error)
+            meaning = self._without_registry(reference, error)
         except NotFound as error:
             self._forget(reference, error)
             raise
         else:
             self._note_registry(away=False)
+        published = meaning.choose(sticky_key)
         self._check(published)
-        self._remember(reference, published)
+        self._remember(reference, meaning, published)
         return ResolvedAdapter(published.digest, published.reference)
 
     async def page(self, limit: int, page_token: str) -> ListedPage:
@@ -107,7 +109,7 @@ class AdapterDirectory:
     async def _listed(self, name: str) -> ListedAdapter | None:
         try:
             async with self._listing:
-                published = await self._lookups.resolve(name)
+                published = (await self._lookups.expand(name)).choose(None)
             self._check(published)
         except Unavailable:
             raise
@@ -137,15 +139,16 @@ class AdapterDirectory:
                 max_rank=self._max_rank,
             )
 
-    def _without_registry(self, reference: str, error: Unavailable) -> Published:
+    def _without_registry(self, reference: str, error: Unavailable) -> Meaning:
         name, _, written = reference.partition("@")
-        published = self._last_known.get(reference)
-        if published is None and written:
+        meaning = self._last_known.get(reference)
+        if meaning is None and written:
             published = self._cache.published(written, name)
-        if published is None:
+            meaning = None if published is None else Meaning(((published, 1),), name)
+        if meaning is None:
             raise error
         self._note_registry(away=True, error=error)
-        return published
+        return meaning
 
     def _forget(self, reference: str, error: NotFound) -> None:
         """What is gone must not come back when the registry goes away."""
@@ -155,7 +158,7 @@ class AdapterDirectory:
         except LorryError:
             return
         if error.reason == "ADAPTER_NOT_FOUND":
-            for other in [r for r, p in self._last_known.items() if p.key == asked.key]:
+            for other in [r for r, m in self._last_known.items() if m.key == asked.key]:
                 del self._last_known[other]
             self._disown(asked.key, None)
         elif asked.digest is not None:
@@ -176,9 +179,9 @@ class AdapterDirectory:
             _log.warning("The registry answers again.")
         self._registry_is_away = away
 
-    def _remember(self, reference: str, published: Published) -> None:
+    def _remember(self, reference: str, meaning: Meaning, published: Published) -> None:
         self._cache.expect(published)
-        _put(self._last_known, reference, published)
+        _put(self._last_known, reference, meaning)
         references = self._references.get(published.digest, {})
         if len(references) < _MAX_REFERENCES:
             # A fresh dict each time: scrapes read the old one on their own threads.

@@ -59,6 +59,7 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
         self.adapters: dict[str, resources.Adapter] = {}
         self.versions: dict[str, list[resources.Version]] = {}
         self.aliases: dict[str, resources.Alias] = {}
+        self.moves: dict[str, list[resources.AliasMove]] = {}
         self.unavailable_times = 0
         self.refuse_versions = False
 
@@ -157,15 +158,37 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
         return abort(context, grpc.StatusCode.NOT_FOUND, "VERSION_NOT_FOUND")
 
     def SetAlias(self, request, context):  # type: ignore[no-untyped-def]
-        name = request.alias.name
-        current = self.aliases.get(name)
-        if request.alias.etag and (current is None or current.etag != request.alias.etag):
+        return self._move(request.alias, request.alias.targets, request.why, context)
+
+    def RollbackAlias(self, request, context):  # type: ignore[no-untyped-def]
+        moves = self.moves.get(request.name, [])
+        number = request.move or len(moves) - 1
+        if not 1 <= number <= len(moves):
+            abort(context, grpc.StatusCode.FAILED_PRECONDITION, "NOTHING_TO_ROLL_BACK")
+        back = resources.Alias(name=request.name, etag=request.etag)
+        targets = moves[number - 1].to_targets
+        return self._move(back, targets, request.why, context, restores=number)
+
+    def ListAliasMoves(self, request, context):  # type: ignore[no-untyped-def]
+        items, token = page(self.moves.get(request.parent, [])[::-1], request.page_token)
+        return registry.ListAliasMovesResponse(alias_moves=items, next_page_token=token)
+
+    def _move(self, wanted, targets, why, context, restores=0):  # type: ignore[no-untyped-def]
+        current = self.aliases.get(wanted.name)
+        if wanted.etag and (current is None or current.etag != wanted.etag):
             abort(context, grpc.StatusCode.ABORTED, "STALE_ETAG")
-        versions = self.versions[name.partition("/aliases/")[0]]
-        alias = resources.Alias(name=name, etag=str(int(current.etag) + 1 if current else 1))
-        number = request.alias.targets[0].version
-        alias.targets.add(version=number, digest=versions[number - 1].digest)
-        self.aliases[name] = alias
+        versions = self.versions[wanted.name.partition("/aliases/")[0]]
+        alias = resources.Alias(name=wanted.name, etag=str(int(current.etag) + 1 if current else 1))
+        for target in targets:
+            digest = versions[target.version - 1].digest
+            alias.targets.add(version=target.version, digest=digest, weight=target.weight or 1)
+        moves = self.moves.setdefault(wanted.name, [])
+        move = resources.AliasMove(number=len(moves) + 1, principal="alice", why=why)
+        move.from_targets.extend(current.targets if current else [])
+        move.to_targets.extend(alias.targets)
+        move.restores = restores
+        moves.append(move)
+        self.aliases[wanted.name] = alias
         return alias
 
     def GetAlias(self, request, context):  # type: ignore[no-untyped-def]

@@ -240,6 +240,30 @@ def test_aliases(server: Any, folder: Path, one_json: OneJson) -> None:
     assert invoke("aliases", "rm", "intent", "next").exit_code == 3
 
 
+def test_aliases_are_divided_and_rolled_back(server: Any, folder: Path, one_json: OneJson) -> None:
+    invoke("push", str(folder), "intent")
+    (folder / "README.md").write_text("# better\n")
+    invoke("push", str(folder), "intent")
+    invoke("aliases", "set", "intent", "production", "1")
+    divided = invoke(
+        "aliases", "set", "intent", "production", "1:90,2:10", "--why", "a try", "--json"
+    )
+    targets = one_json(divided.stdout)["targets"]
+    assert [(one["version"], one["weight"]) for one in targets] == [(1, 90), (2, 10)]
+    back = invoke("aliases", "rollback", "intent", "production", "--why", "no good")
+    assert back.stdout == f"default/intent@{targets[0]['digest']}\n"
+    rows = invoke("aliases", "history", "intent", "production").stdout.splitlines()
+    assert [row.split()[0] for row in rows] == ["MOVE", "3", "2", "1"]
+    assert "1:90,2:10" in rows[2]
+    assert rows[1].endswith("no good")
+    listed = one_json(invoke("aliases", "history", "intent", "production", "--json").stdout)
+    assert listed["moves"][0]["restores"] == 1
+    assert invoke("aliases", "rollback", "intent", "production", "--to", "2").exit_code == 0
+    assert invoke("aliases", "rollback", "intent", "production", "--etag", "x").exit_code == 5
+    for wrong in ("1:90,", "1:90,1:10", "1:x,2", "other:1,2"):
+        assert invoke("aliases", "set", "intent", "production", wrong).exit_code == 2
+
+
 def test_status(server: Any, one_json: OneJson) -> None:
     text = invoke("status").stdout
     assert "lorry-tiny" in text

@@ -81,6 +81,26 @@ def test_aliases_move_by_number_digest_and_reference(client: Client, folder: Pat
         client.delete_alias("intent", "production")
 
 
+def test_an_alias_divides_the_requests_and_goes_back(client: Client, folder: Path) -> None:
+    client.push(folder, "intent")
+    (folder / "README.md").write_text("# better\n")
+    second = client.push(folder, "intent").version
+    client.set_alias("intent", "production", 1)
+    divided = client.set_alias("intent", "production", {1: 90, second.digest: 10}, why="a try")
+    assert [(one.version, one.weight) for one in divided.targets] == [(1, 90), (2, 10)]
+    with pytest.raises(lorry_client.Aborted):
+        client.rollback_alias("intent", "production", etag="stale")
+    back = client.rollback_alias("intent", "production", etag=divided.etag, why="no good")
+    assert [one.version for one in back.targets] == [1]
+    assert client.rollback_alias("intent", "production", 2).targets == divided.targets
+    moves = client.alias_moves("intent", "production")
+    assert [move.number for move in moves] == [4, 3, 2, 1]
+    assert (moves[1].principal, moves[1].why, moves[1].restores) == ("alice", "no good", 1)
+    assert (moves[1].from_targets, moves[1].to_targets) == (divided.targets, back.targets)
+    assert moves[3].from_targets == ()
+    assert moves[3].restores is None
+
+
 def test_an_alias_does_not_lead_to_another_adapter(client: Client, folder: Path) -> None:
     client.push(folder, "intent")
     client.push(folder, "other")
@@ -101,6 +121,9 @@ async def test_awaiting_does_the_same(server: Any, folder: Path) -> None:
         assert await client.versions("intent") == [pushed.version]
         assert (await client.set_alias("intent", "candidate", "1")).name == "candidate"
         assert len(await client.aliases("intent")) == 2
+        await client.set_alias("intent", "candidate", {1: 1}, why="again")
+        assert (await client.rollback_alias("intent", "candidate", 1)).name == "candidate"
+        assert [one.number for one in await client.alias_moves("intent", "candidate")] == [3, 2, 1]
         await client.delete_alias("intent", "candidate")
         with pytest.raises(lorry_client.FailedPrecondition):
             await client.adapters.delete("intent")

@@ -293,6 +293,64 @@ async def test_publish_resolve_and_move_an_alias(client: Client) -> None:
     )
 
 
+async def test_an_alias_keeps_its_moves_and_goes_back(client: Client) -> None:
+    registry = client.registry
+    first = await push(client, adapter_bytes(), lineage=res.Lineage(recipe="r: 4"))
+    await push(client, adapter_bytes(seed=1))
+    for number in (1, 2):
+        alias = res.Alias(
+            name=f"{NAME}/aliases/production", targets=[res.AliasTarget(version=number)]
+        )
+        got = await registry.SetAlias(rs.SetAliasRequest(alias=alias))
+    back = await registry.RollbackAlias(
+        rs.RollbackAliasRequest(name=got.name, etag=got.etag, why="a test")
+    )
+    assert back.targets[0].version == 1
+    listed = await registry.ListAliasMoves(rs.ListAliasMovesRequest(parent=got.name, page_size=2))
+    last, second_move = listed.alias_moves
+    assert last.name == f"{got.name}/moves/3"
+    assert (last.why, last.principal, last.restores) == ("a test", "anonymous", 1)
+    assert (last.from_targets[0].version, last.to_targets[0].digest) == (2, first.digest)
+    assert second_move.move_time.ToDatetime() <= last.move_time.ToDatetime()
+    rest = await registry.ListAliasMoves(
+        rs.ListAliasMovesRequest(parent=got.name, page_token=listed.next_page_token)
+    )
+    assert [move.number for move in rest.alias_moves] == [1]
+    assert list(rest.alias_moves[0].from_targets) == []
+    stale = rs.RollbackAliasRequest(name=got.name, etag=got.etag)
+    assert (await refused(registry.RollbackAlias(stale)))[:2] == (Code.ABORTED, "ETAG_MISMATCH")
+
+
+async def test_a_divided_alias_is_expanded_and_resolved_by_key(client: Client) -> None:
+    for seed in range(2):
+        await push(client, adapter_bytes(seed=seed), lineage=res.Lineage(recipe="r: 4"))
+    alias = res.Alias(
+        name=f"{NAME}/aliases/production",
+        targets=[res.AliasTarget(version=1, weight=10), res.AliasTarget(version=2, weight=90)],
+    )
+    await client.registry.SetAlias(rs.SetAliasRequest(alias=alias))
+    meant = await client.registry.ExpandReference(rs.ExpandReferenceRequest(reference="support"))
+    assert [(v.version.number, v.weight) for v in meant.versions] == [(1, 10), (2, 90)]
+    assert meant.salt == "default/support@production"
+    assert meant.versions[0].version.lineage == res.Lineage(
+        base_fingerprint=fingerprint("a"), base_name="tiny"
+    )
+
+    async def number(**key: str) -> int:
+        asked = rs.ResolveReferenceRequest(reference="support", **key)
+        return int((await client.registry.ResolveReference(asked)).number)
+
+    assert await number() == 2
+    chosen = [await number(sticky_key=str(n)) for n in range(40)]
+    assert set(chosen) == {1, 2}
+    assert chosen == [await number(sticky_key=str(n)) for n in range(40)]
+    too_long = rs.ResolveReferenceRequest(reference="support", sticky_key="x" * 257)
+    assert (await refused(client.registry.ResolveReference(too_long)))[:2] == (
+        Code.INVALID_ARGUMENT,
+        "STICKY_KEY_INVALID",
+    )
+
+
 async def test_adapters_are_made_changed_listed_and_deleted(client: Client) -> None:
     registry = client.registry
     made = await registry.CreateAdapter(

@@ -50,7 +50,7 @@ from lorry_server.engine.request import (
     TokenLogprobs,
 )
 from lorry_server.engine.stats import EngineStats, LoadTotals, ResidentInfo
-from lorry_server.registries import AdapterNames, Published
+from lorry_server.registries import AdapterNames, Meaning, Published
 from lorry_server.services.outputs import OutputDispatcher
 from lorry_server.services.text import TextCodec
 
@@ -259,7 +259,9 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self.versions: dict[str, list[Published]] = {}
-        self.aliases: dict[str, int] = {}  # "support@production" -> number
+        self.aliases: dict[
+            str, int | dict[int, int]
+        ] = {}  # by "support@production": number, or weights by number
         self.blobs: dict[str, bytes] = {}
         self.bases: list[Base] = []
         self.away = False
@@ -289,7 +291,7 @@ class FakeRegistry:
         versions.append(version)
         return version
 
-    async def resolve(self, reference: str) -> Published:
+    async def expand(self, reference: str) -> Meaning:
         self.resolving += 1
         self.most_resolving = max(self.most_resolving, self.resolving)
         self.resolves += 1
@@ -298,25 +300,27 @@ class FakeRegistry:
                 await asyncio.sleep(self.hangs_for)
                 raise Unavailable("The registry hangs.", reason="REGISTRY_UNAVAILABLE")
             await asyncio.sleep(0)
-            return self._resolve(reference)
+            return self._expand(reference)
         finally:
             self.resolving -= 1
 
-    def _resolve(self, reference: str) -> Published:
+    def _expand(self, reference: str) -> Meaning:
         if self.away:
             raise Unavailable("The registry is away.", reason="REGISTRY_UNAVAILABLE")
         wanted = parse_reference(reference)
         versions = self.versions.get(wanted.key.adapter_id)
         if not versions:
             raise NotFound("no such adapter", reason="ADAPTER_NOT_FOUND")
-        number = wanted.number
         if wanted.alias is not None:
-            number = self.aliases.get(f"{wanted.key.adapter_id}@{wanted.alias}")
-            if number is None:
+            shares = self.aliases.get(f"{wanted.key.adapter_id}@{wanted.alias}")
+            if shares is None:
                 raise NotFound("no such alias", reason="ALIAS_NOT_FOUND")
+            shares = {shares: 1} if isinstance(shares, int) else shares
+            meant = tuple((versions[number - 1], weight) for number, weight in shares.items())
+            return Meaning(meant, reference)
         for version in reversed(versions):
-            if number in (None, version.number) and wanted.digest in (None, version.digest):
-                return version
+            if wanted.number in (None, version.number) and wanted.digest in (None, version.digest):
+                return Meaning(((version, 1),), reference)
         raise NotFound("no such version", reason="VERSION_NOT_FOUND")
 
     async def adapters_for(

@@ -78,7 +78,9 @@ async def test_both_registries_give_the_same_answers(catalogue, remote, publish,
     assert catalogue.get_base(FINGERPRINT).modules == BASE.modules
     published = [publish(f"task-{n}", seed=n) for n in range(3)]
     for version in published:
-        here, there = await local.resolve(str(version.key)), await remote.resolve(str(version.key))
+        local_meaning = await local.expand(str(version.key))
+        assert local_meaning == await remote.expand(str(version.key))
+        here = there = local_meaning.choose(None)
         assert (here.digest, here.max_rank, here.base_fingerprint) == (
             version.digest,
             4,
@@ -96,7 +98,7 @@ async def test_both_registries_give_the_same_answers(catalogue, remote, publish,
         ]
         assert not rest.next_page_token
         with pytest.raises(NotFound) as unknown:
-            await registry.resolve("nobody")
+            await registry.expand("nobody")
         assert unknown.value.reason == "ADAPTER_NOT_FOUND"
 
 
@@ -128,7 +130,7 @@ async def test_a_registry_that_is_away_is_unavailable(elsewhere, remote, tmp_pat
     monkeypatch.setattr("lorry_server.registries.remote._ANSWER_SECONDS", 0.5)
     await elsewhere.stop(0)
     with pytest.raises(Unavailable):
-        await remote.resolve("task")
+        await remote.expand("task")
     with pytest.raises(Unavailable):
         await in_thread(remote.fetch_blob, File("x", "sha256:" + "0" * 64, 1), tmp_path / "x")
     nobody = RemoteRegistry("127.0.0.1:1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,12 +106,17 @@ class Served:
             )
         )
 
-    def point(self, name: str, alias: str, version: int) -> None:
+    def point(self, name: str, alias: str, version: int | dict[int, int]) -> None:
+        """At a version, or at several with their weights."""
         full_name = f"namespaces/default/adapters/{name}/aliases/{alias}"
-        target = resources_pb2.AliasTarget(version=version)
+        shares = version if isinstance(version, dict) else {version: 1}
+        targets = [
+            resources_pb2.AliasTarget(version=number, weight=weight)
+            for number, weight in shares.items()
+        ]
         self.registry.SetAlias(
             registry_service_pb2.SetAliasRequest(
-                alias=resources_pb2.Alias(name=full_name, targets=[target])
+                alias=resources_pb2.Alias(name=full_name, targets=targets)
             )
         )
 
@@ -231,6 +238,59 @@ def test_adapters_act_side_by_side_and_an_alias_moves_between_requests(
     }
     scraped = urllib.request.urlopen(served.metrics_url).read().decode()
     assert f'adapter="{versions[0].digest[:19]}",reference="default/task:1"' in scraped
+
+
+def test_a_canary_gets_its_share_keeps_its_callers_and_is_rolled_back_under_traffic(
+    served, layers, make_adapter
+):
+    stable, canary = (
+        served.publish("canary", make_adapter(layers, rank=4, seed=seed)).digest for seed in (7, 8)
+    )
+    served.point("canary", "production", 1)
+    served.point("canary", "production", {1: 90, 2: 10})
+
+    def acted(**options: str) -> str:
+        asked = request("Hi", adapter="canary", max_tokens=1)
+        if options:
+            asked.sticky_key = options["sticky_key"]
+        return served.inference.GenerateUnary(asked, timeout=60).completion.adapter_digest
+
+    num_requests, share = 300, 0.1
+    with ThreadPoolExecutor(8) as pool:
+        drawn = list(pool.map(lambda _: acted(), range(num_requests)))
+        keyed = [list(pool.map(lambda n: acted(sticky_key=f"{n}"), range(60))) for _ in range(2)]
+    deviation = math.sqrt(num_requests * share * (1 - share))
+    assert abs(drawn.count(canary) - num_requests * share) < 5 * deviation
+    assert set(drawn) == {stable, canary}
+    assert keyed[0] == keyed[1]
+    assert set(keyed[0]) == {stable, canary}
+
+    seen: list[tuple[float, str]] = []  # when a request was sent, and what acted
+    over = threading.Event()
+
+    def traffic(number: int) -> None:
+        while not over.is_set():
+            sent = time.monotonic()
+            seen.append((sent, acted(sticky_key=f"{number}")))
+
+    callers = [n for n, digest in enumerate(keyed[0]) if digest == canary][:4]
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(traffic, number) for number in callers]
+        while len(seen) < 20:
+            time.sleep(0.01)
+        served.registry.RollbackAlias(
+            registry_service_pb2.RollbackAliasRequest(
+                name="namespaces/default/adapters/canary/aliases/production", why="a test"
+            )
+        )
+        rolled_back = time.monotonic()
+        while sum(sent > rolled_back for sent, _ in list(seen)) < 20:
+            time.sleep(0.01)
+        over.set()
+        for one in running:
+            one.result()
+    assert {digest for sent, digest in seen if sent > rolled_back} == {stable}
+    assert canary in {digest for sent, digest in seen if sent < rolled_back}
 
 
 def test_what_streams_is_the_unary_answer(served):

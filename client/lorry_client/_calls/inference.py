@@ -75,6 +75,7 @@ def models(page_token: str) -> Call[Page[Model]]:
 def generate_request(
     prompt: Prompt,
     adapter: str | None,
+    sticky_key: str | None = None,
     *,
     max_tokens: int | None = None,
     temperature: float | None = None,
@@ -104,7 +105,13 @@ def generate_request(
         ignore_eos=ignore_eos,
         logprobs=logprobs,
     )
-    return build(pb.GenerateRequest, **_prompt_field(prompt), adapter=adapter, sampling=sampling)
+    return build(
+        pb.GenerateRequest,
+        **_prompt_field(prompt),
+        adapter=adapter,
+        sampling=sampling,
+        sticky_key=sticky_key,
+    )
 
 
 def _prompt_field(prompt: Prompt) -> dict[str, Any]:

@@ -13,10 +13,13 @@ from lorry_client import names
 from lorry_client._calls.requests import LOOKUP_SECONDS, PUBLISH_SECONDS, build
 from lorry_client._steps import Call, Page, Steps, ask
 from lorry_client.errors import InvalidArgument
-from lorry_client.results.catalogue import Adapter, Alias, File, Version
+from lorry_client.results.catalogue import Adapter, Alias, AliasMove, File, Version
 
 if TYPE_CHECKING:
     from google.protobuf.empty_pb2 import Empty
+
+Target = int | str | Mapping[int, int] | Mapping[str, int] | Mapping[int | str, int]
+"""What an alias is to point at: a number, a reference, or several of them with their weights."""
 
 _PAGE_SIZE = 1000
 
@@ -128,8 +131,8 @@ def list_versions(name: str, page_token: str) -> Call[Page[Version]]:
     )
 
 
-def resolve(reference: str) -> Call[Version]:
-    request = build(pb.ResolveReferenceRequest, reference=reference)
+def resolve(reference: str, sticky_key: str | None = None) -> Call[Version]:
+    request = build(pb.ResolveReferenceRequest, reference=reference, sticky_key=sticky_key)
     return Call(
         lambda stubs: stubs.registry.ResolveReference, request, Version.read, LOOKUP_SECONDS
     )
@@ -140,32 +143,72 @@ def get_alias(name: str, alias: str) -> Call[Alias]:
     return Call(lambda stubs: stubs.registry.GetAlias, request, Alias.read, LOOKUP_SECONDS)
 
 
-def point_alias(name: str, alias: str, version: int, etag: str | None) -> Call[Alias]:
-    """Points an alias at a version by its number."""
+def point_alias(
+    name: str, alias: str, shares: Mapping[int, int], etag: str | None = None, why: str = ""
+) -> Call[Alias]:
+    """Points an alias at versions by their numbers, each with its weight."""
     request = pb.SetAliasRequest(
         alias=build(
             resources.Alias,
             name=names.alias(name, alias),
-            targets=[build(resources.AliasTarget, version=version)],
+            targets=[
+                build(resources.AliasTarget, version=version, weight=weight)
+                for version, weight in shares.items()
+            ],
             etag=etag,
-        )
+        ),
+        why=why,
     )
     return Call(lambda stubs: stubs.registry.SetAlias, request, Alias.read, LOOKUP_SECONDS)
 
 
-def set_alias(name: str, alias: str, target: int | str, etag: str | None) -> Steps[Alias]:
-    """Points an alias at what a number or a reference means now."""
-    if isinstance(target, int):
-        return (yield from ask(point_alias(name, alias, target, etag)))
-    version = yield from ask(resolve(names.reference(name, target)))
+def set_alias(
+    name: str, alias: str, target: Target, etag: str | None, why: str = ""
+) -> Steps[Alias]:
+    """Points an alias at what a number or a reference means now, or at several of them by weight."""
     wanted = names.short(names.adapter(name))
-    if version.adapter != wanted:
-        raise InvalidArgument(
-            f"{target!r} is a version of {version.adapter}; an alias of {wanted} points at one of its own versions.",
-            reason="ALIAS_OF_ANOTHER_ADAPTER",
-            metadata={"adapter": wanted, "target": version.reference},
-        )
-    return (yield from ask(point_alias(name, alias, version.number, etag)))
+    weights = target if isinstance(target, Mapping) else {target: 1}
+    shares: dict[int, int] = {}
+    for one, weight in weights.items():
+        number = one
+        if isinstance(one, str):
+            version = yield from ask(resolve(names.reference(name, one)))
+            if version.adapter != wanted:
+                raise InvalidArgument(
+                    f"{one!r} is a version of {version.adapter}; an alias of {wanted} points at one of its own "
+                    "versions.",
+                    reason="ALIAS_OF_ANOTHER_ADAPTER",
+                    metadata={"adapter": wanted, "target": version.reference},
+                )
+            number = version.number
+        shares[int(number)] = shares.get(int(number), 0) + weight
+    return (yield from ask(point_alias(name, alias, shares, etag, why)))
+
+
+def rollback_alias(
+    name: str, alias: str, to: int | None, etag: str | None, why: str
+) -> Call[Alias]:
+    request = build(
+        pb.RollbackAliasRequest, name=names.alias(name, alias), move=to, etag=etag, why=why
+    )
+    return Call(lambda stubs: stubs.registry.RollbackAlias, request, Alias.read, LOOKUP_SECONDS)
+
+
+def alias_moves(name: str, alias: str, page_token: str) -> Call[Page[AliasMove]]:
+    request = build(
+        pb.ListAliasMovesRequest,
+        parent=names.alias(name, alias),
+        page_size=_PAGE_SIZE,
+        page_token=page_token,
+    )
+    return Call(
+        lambda stubs: stubs.registry.ListAliasMoves,
+        request,
+        lambda answer: Page(
+            [AliasMove.read(one) for one in answer.alias_moves], answer.next_page_token
+        ),
+        LOOKUP_SECONDS,
+    )
 
 
 def list_aliases(name: str, page_token: str) -> Call[Page[Alias]]:
@@ -183,6 +226,6 @@ def list_aliases(name: str, page_token: str) -> Call[Page[Alias]]:
     )
 
 
-def delete_alias(name: str, alias: str, etag: str | None) -> Call[None]:
-    request = build(pb.DeleteAliasRequest, name=names.alias(name, alias), etag=etag)
+def delete_alias(name: str, alias: str, etag: str | None, why: str = "") -> Call[None]:
+    request = build(pb.DeleteAliasRequest, name=names.alias(name, alias), etag=etag, why=why)
     return Call(lambda stubs: stubs.registry.DeleteAlias, request, nothing, LOOKUP_SECONDS)

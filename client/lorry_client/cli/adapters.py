@@ -128,6 +128,7 @@ def _print_head(adapter: Adapter, aliases: list[Alias]) -> None:
     for alias in aliases:
         targets = ", ".join(
             f"version {target.version}  {output.short_digest(target.digest)}"
+            + ("" if len(alias.targets) == 1 else f"  weight {target.weight}")
             for target in alias.targets
         )
         lines.append((f"@{alias.name}", targets))

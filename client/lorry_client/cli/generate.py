@@ -68,6 +68,12 @@ def generate(
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A system message before it; means --chat.")
     ] = None,
+    sticky_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Who asks: the same key gets the same version of a divided alias."
+        ),
+    ] = None,
     timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Give up after this long.")
     ] = None,
@@ -91,11 +97,14 @@ def generate(
     }
     with shared.connect() as client:
         if shared.as_json:
-            print_json(client.generate(sent, adapter, timeout=timeout, **sampling))
+            print_json(
+                client.generate(sent, adapter, sticky_key=sticky_key, timeout=timeout, **sampling)
+            )
             return
         completion = None
         text = ""
-        with closing(client.stream(sent, adapter, timeout=timeout, **sampling)) as chunks:
+        answer = client.stream(sent, adapter, sticky_key=sticky_key, timeout=timeout, **sampling)
+        with closing(answer) as chunks:
             for chunk in chunks:
                 sys.stdout.write(chunk.text)
                 sys.stdout.flush()

@@ -159,6 +159,10 @@ class AliasTarget:
     digest: str
     weight: int
 
+    @classmethod
+    def read(cls, message: pb.AliasTarget) -> AliasTarget:
+        return cls(message.version, message.digest, message.weight or 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Alias:
@@ -175,9 +179,36 @@ class Alias:
         return cls(
             adapter=names.short(message.name),
             name=message.name.rpartition("/")[2],
-            targets=tuple(
-                AliasTarget(one.version, one.digest, one.weight or 1) for one in message.targets
-            ),
+            targets=tuple(AliasTarget.read(one) for one in message.targets),
             update_time=moment(message, "update_time"),
             etag=message.etag,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AliasMove:
+    """A move of an alias: `from_targets` is empty where it was made, `to_targets` where it was deleted.
+
+    Attributes:
+        restores: of a rollback, the number of the move whose outcome it brought back; None of any other move.
+    """
+
+    number: int
+    time: datetime | None
+    principal: str
+    why: str
+    from_targets: tuple[AliasTarget, ...]
+    to_targets: tuple[AliasTarget, ...]
+    restores: int | None
+
+    @classmethod
+    def read(cls, message: pb.AliasMove) -> AliasMove:
+        return cls(
+            number=message.number,
+            time=moment(message, "move_time"),
+            principal=message.principal,
+            why=message.why,
+            from_targets=tuple(AliasTarget.read(one) for one in message.from_targets),
+            to_targets=tuple(AliasTarget.read(one) for one in message.to_targets),
+            restores=message.restores or None,
         )

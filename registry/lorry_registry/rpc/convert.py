@@ -1,6 +1,7 @@
 """Entities to protos and back. Output-only fields in what callers send are ignored."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -75,13 +76,37 @@ def lineage_from_proto(lineage: pb.Lineage) -> entities.Lineage:
 def alias_to_proto(alias: entities.Alias) -> pb.Alias:
     return pb.Alias(
         name=alias.resource_name,
-        targets=[
-            pb.AliasTarget(version=t.version, digest=t.digest, weight=t.weight)
-            for t in alias.targets
-        ],
+        targets=_targets_to_proto(alias.targets),
         update_time=_timestamp(alias.update_time),
         etag=alias.etag,
     )
+
+
+def move_to_proto(move: entities.AliasMove) -> pb.AliasMove:
+    return pb.AliasMove(
+        name=f"{move.key.resource_name}/aliases/{move.alias_id}/moves/{move.number}",
+        number=move.number,
+        move_time=_timestamp(move.time),
+        principal=move.principal,
+        why=move.why,
+        from_targets=_targets_to_proto(move.before),
+        to_targets=_targets_to_proto(move.after),
+        restores=move.restores,
+    )
+
+
+def weighted_to_proto(version: entities.Version, weight: int) -> pb.WeightedVersion:
+    """With little of the lineage: several long ones would be more than a message holds."""
+    lineage = entities.Lineage(
+        base_fingerprint=version.lineage.base_fingerprint, base_name=version.lineage.base_name
+    )
+    return pb.WeightedVersion(
+        version=version_to_proto(replace(version, lineage=lineage)), weight=weight
+    )
+
+
+def _targets_to_proto(targets: Sequence[entities.AliasTarget]) -> list[pb.AliasTarget]:
+    return [pb.AliasTarget(version=t.version, digest=t.digest, weight=t.weight) for t in targets]
 
 
 def targets_from_proto(targets: Sequence[pb.AliasTarget]) -> list[entities.AliasTarget]:

@@ -134,7 +134,20 @@ class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
         self, request: pb.ResolveReferenceRequest, context: Context
     ) -> resources_pb2.Version:
         return convert.version_to_proto(
-            await asyncio.to_thread(self._catalogue.resolve, request.reference)
+            await asyncio.to_thread(
+                self._catalogue.resolve,
+                request.reference,
+                request.sticky_key if request.HasField("sticky_key") else None,
+            )
+        )
+
+    async def ExpandReference(
+        self, request: pb.ExpandReferenceRequest, context: Context
+    ) -> pb.ExpandReferenceResponse:
+        meaning = await asyncio.to_thread(self._catalogue.expand, request.reference)
+        return pb.ExpandReferenceResponse(
+            versions=[convert.weighted_to_proto(*one) for one in meaning.versions],
+            salt=meaning.salt,
         )
 
     # Aliases.
@@ -147,8 +160,38 @@ class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
             alias_id,
             convert.targets_from_proto(request.alias.targets),
             etag=request.alias.etag,
+            why=request.why,
         )
         return convert.alias_to_proto(alias)
+
+    async def RollbackAlias(
+        self, request: pb.RollbackAliasRequest, context: Context
+    ) -> resources_pb2.Alias:
+        key, alias_id = references.parse_alias_name(request.name)
+        alias = await asyncio.to_thread(
+            self._catalogue.rollback_alias,
+            key,
+            alias_id,
+            move=request.move,
+            etag=request.etag,
+            why=request.why,
+        )
+        return convert.alias_to_proto(alias)
+
+    async def ListAliasMoves(
+        self, request: pb.ListAliasMovesRequest, context: Context
+    ) -> pb.ListAliasMovesResponse:
+        key, alias_id = references.parse_alias_name(request.parent)
+
+        def answer(page_size: int) -> pb.ListAliasMovesResponse:
+            page = self._catalogue.list_alias_moves(
+                key, alias_id, page_size=page_size, page_token=request.page_token
+            )
+            return pb.ListAliasMovesResponse(
+                alias_moves=map(convert.move_to_proto, page.items), next_page_token=page.next_token
+            )
+
+        return await asyncio.to_thread(_fit_page, answer, request.page_size)
 
     async def GetAlias(self, request: pb.GetAliasRequest, context: Context) -> resources_pb2.Alias:
         key, alias_id = references.parse_alias_name(request.name)
@@ -175,7 +218,9 @@ class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
         self, request: pb.DeleteAliasRequest, context: Context
     ) -> empty_pb2.Empty:
         key, alias_id = references.parse_alias_name(request.name)
-        await asyncio.to_thread(self._catalogue.delete_alias, key, alias_id, etag=request.etag)
+        await asyncio.to_thread(
+            self._catalogue.delete_alias, key, alias_id, etag=request.etag, why=request.why
+        )
         return empty_pb2.Empty()
 
     # Bases.

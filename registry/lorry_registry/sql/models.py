@@ -151,6 +151,26 @@ class AliasTargetRow(Row):
     version: Mapped[VersionRow] = relationship(lazy="joined", innerjoin=True)
 
 
+class AliasMoveRow(Row):
+    """What the alias pointed at is written out, not referred to: a move outlives its alias and its versions."""
+
+    __tablename__ = "alias_moves"
+    __table_args__ = (UniqueConstraint("adapter_id", "alias", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    adapter_id: Mapped[int] = mapped_column(ForeignKey("adapters.id", ondelete="CASCADE"))
+    alias: Mapped[str]
+    number: Mapped[int]
+    time: Mapped[datetime]
+    principal: Mapped[str]
+    why: Mapped[str]
+    before: Mapped[list[Any]]  # [version, digest, weight] each
+    after: Mapped[list[Any]]
+    restores: Mapped[int]
+
+    adapter: Mapped[AdapterRow] = relationship(lazy="joined", innerjoin=True)
+
+
 class BaseRow(Row):
     __tablename__ = "bases"
 

@@ -1,6 +1,6 @@
 """Rows to entities, and the JSON of a lineage."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +9,7 @@ from lorry_registry.entities import (
     AdapterKey,
     AdapterSpec,
     Alias,
+    AliasMove,
     AliasTarget,
     Base,
     Dataset,
@@ -17,7 +18,7 @@ from lorry_registry.entities import (
     LinearModule,
     Version,
 )
-from lorry_registry.sql.models import AdapterRow, AliasRow, BaseRow, VersionRow
+from lorry_registry.sql.models import AdapterRow, AliasMoveRow, AliasRow, BaseRow, VersionRow
 
 
 def to_key(row: AdapterRow) -> AdapterKey:
@@ -71,6 +72,20 @@ def to_alias(row: AliasRow) -> Alias:
     )
 
 
+def to_move(row: AliasMoveRow) -> AliasMove:
+    return AliasMove(
+        key=to_key(row.adapter),
+        alias_id=row.alias,
+        number=row.number,
+        time=row.time,
+        principal=row.principal,
+        why=row.why,
+        before=targets_from_json(row.before),
+        after=targets_from_json(row.after),
+        restores=row.restores,
+    )
+
+
 def to_base(row: BaseRow) -> Base:
     return Base(
         fingerprint=row.fingerprint,
@@ -82,6 +97,14 @@ def to_base(row: BaseRow) -> Base:
         context_length=row.context_length,
         create_time=row.create_time,
     )
+
+
+def targets_to_json(targets: Iterable[AliasTarget]) -> list[Any]:
+    return [[target.version, target.digest, target.weight] for target in targets]
+
+
+def targets_from_json(value: Iterable[Any]) -> tuple[AliasTarget, ...]:
+    return tuple(AliasTarget(*target) for target in value)
 
 
 def lineage_to_json(lineage: Lineage) -> dict[str, Any]:

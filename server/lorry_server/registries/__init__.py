@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from lorry_registry.canaries import choose, heaviest
 from lorry_registry.entities import AdapterKey, Base, File
 
 
@@ -32,6 +33,27 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a reference means: versions with their shares of the requests, at least one."""
+
+    versions: tuple[tuple[Published, int], ...]
+    salt: str
+
+    @property
+    def key(self) -> AdapterKey:
+        return self.versions[0][0].key  # an alias points at versions of its own adapter alone
+
+    def choose(self, sticky_key: bytes | None) -> Published:
+        """The version that a request with the key gets; without a key, the one that most requests get."""
+        if sticky_key is None:
+            at = heaviest([weight for _, weight in self.versions])
+        else:
+            shares = [(version.digest, weight) for version, weight in self.versions]
+            at = choose(shares, salt=self.salt, key=sticky_key)
+        return self.versions[at][0]
+
+
+@dataclass(frozen=True, slots=True)
 class AdapterNames:
     """A page of adapters that have a version for a base."""
 
@@ -45,8 +67,8 @@ class Registry(Protocol):
     Unavailable means that the registry is away and that the question may have an answer.
     """
 
-    async def resolve(self, reference: str) -> Published:
-        """The version that a reference means now."""
+    async def expand(self, reference: str) -> Meaning:
+        """What a reference means now."""
         ...
 
     async def adapters_for(

@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 from lorry_registry.catalogue import Catalogue
 from lorry_registry.entities import Base, File, Version
 from lorry_server.cached import check_digest
-from lorry_server.registries import AdapterNames, Published
+from lorry_server.registries import AdapterNames, Meaning, Published
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,8 +29,12 @@ class LocalRegistry:
         self._lookups = ThreadPoolExecutor(4, thread_name_prefix="lorry-lookup")
         self._lists = ThreadPoolExecutor(1, thread_name_prefix="lorry-list")
 
-    async def resolve(self, reference: str) -> Published:
-        return _published(await _on(self._lookups, self._catalogue.resolve, reference))
+    async def expand(self, reference: str) -> Meaning:
+        meaning = await _on(self._lookups, self._catalogue.expand, reference)
+        return Meaning(
+            tuple((_published(version), weight) for version, weight in meaning.versions),
+            meaning.salt,
+        )
 
     async def adapters_for(
         self, base_fingerprint: str, *, limit: int, page_token: str

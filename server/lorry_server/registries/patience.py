@@ -10,7 +10,7 @@ import asyncio
 import time
 
 from lorry_registry.errors import LorryError, Unavailable
-from lorry_server.registries import Published, Registry
+from lorry_server.registries import Meaning, Registry
 
 _SLOW_SECONDS = 0.5  # an Unavailable that took longer has cost a request something
 _BETWEEN_PROBES_SECONDS = 1.0
@@ -24,13 +24,13 @@ class PatientRegistry:
         self._hangs: Unavailable | None = None  # while it does
         self._probe: asyncio.Task[None] | None = None
 
-    async def resolve(self, reference: str) -> Published:
+    async def expand(self, reference: str) -> Meaning:
         """As the registry's; Unavailable at once while it hangs."""
         if self._hangs is not None:
             raise self._hangs.with_traceback(None)
         started = time.monotonic()
         try:
-            return await self._registry.resolve(reference)
+            return await self._registry.expand(reference)
         except Unavailable as error:
             if self._hangs is None and time.monotonic() - started >= _SLOW_SECONDS:
                 self._hangs = error
@@ -42,7 +42,7 @@ class PatientRegistry:
             while True:
                 await asyncio.sleep(_BETWEEN_PROBES_SECONDS)
                 try:
-                    await self._registry.resolve(reference)
+                    await self._registry.expand(reference)
                 except Unavailable:
                     continue
                 except LorryError:

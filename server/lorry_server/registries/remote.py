@@ -21,7 +21,7 @@ from lorry_registry.errors import DataLoss, Internal, LorryError, Unavailable
 from lorry_registry.references import parse_version_name
 from lorry_registry.rpc.convert import base_to_proto
 from lorry_registry.rpc.errors import CODES
-from lorry_server.registries import AdapterNames, Published
+from lorry_server.registries import AdapterNames, Meaning, Published
 
 _ANSWER_SECONDS = 5.0  # for one call; a registry that takes longer is away
 _QUIET_SECONDS = 30.0  # without a byte, and a read is given up; with some, it may take its time
@@ -45,9 +45,12 @@ class RemoteRegistry:
         except TimeoutError as error:
             raise self._away("no connection") from error
 
-    async def resolve(self, reference: str) -> Published:
-        request = registry_service_pb2.ResolveReferenceRequest(reference=reference)
-        return _published(await self._call(self._registry.ResolveReference, request))
+    async def expand(self, reference: str) -> Meaning:
+        request = registry_service_pb2.ExpandReferenceRequest(reference=reference)
+        answer = await self._call(self._registry.ExpandReference, request)
+        return Meaning(
+            tuple((_published(one.version), one.weight) for one in answer.versions), answer.salt
+        )
 
     async def adapters_for(
         self, base_fingerprint: str, *, limit: int, page_token: str

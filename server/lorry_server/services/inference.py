@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 from lorry.inference.v1 import inference_service_pb2 as pb
 from lorry.inference.v1 import inference_service_pb2_grpc as pb_grpc
+from lorry_registry.canaries import check_sticky_key
 from lorry_registry.errors import (
     DeadlineExceeded,
     InvalidArgument,
@@ -128,7 +130,10 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
                 prompt = await self._prompts.token_ids(request)
                 check_prompt(prompt, self._base)
                 how = decoding(request.sampling, prompt_tokens=len(prompt), base=self._base)
-                adapter = await self._adapters.resolve(request.adapter) if request.adapter else None
+                key = _sticky_key(request)
+                adapter = (
+                    await self._adapters.resolve(request.adapter, key) if request.adapter else None
+                )
                 generation = Generation(
                     Accepted(prompt, how, adapter, arrival, deadline),
                     codec=self._base.text,
@@ -174,6 +179,13 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         except Exception:
             self._metrics.turned_away("error")
             raise
+
+
+def _sticky_key(request: pb.GenerateRequest) -> bytes:
+    """What chooses among an alias's versions; a request that brings none falls where it falls."""
+    if request.HasField("sticky_key"):
+        return check_sticky_key(request.sticky_key)
+    return secrets.token_bytes(8)
 
 
 def _deadline(context: Any, now: float) -> float | None:

@@ -98,16 +98,34 @@ class ListVersionsResponse(_message.Message):
     def __init__(self, versions: _Optional[_Iterable[_Union[_resources_pb2.Version, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ResolveReferenceRequest(_message.Message):
+    __slots__ = ("reference", "sticky_key")
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    STICKY_KEY_FIELD_NUMBER: _ClassVar[int]
+    reference: str
+    sticky_key: str
+    def __init__(self, reference: _Optional[str] = ..., sticky_key: _Optional[str] = ...) -> None: ...
+
+class ExpandReferenceRequest(_message.Message):
     __slots__ = ("reference",)
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
     reference: str
     def __init__(self, reference: _Optional[str] = ...) -> None: ...
 
+class ExpandReferenceResponse(_message.Message):
+    __slots__ = ("versions", "salt")
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    SALT_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedCompositeFieldContainer[_resources_pb2.WeightedVersion]
+    salt: str
+    def __init__(self, versions: _Optional[_Iterable[_Union[_resources_pb2.WeightedVersion, _Mapping]]] = ..., salt: _Optional[str] = ...) -> None: ...
+
 class SetAliasRequest(_message.Message):
-    __slots__ = ("alias",)
+    __slots__ = ("alias", "why")
     ALIAS_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
     alias: _resources_pb2.Alias
-    def __init__(self, alias: _Optional[_Union[_resources_pb2.Alias, _Mapping]] = ...) -> None: ...
+    why: str
+    def __init__(self, alias: _Optional[_Union[_resources_pb2.Alias, _Mapping]] = ..., why: _Optional[str] = ...) -> None: ...
 
 class GetAliasRequest(_message.Message):
     __slots__ = ("name",)
@@ -134,12 +152,44 @@ class ListAliasesResponse(_message.Message):
     def __init__(self, aliases: _Optional[_Iterable[_Union[_resources_pb2.Alias, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class DeleteAliasRequest(_message.Message):
-    __slots__ = ("name", "etag")
+    __slots__ = ("name", "etag", "why")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
     name: str
     etag: str
-    def __init__(self, name: _Optional[str] = ..., etag: _Optional[str] = ...) -> None: ...
+    why: str
+    def __init__(self, name: _Optional[str] = ..., etag: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+
+class ListAliasMovesRequest(_message.Message):
+    __slots__ = ("parent", "page_size", "page_token")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    page_size: int
+    page_token: str
+    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListAliasMovesResponse(_message.Message):
+    __slots__ = ("alias_moves", "next_page_token")
+    ALIAS_MOVES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    alias_moves: _containers.RepeatedCompositeFieldContainer[_resources_pb2.AliasMove]
+    next_page_token: str
+    def __init__(self, alias_moves: _Optional[_Iterable[_Union[_resources_pb2.AliasMove, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class RollbackAliasRequest(_message.Message):
+    __slots__ = ("name", "move", "etag", "why")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MOVE_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    move: int
+    etag: str
+    why: str
+    def __init__(self, name: _Optional[str] = ..., move: _Optional[int] = ..., etag: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
 
 class CreateBaseRequest(_message.Message):
     __slots__ = ("base",)

@@ -82,6 +82,11 @@ class RegistryServiceStub:
                 request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ResolveReferenceRequest.SerializeToString,
                 response_deserializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
                 _registered_method=True)
+        self.ExpandReference = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/ExpandReference',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ExpandReferenceRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ExpandReferenceResponse.FromString,
+                _registered_method=True)
         self.SetAlias = channel.unary_unary(
                 '/lorry.registry.v1.RegistryService/SetAlias',
                 request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.SetAliasRequest.SerializeToString,
@@ -101,6 +106,16 @@ class RegistryServiceStub:
                 '/lorry.registry.v1.RegistryService/DeleteAlias',
                 request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.DeleteAliasRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.ListAliasMoves = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/ListAliasMoves',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasMovesRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasMovesResponse.FromString,
+                _registered_method=True)
+        self.RollbackAlias = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/RollbackAlias',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.RollbackAliasRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Alias.FromString,
                 _registered_method=True)
         self.CreateBase = channel.unary_unary(
                 '/lorry.registry.v1.RegistryService/CreateBase',
@@ -189,8 +204,16 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExpandReference(self, request, context):
+        """Returns all versions that a reference means now, with their shares of the requests: of an alias with several targets
+        each of them, else the one. For servers, which choose for each request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetAlias(self, request, context):
-        """Points an alias at a version, creating it where it is new. ABORTED where the etag is stale.
+        """Points an alias at a version, or at several with weights, creating it where it is new. ABORTED where the etag is stale.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,7 +234,22 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAlias(self, request, context):
-        """Deletes an alias. ABORTED where the etag is stale.
+        """Deletes an alias; its moves are kept. ABORTED where the etag is stale.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliasMoves(self, request, context):
+        """Lists an alias's moves, newest first; those of a deleted alias too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackAlias(self, request, context):
+        """Points an alias at what it pointed at before; a deleted one is there again. A rollback is a move as well. ABORTED where
+        the etag is stale, FAILED_PRECONDITION where there is nothing to go back to.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -287,6 +325,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ResolveReferenceRequest.FromString,
                     response_serializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.SerializeToString,
             ),
+            'ExpandReference': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExpandReference,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ExpandReferenceRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ExpandReferenceResponse.SerializeToString,
+            ),
             'SetAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAlias,
                     request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.SetAliasRequest.FromString,
@@ -306,6 +349,16 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.DeleteAlias,
                     request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.DeleteAliasRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ListAliasMoves': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliasMoves,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasMovesRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasMovesResponse.SerializeToString,
+            ),
+            'RollbackAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackAlias,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.RollbackAliasRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Alias.SerializeToString,
             ),
             'CreateBase': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateBase,
@@ -578,6 +631,33 @@ class RegistryService:
             _registered_method=True)
 
     @staticmethod
+    def ExpandReference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/ExpandReference',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.ExpandReferenceRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.ExpandReferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SetAlias(request,
             target,
             options=(),
@@ -675,6 +755,60 @@ class RegistryService:
             '/lorry.registry.v1.RegistryService/DeleteAlias',
             lorry_dot_registry_dot_v1_dot_registry__service__pb2.DeleteAliasRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliasMoves(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/ListAliasMoves',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasMovesRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListAliasMovesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/RollbackAlias',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.RollbackAliasRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_resources__pb2.Alias.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,14 +58,24 @@ class RegistryServiceStub:
     """Returns the version that a reference (`name`, `name@alias`, `name:3`, `name@sha256:…`) means now.
     A bare name means the alias `production` where there is one, else the newest version.
     """
+    ExpandReference: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ExpandReferenceRequest, _registry_service_pb2.ExpandReferenceResponse]
+    """Returns all versions that a reference means now, with their shares of the requests: of an alias with several targets
+    each of them, else the one. For servers, which choose for each request.
+    """
     SetAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.SetAliasRequest, _resources_pb2.Alias]
-    """Points an alias at a version, creating it where it is new. ABORTED where the etag is stale."""
+    """Points an alias at a version, or at several with weights, creating it where it is new. ABORTED where the etag is stale."""
     GetAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetAliasRequest, _resources_pb2.Alias]
     """Returns an alias."""
     ListAliases: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasesRequest, _registry_service_pb2.ListAliasesResponse]
     """Lists an adapter's aliases in the order of their names."""
     DeleteAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAliasRequest, _empty_pb2.Empty]
-    """Deletes an alias. ABORTED where the etag is stale."""
+    """Deletes an alias; its moves are kept. ABORTED where the etag is stale."""
+    ListAliasMoves: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasMovesRequest, _registry_service_pb2.ListAliasMovesResponse]
+    """Lists an alias's moves, newest first; those of a deleted alias too."""
+    RollbackAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAliasRequest, _resources_pb2.Alias]
+    """Points an alias at what it pointed at before; a deleted one is there again. A rollback is a move as well. ABORTED where
+    the etag is stale, FAILED_PRECONDITION where there is nothing to go back to.
+    """
     CreateBase: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CreateBaseRequest, _resources_pb2.Base]
     """Makes a base known. Of one that is known already only the display name changes, and max_rank where it is higher: adapters
     are admitted up to the largest that any server announced. FAILED_PRECONDITION where the modules are not those known.
@@ -103,14 +113,24 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Returns the version that a reference (`name`, `name@alias`, `name:3`, `name@sha256:…`) means now.
     A bare name means the alias `production` where there is one, else the newest version.
     """
+    ExpandReference: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ExpandReferenceRequest, _registry_service_pb2.ExpandReferenceResponse]  # type: ignore[assignment]
+    """Returns all versions that a reference means now, with their shares of the requests: of an alias with several targets
+    each of them, else the one. For servers, which choose for each request.
+    """
     SetAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.SetAliasRequest, _resources_pb2.Alias]  # type: ignore[assignment]
-    """Points an alias at a version, creating it where it is new. ABORTED where the etag is stale."""
+    """Points an alias at a version, or at several with weights, creating it where it is new. ABORTED where the etag is stale."""
     GetAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetAliasRequest, _resources_pb2.Alias]  # type: ignore[assignment]
     """Returns an alias."""
     ListAliases: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasesRequest, _registry_service_pb2.ListAliasesResponse]  # type: ignore[assignment]
     """Lists an adapter's aliases in the order of their names."""
     DeleteAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAliasRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Deletes an alias. ABORTED where the etag is stale."""
+    """Deletes an alias; its moves are kept. ABORTED where the etag is stale."""
+    ListAliasMoves: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAliasMovesRequest, _registry_service_pb2.ListAliasMovesResponse]  # type: ignore[assignment]
+    """Lists an alias's moves, newest first; those of a deleted alias too."""
+    RollbackAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.RollbackAliasRequest, _resources_pb2.Alias]  # type: ignore[assignment]
+    """Points an alias at what it pointed at before; a deleted one is there again. A rollback is a move as well. ABORTED where
+    the etag is stale, FAILED_PRECONDITION where there is nothing to go back to.
+    """
     CreateBase: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CreateBaseRequest, _resources_pb2.Base]  # type: ignore[assignment]
     """Makes a base known. Of one that is known already only the display name changes, and max_rank where it is higher: adapters
     are admitted up to the largest that any server announced. FAILED_PRECONDITION where the modules are not those known.
@@ -201,12 +221,22 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ExpandReference(
+        self,
+        request: _registry_service_pb2.ExpandReferenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.ExpandReferenceResponse, _abc.Awaitable[_registry_service_pb2.ExpandReferenceResponse]]:
+        """Returns all versions that a reference means now, with their shares of the requests: of an alias with several targets
+        each of them, else the one. For servers, which choose for each request.
+        """
+
+    @_abc_1.abstractmethod
     def SetAlias(
         self,
         request: _registry_service_pb2.SetAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.Alias, _abc.Awaitable[_resources_pb2.Alias]]:
-        """Points an alias at a version, creating it where it is new. ABORTED where the etag is stale."""
+        """Points an alias at a version, or at several with weights, creating it where it is new. ABORTED where the etag is stale."""
 
     @_abc_1.abstractmethod
     def GetAlias(
@@ -230,7 +260,25 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.DeleteAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Deletes an alias. ABORTED where the etag is stale."""
+        """Deletes an alias; its moves are kept. ABORTED where the etag is stale."""
+
+    @_abc_1.abstractmethod
+    def ListAliasMoves(
+        self,
+        request: _registry_service_pb2.ListAliasMovesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.ListAliasMovesResponse, _abc.Awaitable[_registry_service_pb2.ListAliasMovesResponse]]:
+        """Lists an alias's moves, newest first; those of a deleted alias too."""
+
+    @_abc_1.abstractmethod
+    def RollbackAlias(
+        self,
+        request: _registry_service_pb2.RollbackAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.Alias, _abc.Awaitable[_resources_pb2.Alias]]:
+        """Points an alias at what it pointed at before; a deleted one is there again. A rollback is a move as well. ABORTED where
+        the etag is stale, FAILED_PRECONDITION where there is nothing to go back to.
+        """
 
     @_abc_1.abstractmethod
     def CreateBase(

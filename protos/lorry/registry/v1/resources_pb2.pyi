@@ -143,6 +143,34 @@ class AliasTarget(_message.Message):
     weight: int
     def __init__(self, version: _Optional[int] = ..., digest: _Optional[str] = ..., weight: _Optional[int] = ...) -> None: ...
 
+class AliasMove(_message.Message):
+    __slots__ = ("name", "number", "move_time", "principal", "why", "from_targets", "to_targets", "restores")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    MOVE_TIME_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    FROM_TARGETS_FIELD_NUMBER: _ClassVar[int]
+    TO_TARGETS_FIELD_NUMBER: _ClassVar[int]
+    RESTORES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    number: int
+    move_time: _timestamp_pb2.Timestamp
+    principal: str
+    why: str
+    from_targets: _containers.RepeatedCompositeFieldContainer[AliasTarget]
+    to_targets: _containers.RepeatedCompositeFieldContainer[AliasTarget]
+    restores: int
+    def __init__(self, name: _Optional[str] = ..., number: _Optional[int] = ..., move_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., principal: _Optional[str] = ..., why: _Optional[str] = ..., from_targets: _Optional[_Iterable[_Union[AliasTarget, _Mapping]]] = ..., to_targets: _Optional[_Iterable[_Union[AliasTarget, _Mapping]]] = ..., restores: _Optional[int] = ...) -> None: ...
+
+class WeightedVersion(_message.Message):
+    __slots__ = ("version", "weight")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    version: Version
+    weight: int
+    def __init__(self, version: _Optional[_Union[Version, _Mapping]] = ..., weight: _Optional[int] = ...) -> None: ...
+
 class Base(_message.Message):
     __slots__ = ("name", "fingerprint", "display_name", "architecture", "quantization", "modules", "max_rank", "context_length", "create_time")
     NAME_FIELD_NUMBER: _ClassVar[int]
