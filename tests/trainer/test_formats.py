@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from lorry_trainer.errors import DataError
-from lorry_trainer.formats import Example, examples, find_format
+from lorry_trainer.formats import examples, find_format
+from lorry_trainer.formats.contract import Example
+from lorry_trainer.objectives import OBJECTIVES
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
 
@@ -16,7 +18,7 @@ DATA = Data(path="x")
 
 def one(values: dict[str, Any], data: Data = DATA) -> Example:
     row = Row("f.jsonl, line 9", values)
-    return examples([row], find_format([row], data), data)[0]
+    return examples([row], find_format([row], data, OBJECTIVES["sft"]), data)[0]
 
 
 def user(content: str) -> dict[str, str]:
@@ -87,7 +89,7 @@ def test_equal_questions_have_equal_keys() -> None:
         ({"messages": [user("a"), assistant("")]}, "messages[1].content is empty"),
         ({"prompt": "a", "completion": [assistant("b")]}, "both be text, or both be lists"),
         ({"prompt": [user("a")], "completion": [user("b")]}, "completion be one of the assistant"),
-        ({"text": "a"}, "columns text fit no format"),
+        ({"words": "a"}, "columns words fit no format"),
         ({"prompt": "a", "completion": "b", "messages": []}, "fit messages and prompt_completion"),
     ],
 )
@@ -96,6 +98,12 @@ def test_bad_rows_are_named(values: dict[str, Any], part: str) -> None:
         one(values)
     assert str(caught.value).startswith("f.jsonl, line 9: ")
     assert part in str(caught.value)
+
+
+def test_a_text_beside_other_columns_does_not_count() -> None:
+    """Alpaca's own data set has the rendered prompt as `text` beside instruction and output."""
+    assert one({"instruction": "a", "output": "b", "text": "### a"}).prompt == [user("a")]
+    assert one({"text": "once"}).record == {"text": "once"}
 
 
 def test_a_later_row_without_a_column() -> None:

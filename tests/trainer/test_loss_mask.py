@@ -12,8 +12,9 @@ from trl import SFTTrainer
 
 from lorry_trainer import run as runs
 from lorry_trainer.data import load
+from lorry_trainer.objectives import find
+from lorry_trainer.objectives.sft_trainer import Trainer
 from lorry_trainer.resolve import resolve
-from lorry_trainer.sft import Trainer
 from lorry_trainer.train import _trainer
 
 Write = Callable[..., Path]
@@ -24,9 +25,11 @@ NO_SPLITS = {"path": "rows.jsonl", "splits": {"validation": 0, "test": 0}}
 
 def prepared(recipe: Any, folder: Path) -> tuple[Trainer, Any]:
     data = load(recipe.data, folder, 0)
-    base = runs._load_base(recipe)
-    resolved = resolve(recipe, runs._facts(recipe, "x", base, data))
-    return _trainer(base, resolved, data.train, [], str(folder / "scratch"), False), base.tokenizer
+    sft = find("sft")
+    base = runs._load_base(recipe, sft, data)
+    resolved = resolve(recipe, runs._facts(recipe, "x", base, data, sft))
+    scratch = str(folder / "scratch")
+    return _trainer(sft, base, resolved, data.train, [], scratch, False), base.tokenizer
 
 
 def learnt(trainer: Trainer, tokenizer: Any) -> list[tuple[str, str]]:
@@ -67,13 +70,14 @@ def turn(role: str, content: str) -> dict[str, str]:
             "b<|end|>d<|end|>",
         ),
         ({"prompt": "2+2=", "completion": "4"}, "2+2=4<|end|>", "4<|end|>"),
+        ({"text": "once upon"}, "once upon<|end|>", "once upon<|end|>"),
         (
             {"prompt": [turn("user", "a")], "completion": [turn("assistant", "b")]},
             "<|user|>a<|end|><|assistant|>b<|end|>",
             "b<|end|>",
         ),
     ],
-    ids=["instruction", "messages", "text", "chat completion"],
+    ids=["instruction", "messages", "completion", "text", "chat completion"],
 )
 def test_answers_alone_carry_loss(
     row: dict[str, Any],

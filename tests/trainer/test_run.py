@@ -225,8 +225,8 @@ def test_a_loss_that_is_no_number_ends_the_run(
 ) -> None:
     load = runs._load_base
 
-    def poisoned(recipe: Any) -> Any:
-        base = load(recipe)
+    def poisoned(*arguments: Any) -> Any:
+        base = load(*arguments)
         base.model.model.norm.weight.data[0] = math.nan
         return base
 
@@ -293,8 +293,8 @@ def test_a_base_without_a_chat_template(
 ) -> None:
     load = runs._load_base
 
-    def bare(recipe: Any) -> Any:
-        base = load(recipe)
+    def bare(*arguments: Any) -> Any:
+        base = load(*arguments)
         base.tokenizer.chat_template = None
         return replace(base)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from lorry_trainer.data import Examples
-from lorry_trainer.formats import Example
+from lorry_trainer.formats.contract import Example
 from lorry_trainer.recipe import Recipe
 
 

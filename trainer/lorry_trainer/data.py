@@ -7,12 +7,14 @@ questions stay together. Knows nothing about tokens but the check of lengths, wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from lorry_trainer.errors import DataError
-from lorry_trainer.formats import Example, Text, examples, find_format
+from lorry_trainer.formats import examples, find_format
+from lorry_trainer.formats.contract import Example
+from lorry_trainer.objectives import OBJECTIVES
 from lorry_trainer.read import Source, read_source
 from lorry_trainer.recipe import Data, Splits
 
@@ -42,15 +44,17 @@ class Examples:
         return self.train + self.validation + self.test
 
 
-def load(data: Data, folder: Path, seed: int) -> Examples:
-    """The splits that `data` asks for; relative paths start at `folder`. Raises DataError."""
+def load(
+    data: Data, folder: Path, seed: int, formats: Collection[str] = OBJECTIVES["sft"]
+) -> Examples:
+    """The splits that `data` asks for, in one of `formats`; relative paths start at `folder`. Raises DataError."""
     main = read_source(data.path or data.train or "", folder)
     others = {
         split: read_source(name, folder)
         for split in ("validation", "test")
         if (name := getattr(data, split))
     }
-    form = find_format(main.rows, data)
+    form = find_format(main.rows, data, formats)
     parts: dict[str, list[Example]] = {name: [] for name in SPLITS}
     for name, source in others.items():
         parts[name] = examples(source.rows, form, data)
@@ -92,10 +96,10 @@ def choose(rows: list[Example], count: int, seed: int) -> list[Example]:
 
 
 def refuse_long_rows(
-    rows: list[Example], limit: int, count_tokens: Callable[[list[Text]], list[int]]
+    rows: list[Example], limit: int, count_tokens: Callable[[list[Example]], list[int]]
 ) -> None:
     """Raise DataError naming the rows that have more than `limit` tokens. Nothing is cut silently."""
-    lengths = count_tokens([example.whole for example in rows])
+    lengths = count_tokens(rows)
     long = [(example, n) for example, n in zip(rows, lengths, strict=True) if n > limit]
     if long:
         some = "; ".join(f"{example.place}: {n} tokens" for example, n in long[:5])

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from lorry_trainer.errors import DataError
-from lorry_trainer.formats import Example, Text
+from lorry_trainer.formats.contract import Example, Text
 
 
 def refuse_base_without(tokenizer: Any, examples: list[Example], base: str) -> None:

@@ -79,6 +79,7 @@ class Columns(Section):
     completion: str | None = Field(
         default=None, description="Column that holds what follows a prompt."
     )
+    text: str | None = Field(default=None, description="Column that holds plain text.")
 
 
 class Splits(Section):
@@ -118,11 +119,12 @@ class Data(Section):
     test: str | None = Field(
         default=None, description="File of test rows. Without it, a share of the training file."
     )
-    format: Literal["auto", "instruction", "messages", "prompt_completion"] = Field(
+    format: Literal["auto", "instruction", "messages", "prompt_completion", "text"] = Field(
         default="auto",
         description="`instruction`: `instruction`, optional `context`, `output`, put into the base's chat template. "
         "`messages`: a chat; the assistant's words alone are learnt. `prompt_completion`: `prompt` and `completion`, "
-        "plain text as it stands, or lists of messages. `auto`: found from the columns.",
+        "plain text as it stands, or lists of messages. `text`: plain text, all of it learnt. `auto`: found from the "
+        "columns.",
     )
     columns: Columns = Field(
         default_factory=Columns, description="Column names that differ from the format's."
@@ -244,6 +246,9 @@ class Recipe(Section):
 
     base: str = Field(
         default="lorry-tiny", min_length=1, description="A shipped base, a folder, or a hub id."
+    )
+    objective: Literal["sft"] = Field(
+        default="sft", description="What is learnt. `sft`: to answer as the examples do."
     )
     method: Literal["lora", "qlora"] = Field(
         default="qlora",

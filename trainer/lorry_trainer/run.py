@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 from lorry_trainer.data import Examples, choose, load, refuse_long_rows
 from lorry_trainer.errors import RecipeError, TrainingError
 from lorry_trainer.folder import appearing, refuse_taken
-from lorry_trainer.formats import Example
+from lorry_trainer.formats.contract import Example
 from lorry_trainer.lineage import lineage
+from lorry_trainer.objectives import OBJECTIVES, find
 from lorry_trainer.progress import Progress, Silent
-from lorry_trainer.prompts import answer_length, count_tokens, refuse_base_without
 from lorry_trainer.recipe import Recipe
 from lorry_trainer.resolve import Facts, Resolved, resolve, to_yaml
 
 if TYPE_CHECKING:
     from lorry_bases.load import Base
-    from lorry_trainer.evaluate import Scores
+    from lorry_trainer.objectives.contract import Objective, Scores
     from lorry_trainer.train import Outcome
 
 
@@ -60,7 +60,7 @@ def run(
     # 1. What can be refused without loading the base.
     target = output or Path(recipe.output or f"adapters/{name}")
     refuse_taken(target, overwrite=overwrite)
-    data = load(recipe.data, folder, recipe.training.seed)
+    data = load(recipe.data, folder, recipe.training.seed, OBJECTIVES[recipe.objective])
     if data.dropped:
         progress.say(
             f"{data.dropped} training rows ask what a held-out row asks; left out of training"
@@ -68,26 +68,33 @@ def run(
     clock.lap("data")
 
     # 2. The base, and the rows as it reads them.
-    base = _load_base(recipe)
-    refuse_base_without(base.tokenizer, data.all(), recipe.base)
+    objective = find(recipe.objective)
+    base = _load_base(recipe, objective, data)
+    objective.refuse(base, data)
     limit = _longest_row(recipe, base)
-    refuse_long_rows(data.all(), limit, lambda texts: count_tokens(base.tokenizer, texts))
-    resolved = resolve(recipe, _facts(recipe, name, base, data))
+    refuse_long_rows(data.all(), limit, lambda rows: objective.lengths(base, rows))
+    resolved = resolve(recipe, _facts(recipe, name, base, data, objective))
     recipe = resolved.recipe
     clock.lap("base")
 
     # 3. Score the bare base, train, score the adapter: the same prompts.
     test = choose(data.test, recipe.evaluation.max_rows, recipe.training.seed)
-    before = _score(base, base.model, test, recipe, progress, "scoring base")
+    before = _score(objective, base, base.model, test, recipe, progress, "scoring base")
     clock.lap("score_base")
     from lorry_trainer.train import train
 
     with tempfile.TemporaryDirectory(prefix="lorry-train-") as scratch:
         outcome = train(
-            base, resolved, data.train, data.validation, scratch=scratch, progress=progress
+            objective,
+            base,
+            resolved,
+            data.train,
+            data.validation,
+            scratch=scratch,
+            progress=progress,
         )
     clock.lap("train")
-    after = _score(base, outcome.model, test, recipe, progress, "scoring adapter")
+    after = _score(objective, base, outcome.model, test, recipe, progress, "scoring adapter")
     clock.lap("score_adapter")
 
     # 4. Write it all, at once.
@@ -98,11 +105,11 @@ def run(
     return Result(target, metrics, recipe.evaluation.metric, clock.laps)
 
 
-def _load_base(recipe: Recipe) -> Base:
+def _load_base(recipe: Recipe, objective: Objective, data: Examples) -> Base:
     import torch
 
     from lorry_bases import BaseNotFound
-    from lorry_bases.load import BaseRefused, load_base
+    from lorry_bases.load import BaseRefused
     from lorry_trainer.methods import METHODS
 
     device = recipe.training.device
@@ -111,10 +118,11 @@ def _load_base(recipe: Recipe) -> Base:
             "training.device is cuda, and this machine has none that torch can use; set it to auto"
         )
     try:
-        return load_base(
-            recipe.base,
-            quantization=METHODS[recipe.method].quantization(recipe),
-            device=None if device == "auto" else device,
+        return objective.load(
+            recipe,
+            data,
+            METHODS[recipe.method].quantization(recipe),
+            None if device == "auto" else device,
         )
     except (BaseNotFound, BaseRefused) as error:
         raise RecipeError(f"base: {error}") from error
@@ -129,40 +137,36 @@ def _longest_row(recipe: Recipe, base: Base) -> int:
     return wanted
 
 
-def _facts(recipe: Recipe, name: str, base: Base, data: Examples) -> Facts:
+def _facts(recipe: Recipe, name: str, base: Base, data: Examples, objective: Objective) -> Facts:
     return Facts(
         name=name,
         device=base.model.device.type,
         context_length=base.context_length,
         format=data.format,
         train_rows=len(data.train),
-        longest_answer=answer_length(base.tokenizer, data.train),
+        longest_answer=objective.answer_length(base, data.train),
     )
 
 
 def _score(
-    base: Base, model: Any, test: list[Example], recipe: Recipe, progress: Progress, stage: str
+    objective: Objective,
+    base: Base,
+    model: Any,
+    test: list[Example],
+    recipe: Recipe,
+    progress: Progress,
+    stage: str,
 ) -> Scores | None:
     if not test:
         return None
-    from lorry_trainer.evaluate import evaluate
-
     progress.start(stage, len(test))
-    return evaluate(
-        model,
-        base.tokenizer,
-        test,
-        eos_token_ids=base.eos_token_ids,
-        max_new_tokens=recipe.evaluation.max_new_tokens or 1,
-        batch_size=recipe.evaluation.batch_size,
-        progress=progress,
-    )
+    return objective.score(base, model, test, recipe, progress)
 
 
 def _metrics(
     before: Scores | None, after: Scores | None, outcome: Outcome, rows: int
 ) -> dict[str, float]:
-    metrics: dict[str, float] = {}
+    metrics = dict(outcome.figures)
     if before and after:
         metrics |= {f"base_test_{name}": value for name, value in before.metrics.items()}
         metrics |= {f"test_{name}": value for name, value in after.metrics.items()}
@@ -196,7 +200,7 @@ def _write(
     from lorry_trainer.plot import plot_loss
 
     base_name = public_name(base.name)
-    _save_adapter(outcome.model, folder, base_name)
+    _save_adapter(outcome.model, folder, base_name, resolved.recipe)
     recipe_text = to_yaml(resolved)
     (folder / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
     _write_json(folder / "metrics.json", metrics)
@@ -221,9 +225,11 @@ def _write(
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _save_adapter(model: Any, folder: Path, base_name: str) -> None:
-    """PEFT's own files, less what differs from run to run: the machine's path, and the order of sets."""
-    model.save_pretrained(folder, save_embedding_layers=False)
+def _save_adapter(model: Any, folder: Path, base_name: str, recipe: Recipe) -> None:
+    """The method's own files, less what differs from run to run: the machine's path, and the order of sets."""
+    from lorry_trainer.methods import METHODS
+
+    METHODS[recipe.method].save(model, folder)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base_name
@@ -232,7 +238,7 @@ def _save_adapter(model: Any, folder: Path, base_name: str) -> None:
             config[key].sort()
     _write_json(path, config)
     if not (folder / "adapter_model.safetensors").is_file():
-        raise TrainingError("PEFT wrote no adapter_model.safetensors")
+        raise TrainingError(f"{recipe.method} wrote no adapter_model.safetensors")
 
 
 def public_name(base: str) -> str:

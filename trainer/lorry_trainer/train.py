@@ -1,4 +1,4 @@
-"""Train an adapter on a loaded base. Loop, loss masks and optimizer are TRL's; here it is set up and watched.
+"""Train an adapter on a loaded base. Loop, loss and optimizer are the libraries'; here it is set up and watched.
 
 Knows nothing about files of data, folders of adapters or registries.
 """
@@ -11,34 +11,40 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from datasets import Dataset
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, set_seed
-from trl import SFTConfig
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    set_seed,
+)
 
 from lorry_bases.load import Base
 from lorry_trainer.errors import RecipeError, TrainingError
-from lorry_trainer.formats import Example
+from lorry_trainer.formats.contract import Example
 from lorry_trainer.methods import METHODS
+from lorry_trainer.objectives.contract import Objective, Setup
 from lorry_trainer.progress import Progress
 from lorry_trainer.recipe import Recipe
 from lorry_trainer.resolve import Resolved
-from lorry_trainer.sft import Trainer
 
 Curve = list[tuple[int, float]]  # (step, loss)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    model: Any  # a PeftModel around the base's model, holding the adapter that is kept
+    model: Any  # the base's model with the adapter that is kept, as it will be published
     train_loss: Curve
     validation_loss: Curve
     steps: int  # that were run
     kept_step: int  # whose adapter is kept: the best one, or the last
     tokens: int
     seconds: float
+    figures: dict[str, float]  # what the method tells of the adapter
 
 
 def train(
+    objective: Objective,
     base: Base,
     resolved: Resolved,
     rows: list[Example],
@@ -52,9 +58,10 @@ def train(
     With validation rows and patience, checkpoints of the adapter alone are kept in the folder `scratch`.
     """
     recipe = resolved.recipe
+    method = METHODS[recipe.method]
     set_seed(recipe.training.seed)  # the adapter's first weights are drawn below
     watched = bool(validation) and recipe.training.early_stopping_patience > 0
-    trainer = _trainer(base, resolved, rows, validation, scratch, watched)
+    trainer = _trainer(objective, base, resolved, rows, validation, scratch, watched)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Watch(progress))
     if watched:
@@ -64,6 +71,7 @@ def train(
             parameter.requires_grad
         ):  # TRL makes them bfloat16 on a quantized base; small steps get lost in that
             parameter.data = parameter.data.float()
+    trainer.optimizer = method.optimizer(trainer.model, recipe)
 
     progress.start("training", resolved.total_steps)
     started = time.perf_counter()
@@ -77,18 +85,21 @@ def train(
     seconds = time.perf_counter() - started
     state = trainer.state
     best = state.best_global_step if watched and state.best_model_checkpoint else None
+    model, figures = method.finish(base, trainer.model, recipe)
     return Outcome(
-        model=trainer.model,
+        model=model,
         train_loss=_curve(state.log_history, "loss"),
         validation_loss=_curve(state.log_history, "eval_loss"),
         steps=state.global_step,
         kept_step=best or state.global_step,
         tokens=int(max((log.get("num_tokens", 0) for log in state.log_history), default=0)),
         seconds=seconds,
+        figures=figures,
     )
 
 
 def _trainer(
+    objective: Objective,
     base: Base,
     resolved: Resolved,
     rows: list[Example],
@@ -98,16 +109,9 @@ def _trainer(
 ) -> Trainer:
     recipe = resolved.recipe
     try:
-        return Trainer(
-            model=base.model,
-            args=SFTConfig(
-                **_arguments(recipe, resolved.total_steps, scratch, bool(validation), watched)
-            ),
-            train_dataset=_dataset(rows),
-            eval_dataset=_dataset(validation) if validation else None,
-            processing_class=base.tokenizer,
-            peft_config=METHODS[recipe.method].adapter(recipe),
-        )
+        model = METHODS[recipe.method].attach(base, recipe, objective.task)
+        arguments = _arguments(recipe, resolved.total_steps, scratch, bool(validation), watched)
+        return objective.trainer(Setup(base, model, recipe, rows, validation, arguments))
     except ValueError as error:
         if "arget modules" in str(error) or "lm_head" in str(
             error
@@ -123,11 +127,7 @@ def _trainer(
                 f"lora.target_modules {recipe.lora.target_modules!r}: {error}. "
                 f"Linear layers of {base.name!r}: {', '.join(layers)}"
             ) from error
-        raise TrainingError(f"TRL refuses the run: {error}") from error
-
-
-def _dataset(examples: list[Example]) -> Dataset:
-    return Dataset.from_list([example.record for example in examples])
+        raise TrainingError(f"the run is refused: {error}") from error
 
 
 def _arguments(
@@ -154,10 +154,6 @@ def _arguments(
         "dataloader_pin_memory": on_cuda,
         "gradient_checkpointing": t.gradient_checkpointing,
         "train_sampling_strategy": "group_by_length" if t.group_by_length else "random",
-        # Longer rows were refused before; nothing is cut.
-        "max_length": None,
-        "assistant_only_loss": recipe.data.format == "messages",
-        "completion_only_loss": recipe.data.format != "messages",
         "eval_strategy": "steps" if validated else "no",
         "eval_steps": t.eval_steps,
         "save_strategy": "steps" if watched else "no",

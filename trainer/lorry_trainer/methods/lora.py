@@ -1,40 +1,20 @@
-"""Methods: how the base is held and which PEFT adapter is put on it. One class and one line in `METHODS` each.
-
-Imports peft, so it is imported only when training is about to start.
-"""
+"""LoRA, and QLoRA: the same on a base in 4 bits."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-from peft import LoraConfig, TaskType
+from peft import LoraConfig
 
 from lorry_bases import Quantization
+from lorry_trainer.methods.contract import Peft
 from lorry_trainer.recipe import Recipe
 
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
-
-class Method(Protocol):
-    def quantization(self, recipe: Recipe) -> Quantization:
-        """How the base is loaded for training."""
-        ...
-
-    def adapter(self, recipe: Recipe) -> PeftConfig:
-        """What PEFT puts on the base. The recipe is a resolved one."""
-        ...
-
-
-class Lora:
-    def quantization(self, recipe: Recipe) -> Quantization:
-        return Quantization(type="none")
-
-    def adapter(self, recipe: Recipe) -> PeftConfig:
+class Lora(Peft):
+    def config(self, recipe: Recipe, task: str) -> LoraConfig:
         lora = recipe.lora
         targets = lora.target_modules
         return LoraConfig(
-            task_type=TaskType.CAUSAL_LM,
+            task_type=task,
             r=lora.rank,
             lora_alpha=_whole(lora.alpha),
             lora_dropout=lora.dropout,
@@ -55,6 +35,3 @@ class QLora(Lora):
 def _whole(number: float | None) -> float | None:
     """16 rather than 16.0, which some readers of adapter_config.json refuse."""
     return int(number) if number is not None and number == int(number) else number
-
-
-METHODS: dict[str, Method] = {"lora": Lora(), "qlora": QLora()}

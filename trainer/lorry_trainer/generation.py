@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import GenerationConfig
 
-from lorry_trainer.formats import Example
+from lorry_trainer.formats.contract import Example
 from lorry_trainer.metrics import means
+from lorry_trainer.objectives.contract import Scores
 from lorry_trainer.progress import Progress
 from lorry_trainer.prompts import encode
-
-
-@dataclass(frozen=True)
-class Scores:
-    metrics: dict[str, float]  # mean over the rows, by metric
-    answers: list[str]  # in the order of the rows
 
 
 def evaluate(

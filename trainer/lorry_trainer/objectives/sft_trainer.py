@@ -10,10 +10,13 @@ import inspect
 from typing import Any
 
 import torch
+from peft import PeftModel
 from trl import SFTTrainer
 
+from lorry_trainer.checkpoints import Checkpoints
 
-class Trainer(SFTTrainer):  # type: ignore[misc]
+
+class Trainer(Checkpoints, SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self,
         model: Any,
@@ -46,5 +49,10 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         return total / torch.as_tensor(items).clamp(min=1)
 
     def _can_skip_positions(self) -> bool:
-        inner = self.accelerator.unwrap_model(self.model).get_base_model()
+        """Not with virtual tokens either: PEFT puts them before the prompt, which moves every position."""
+        inner = self.accelerator.unwrap_model(self.model)
+        if isinstance(inner, PeftModel):
+            if inner.active_peft_config.is_prompt_learning:
+                return False
+            inner = inner.get_base_model()
         return "logits_to_keep" in inspect.signature(type(inner).forward).parameters

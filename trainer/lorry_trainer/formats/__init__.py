@@ -1,0 +1,81 @@
+"""Formats: what the columns of a row mean. A file here and a line in `FORMATS` each; which objective reads which
+formats stands in `lorry_trainer.objectives`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from lorry_trainer.errors import DataError
+from lorry_trainer.formats.chat import Chat
+from lorry_trainer.formats.contract import Example, Format
+from lorry_trainer.formats.instruction import Instruction
+from lorry_trainer.formats.plain import Plain
+from lorry_trainer.formats.prompt_completion import PromptCompletion
+from lorry_trainer.read import Row
+from lorry_trainer.recipe import Data
+
+FORMATS: dict[str, Format] = {
+    "instruction": Instruction(),
+    "messages": Chat(),
+    "prompt_completion": PromptCompletion(),
+    "text": Plain(),
+}
+
+
+def examples(rows: Iterable[Row], format_name: str, data: Data) -> list[Example]:
+    """All rows as examples. The columns are those of `data.columns`, or else the first usual name that a row has."""
+    form = FORMATS[format_name]
+    return [form.example(row, _own_columns(row, form, data), data) for row in rows]
+
+
+def find_format(rows: list[Row], data: Data, formats: Collection[str]) -> str:
+    """The only one of `formats` whose columns the first row has, `text` where no other fits. Raises DataError naming
+    the columns when there is not one."""
+    if data.format != "auto":
+        if data.format not in formats:
+            raise DataError(
+                f"data.format is {data.format}; the recipe's objective reads {', '.join(formats)}"
+            )
+        return data.format
+    columns = rows[0].values
+    fitting = [
+        name
+        for name in formats
+        if all(
+            _find(column, usual, columns, data) for column, usual in FORMATS[name].required.items()
+        )
+    ]
+    if (
+        len(fitting) > 1
+    ):  # data sets of instructions often have the whole prompt as a text beside them
+        fitting = [name for name in fitting if name != "text"]
+    if len(fitting) == 1:
+        return fitting[0]
+    needs = "; ".join(f"{name} needs {', '.join(FORMATS[name].required)}" for name in formats)
+    found = ", ".join(columns)
+    if fitting:
+        raise DataError(
+            f"{rows[0].place}: columns {found} fit {' and '.join(fitting)}; set data.format"
+        )
+    raise DataError(
+        f"{rows[0].place}: columns {found} fit no format ({needs}); name yours under data.columns"
+    )
+
+
+def _find(column: str, usual: tuple[str, ...], present: dict[str, Any], data: Data) -> str | None:
+    given: str | None = getattr(data.columns, column)
+    return next((name for name in ([given] if given else usual) if name in present), None)
+
+
+def _own_columns(row: Row, form: Format, data: Data) -> dict[str, Any]:
+    own: dict[str, Any] = {}
+    for column, usual in (form.required | form.optional).items():
+        if (name := _find(column, usual, row.values, data)) is not None:
+            own[column] = row.values[name]
+        elif column in form.required or getattr(data.columns, column):
+            wanted = getattr(data.columns, column) or column
+            raise DataError(
+                f"{row.place}: no column {wanted!r}; it has {', '.join(row.values) or 'none'}"
+            )
+    return own

@@ -1,0 +1,21 @@
+"""Plain text, all of it learnt: what a base is pretrained on."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from lorry_trainer.errors import DataError
+from lorry_trainer.formats.contract import Example, Names, question_key, text
+from lorry_trainer.read import Row
+from lorry_trainer.recipe import Data
+
+
+class Plain:
+    required: ClassVar[Names] = {"text": ("text",)}
+    optional: ClassVar[Names] = {}
+
+    def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
+        if data.system:
+            raise DataError("data.system needs a chat, and `text` is plain; leave it out")
+        said = text(row, "text", values["text"])
+        return Example(row.place, {"text": said}, "", said, question_key(said))

@@ -1,0 +1,23 @@
+"""Objectives: what is learnt, from rows to scores. A file here and a line in `OBJECTIVES` each.
+
+Imports no torch: the formats are looked at before the libraries of training are loaded.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lorry_trainer.objectives.contract import Objective
+
+# objective -> the formats of data that it reads
+OBJECTIVES: dict[str, tuple[str, ...]] = {
+    "sft": ("instruction", "messages", "prompt_completion", "text"),
+}
+
+
+def find(name: str) -> Objective:
+    """The objective of that name: `OBJECTIVE` of the module `lorry_trainer.objectives.<name>`."""
+    found: Objective = import_module(f"{__name__}.{name}").OBJECTIVE
+    return found

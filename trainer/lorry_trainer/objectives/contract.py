@@ -1,0 +1,68 @@
+"""What an objective owes: a base with the right head, rows as that base reads them, a trainer, and scores.
+
+`run` walks the same way for all of them: rows → base → score → adapter → trainer → score → folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from transformers import Trainer
+
+from lorry_bases import Quantization
+from lorry_bases.load import Base
+from lorry_trainer.data import Examples
+from lorry_trainer.formats.contract import Example
+from lorry_trainer.progress import Progress
+from lorry_trainer.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a trainer is made from."""
+
+    base: Base
+    model: Any  # the base's model with the method's adapter on it
+    recipe: Recipe  # resolved
+    rows: list[Example]
+    validation: list[Example]
+    arguments: dict[str, Any]  # of transformers.TrainingArguments: the same for every objective
+
+
+@dataclass(frozen=True)
+class Scores:
+    metrics: dict[str, float]  # over all rows, by metric
+    answers: list[str]  # in the order of the rows
+
+
+class Objective(Protocol):
+    task: ClassVar[str]  # PEFT's task type
+
+    def load(
+        self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None
+    ) -> Base:
+        """The base with the head that this objective needs. Raises BaseNotFound or BaseRefused."""
+        ...
+
+    def refuse(self, base: Base, data: Examples) -> None:
+        """Raise DataError where the base cannot read the rows."""
+        ...
+
+    def lengths(self, base: Base, rows: list[Example]) -> list[int]:
+        """Tokens of each row in training."""
+        ...
+
+    def answer_length(self, base: Base, rows: list[Example]) -> int:
+        """Tokens of the longest answer; 0 where none is generated."""
+        ...
+
+    def trainer(self, setup: Setup) -> Trainer:
+        """One that keeps checkpoints as `lorry_trainer.checkpoints` does: mix `Checkpoints` in."""
+        ...
+
+    def score(
+        self, base: Base, model: Any, rows: list[Example], recipe: Recipe, progress: Progress
+    ) -> Scores:
+        """How well `model` (the bare base's, or one with an adapter) does on held-out rows."""
+        ...

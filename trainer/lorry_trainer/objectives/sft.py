@@ -1,0 +1,73 @@
+"""Supervised fine-tuning of a causal LM: instructions, chats, prompts and completions, plain text."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from datasets import Dataset
+from trl import SFTConfig
+
+from lorry_bases import Quantization
+from lorry_bases.load import Base, load_base
+from lorry_trainer.data import Examples
+from lorry_trainer.formats.contract import Example
+from lorry_trainer.generation import evaluate
+from lorry_trainer.objectives.contract import Scores, Setup
+from lorry_trainer.objectives.sft_trainer import Trainer
+from lorry_trainer.progress import Progress
+from lorry_trainer.prompts import answer_length, count_tokens, refuse_base_without
+from lorry_trainer.recipe import Recipe
+
+
+class Sft:
+    task: ClassVar[str] = "CAUSAL_LM"
+
+    def load(
+        self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None
+    ) -> Base:
+        return load_base(recipe.base, quantization=quantization, device=device)
+
+    def refuse(self, base: Base, data: Examples) -> None:
+        refuse_base_without(base.tokenizer, data.all(), base.name)
+
+    def lengths(self, base: Base, rows: list[Example]) -> list[int]:
+        return count_tokens(base.tokenizer, [row.whole for row in rows])
+
+    def answer_length(self, base: Base, rows: list[Example]) -> int:
+        return answer_length(base.tokenizer, rows)
+
+    def trainer(self, setup: Setup) -> Trainer:
+        chats = setup.recipe.data.format == "messages"
+        arguments = SFTConfig(
+            **setup.arguments,
+            max_length=None,  # longer rows were refused before; nothing is cut
+            assistant_only_loss=chats,
+            completion_only_loss=not chats and setup.recipe.data.format != "text",
+        )
+        return Trainer(
+            model=setup.model,
+            args=arguments,
+            train_dataset=_dataset(setup.rows),
+            eval_dataset=_dataset(setup.validation) if setup.validation else None,
+            processing_class=setup.base.tokenizer,
+        )
+
+    def score(
+        self, base: Base, model: Any, rows: list[Example], recipe: Recipe, progress: Progress
+    ) -> Scores:
+        return evaluate(
+            model,
+            base.tokenizer,
+            rows,
+            eos_token_ids=base.eos_token_ids,
+            max_new_tokens=recipe.evaluation.max_new_tokens or 1,
+            batch_size=recipe.evaluation.batch_size,
+            progress=progress,
+        )
+
+
+def _dataset(examples: list[Example]) -> Dataset:
+    return Dataset.from_list([example.record for example in examples])
+
+
+OBJECTIVE = Sft()
