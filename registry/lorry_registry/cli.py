@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lorry_registry.config import HOME_VARIABLE, RegistryConfig
+from lorry_registry.config import DATABASE_VARIABLE, HOME_VARIABLE, RegistryConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -31,10 +31,24 @@ HomeOption = Annotated[
         show_default="the user's data folder",
     ),
 ]
+DatabaseOption = Annotated[
+    str,
+    typer.Option(
+        envvar=DATABASE_VARIABLE,
+        metavar="URL",
+        help="postgresql://… of a database that registries share.",
+        show_default="SQLite in the home",
+    ),
+]
 
 
 def serve(
     home: HomeOption = None,
+    database: DatabaseOption = RegistryConfig.database,
+    migrate: Annotated[
+        bool,
+        typer.Option("--migrate", help="Bring a shared database to the newest schema first."),
+    ] = RegistryConfig.migrate,
     listen: Annotated[
         str, typer.Option(help="HOST:PORT; port 0 takes a free one and prints it.")
     ] = RegistryConfig.listen,
@@ -52,15 +66,15 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)  # what it did is said by us
     # What goes wrong reaches the `lorry` command, which says it in a line and ends with the code for its kind.
-    run(RegistryConfig(home=home or default_home(), listen=listen))
+    run(RegistryConfig(home or default_home(), database, migrate, listen))
 
 
-def migrate(home: HomeOption = None) -> None:
+def migrate(home: HomeOption = None, database: DatabaseOption = "") -> None:
     """Bring the database to the newest schema; says what it did."""
     from lorry_registry.config import default_home
-    from lorry_registry.sql.opening import migrate_home
+    from lorry_registry.sql.opening import migrate_database
 
-    done = migrate_home(home or default_home())
+    done = migrate_database(home or default_home(), database)
     if not done.changed:
         typer.echo(f"the schema is the newest already: {done.after}")
     elif done.before is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from lorry_registry.errors import InvalidArgument
 
 HOME_VARIABLE = "LORRY_HOME"
+DATABASE_VARIABLE = "LORRY_DATABASE"
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,10 @@ class RegistryConfig:
 
     home: Path
     """The folder of the database and the blobs."""
+    database: str = ""
+    """postgresql://… of a shared database; empty: SQLite in `home`."""
+    migrate: bool = False
+    """Whether a shared database is brought to the newest schema; one in `home` is anyway."""
     listen: str = "127.0.0.1:7071"
     """HOST:PORT; port 0 takes a free one."""
     grace_seconds: float = 10.0

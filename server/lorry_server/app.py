@@ -132,7 +132,9 @@ async def _open_registry(
         stack.push_async_callback(remote.close)
         await remote.ready()
         return remote, lambda server: ()
-    catalogue = open_catalogue(config.home)
+    catalogue = await asyncio.to_thread(
+        open_catalogue, config.home, database=config.database, migrate=config.migrate
+    )
     stack.callback(catalogue.close)
     local = LocalRegistry(catalogue)
     stack.callback(local.close)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lorry_registry.config import default_home
+from lorry_registry.config import DATABASE_VARIABLE, default_home
 from lorry_registry.errors import LorryError
 from lorry_server.config import ServeConfig
 
@@ -54,6 +54,19 @@ def serve(
         int,
         typer.Option(metavar="N", help="Bytes of disk for adapters from a registry elsewhere."),
     ] = _DEFAULTS.cache_bytes,
+    database: Annotated[
+        str,
+        typer.Option(
+            envvar=DATABASE_VARIABLE,
+            metavar="URL",
+            help="postgresql://… of a database that registries share, for the one in this process.",
+            show_default="SQLite in the home",
+        ),
+    ] = _DEFAULTS.database,
+    migrate: Annotated[
+        bool,
+        typer.Option("--migrate", help="Bring a shared database to the newest schema first."),
+    ] = _DEFAULTS.migrate,
     as_json: Annotated[
         bool, typer.Option("--json", help="Say what goes wrong as one JSON object.")
     ] = False,
@@ -71,14 +84,16 @@ def serve(
         logging.ERROR
     )  # it warns of kernels that it would download
     config = ServeConfig(
-        base,
-        home or default_home(),
-        listen,
-        metrics,
-        registry,
-        slots,
-        max_rank,
-        cache_bytes,
+        base=base,
+        home=home or default_home(),
+        listen=listen,
+        metrics=metrics,
+        registry=registry,
+        slots=slots,
+        max_rank=max_rank,
+        cache_bytes=cache_bytes,
+        database=database,
+        migrate=migrate,
     )
     try:
         from lorry_server.app import serve as serve_forever

@@ -33,6 +33,8 @@ class ServeConfig:
     cache_bytes: int = (
         DEFAULT_CACHE_BYTES  # adapters on disk that the registry here does not keep anyway
     )
+    database: str = ""  # postgresql://… of a shared one; empty: SQLite in `home`
+    migrate: bool = False  # bring a shared database to the newest schema
     drain_seconds: float = 30.0  # for the requests in flight, once the server is told to stop
 
     def __post_init__(self) -> None:

@@ -7,8 +7,24 @@ import pytest
 
 from lorry_registry.catalogue import Catalogue
 from lorry_registry.embedded import open_catalogue
+from lorry_registry.sql.opening import open_database
 
+from .databases import emptied, postgres_url
 from .helpers import KEY, make_base
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL database with its tables, one for all tests; each takes it through `database`."""
+    with postgres_url() as url:
+        open_database(Path(), url).dispose()
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database with its tables; "" is the one in the home."""
+    return "" if request.param == "sqlite" else emptied(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,14 @@ from .helpers import (
     publish,
     upload,
 )
+
+
+@pytest.fixture
+def catalogue(home: Path, database: str) -> Iterator[Catalogue]:
+    """Empty, over each kind of database."""
+    opened = open_catalogue(home, database=database)
+    yield opened
+    opened.close()
 
 
 def reason_of(error: pytest.ExceptionInfo[LorryError]) -> str:

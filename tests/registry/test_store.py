@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from alembic import command
+from sqlalchemy import create_engine, event
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from lorry_registry.entities import (
     AdapterKey,
@@ -23,15 +25,20 @@ from lorry_registry.errors import (
     Aborted,
     AlreadyExists,
     FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    LorryError,
     NotFound,
     ResourceExhausted,
     Unavailable,
 )
 from lorry_registry.filters import AdapterFilter, parse_filter
-from lorry_registry.sql.opening import open_sqlite
+from lorry_registry.sql import schema
+from lorry_registry.sql.opening import open_database
 from lorry_registry.sql.store import SqlStore
 from lorry_registry.store import NEW_ONLY, Store
 
+from .databases import emptied, postgres_url
 from .helpers import KEY, fingerprint, make_base
 
 SPEC = AdapterSpec("LORA", 8, 4, 1 << 33, 1 << 35, rank_stabilized=True)
@@ -51,16 +58,16 @@ EVERYTHING = AdapterFilter()
 Opener = Callable[[], Store]
 
 
-@pytest.fixture(params=["sqlite"])
-def reopen(request: pytest.FixtureRequest, home: Path) -> Iterator[Opener]:
+@pytest.fixture
+def reopen(database: str, home: Path) -> Iterator[Opener]:
     """Opens the store again, as another process would."""
     opened: list[Store] = []
 
-    def sqlite() -> Store:
-        opened.append(SqlStore(open_sqlite(home)))
+    def again() -> Store:
+        opened.append(SqlStore(open_database(home, database)))
         return opened[-1]
 
-    yield {"sqlite": sqlite}[request.param]
+    yield again
     for store in opened:
         store.close()
 
@@ -327,7 +334,7 @@ class TestSqlite:
 
     @pytest.fixture
     def sql(self, home: Path) -> Iterator[SqlStore]:
-        store = SqlStore(open_sqlite(home))
+        store = SqlStore(open_database(home))
         yield store
         store.close()
 
@@ -373,3 +380,122 @@ class TestSqlite:
         event.listen(sql._engine, "begin", fail)
         with pytest.raises(Unavailable, match="retry"):
             sql.get_adapter(KEY)
+
+
+class TestPostgres:
+    """What a database elsewhere does wrong, in our words, and what it must not do to what is read."""
+
+    @pytest.fixture
+    def sql(self, postgres: str, home: Path) -> Iterator[SqlStore]:
+        store = SqlStore(open_database(home, emptied(postgres)))
+        store.create_adapter(KEY, description="d", labels={})
+        yield store
+        store.close()
+
+    def test_connections_that_were_cut_are_made_anew(self, sql: SqlStore) -> None:
+        with create_engine(sql._engine.url).connect() as other:
+            cut = other.exec_driver_sql(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE application_name = 'lorry-registry' AND datname = current_database()"
+            )
+            assert cut.scalar_one() > 0
+        assert sql.get_adapter(KEY).description == "d"
+
+    def test_a_connection_that_is_cut_in_the_middle_changes_nothing(self, sql: SqlStore) -> None:
+        def cut(session: Session, *_: object) -> None:
+            session.connection().exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+        event.listen(Session, "after_flush", cut)
+        try:
+            with pytest.raises(Unavailable) as caught:
+                sql.update_adapter(KEY, description="lost", labels=None, etag="")
+        finally:
+            event.remove(Session, "after_flush", cut)
+        assert caught.value.reason == "STORAGE_UNAVAILABLE"
+        assert sql.get_adapter(KEY).description == "d"
+
+    def test_who_waits_too_long_for_a_row_is_told_as_unavailable(self, sql: SqlStore) -> None:
+        event.listen(
+            sql._engine, "begin", lambda c: c.exec_driver_sql("SET lock_timeout = 50").close()
+        )
+        with create_engine(sql._engine.url).begin() as other:
+            other.exec_driver_sql("SELECT * FROM adapters FOR UPDATE").close()
+            with pytest.raises(Unavailable):
+                sql.update_adapter(KEY, description="x", labels=None, etag="")
+            assert sql.get_adapter(KEY).description == "d"  # readers wait for nobody
+
+    def test_a_database_that_takes_no_writes_says_so(self, sql: SqlStore) -> None:
+        event.listen(
+            sql._engine, "begin", lambda c: c.exec_driver_sql("SET TRANSACTION READ ONLY").close()
+        )
+        with pytest.raises(FailedPrecondition) as caught:
+            sql.update_adapter(KEY, description="x", labels=None, etag="")
+        assert caught.value.reason == "HOME_UNWRITABLE"
+        assert sql.get_adapter(KEY).description == "d"
+
+    @pytest.mark.parametrize(
+        ("state", "kind"),
+        [
+            ("53100", ResourceExhausted),
+            ("40001", Unavailable),
+            ("40P01", Unavailable),
+            ("57P03", Unavailable),
+            ("58030", Internal),
+        ],
+    )
+    def test_each_kind_of_failure_has_its_words(
+        self, sql: SqlStore, state: str, kind: type[LorryError]
+    ) -> None:
+        raises = f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$"
+        event.listen(sql._engine, "begin", lambda c: c.exec_driver_sql(raises).close())
+        with pytest.raises(kind):
+            sql.get_adapter(KEY)
+
+    def test_an_alias_is_read_as_it_was_at_one_moment(self, sql: SqlStore) -> None:
+        """Its row and its targets come by two queries; a move between them gave one's etag with the other's targets."""
+        for letter in "12":
+            add(sql, fingerprint(letter))
+        before = sql.set_alias(KEY, "p", targets=[AliasTarget(1)], etag="")
+        moved = []
+
+        def move(conn: object, cursor: object, statement: str, *_: object) -> None:
+            if "alias_targets" in statement and statement.startswith("SELECT") and not moved:
+                moved.append(True)
+                with create_engine(sql._engine.url).begin() as other:
+                    other.exec_driver_sql("UPDATE aliases SET etag = 'moved'").close()
+                    other.exec_driver_sql(
+                        "UPDATE alias_targets SET version_id = (SELECT max(id) FROM versions)"
+                    ).close()
+
+        event.listen(sql._reading, "before_cursor_execute", move)
+        assert sql.get_alias(KEY, "p") == before
+        assert moved
+        assert sql.get_alias(KEY, "p").targets[0].version == 2
+
+
+def test_a_database_that_does_not_answer_is_told_at_start(home: Path) -> None:
+    with pytest.raises(Unavailable) as caught:
+        open_database(home, "postgresql://u:secret@127.0.0.1:1/none")
+    assert caught.value.reason == "STORAGE_UNAVAILABLE"
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://u:secret@host/db", "sqlite://"])
+def test_a_url_of_no_database_is_refused_without_repeating_it(home: Path, url: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        open_database(home, url)
+    assert caught.value.reason == "DATABASE_INVALID"
+    assert "secret" not in caught.value.message
+
+
+def test_a_shared_database_is_migrated_only_when_it_is_asked_for(home: Path) -> None:
+    with postgres_url() as url:
+        engine = create_engine(url)
+        with engine.connect() as connection, connection.begin():
+            command.upgrade(schema.alembic_config(connection), schema.FIRST)
+        with pytest.raises(FailedPrecondition, match="lorry registry migrate") as caught:
+            open_database(home, url)
+        assert caught.value.reason == "SCHEMA_OLDER"
+        open_database(home, url, upgrade=True).dispose()
+        open_database(home, url).dispose()
+        engine.dispose()

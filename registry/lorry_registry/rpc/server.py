@@ -41,9 +41,11 @@ async def serve(config: RegistryConfig) -> None:
     """Runs a stand-alone registry until SIGTERM or SIGINT, then lets calls in flight end.
 
     Raises:
-        FailedPrecondition: `HOME_UNWRITABLE`, `ADDRESS_IN_USE`.
+        FailedPrecondition: `ADDRESS_IN_USE`, and as `open_catalogue`.
     """
-    catalogue = await asyncio.to_thread(open_catalogue, config.home)
+    catalogue = await asyncio.to_thread(
+        open_catalogue, config.home, database=config.database, migrate=config.migrate
+    )
     try:
         host = create_server(config.listen, lambda server: add_services(server, catalogue))
         stop = StopSignal()

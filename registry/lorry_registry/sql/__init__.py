@@ -1,1 +1,1 @@
-"""The Store in a relational database through SQLAlchemy: SQLite by default."""
+"""The Store in a relational database through SQLAlchemy: SQLite by default, PostgreSQL where registries share one."""

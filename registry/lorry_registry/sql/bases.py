@@ -23,7 +23,9 @@ class BaseVerbs(Transactions):
 
     def _put_base(self, base: Base) -> Base:
         with self._write() as session:
-            row = session.scalar(select(BaseRow).where(BaseRow.fingerprint == base.fingerprint))
+            row = session.scalar(
+                select(BaseRow).where(BaseRow.fingerprint == base.fingerprint).with_for_update()
+            )
             if row is None:
                 row = BaseRow(
                     fingerprint=base.fingerprint,

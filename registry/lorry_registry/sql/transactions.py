@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from lorry_registry.sql.database import WRITE, storage_errors
+from lorry_registry.sql.database import WRITE, for_reading
+from lorry_registry.sql.failures import storage_errors
 
 
 class Transactions:
@@ -14,17 +15,20 @@ class Transactions:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._reading = for_reading(engine)
 
     def close(self) -> None:
         self._engine.dispose()
 
     @contextmanager
     def _read(self) -> Iterator[Session]:
-        with storage_errors(), Session(self._engine) as session, session.begin():
+        """Sees one moment, and changes nothing."""
+        with storage_errors(), Session(self._reading) as session, session.begin():
             yield session
 
     @contextmanager
     def _write(self) -> Iterator[Session]:
+        """Reads what is newest: a row that it locks, and whatever it reads under the lock."""
         with (
             storage_errors(),
             Session(self._engine, expire_on_commit=False) as session,
