@@ -21,7 +21,7 @@ from lorry_server.engine.request import (
 )
 from lorry_server.engine.residency import Residency, SlotLoad
 from lorry_server.engine.scheduler import Chunk, Sampled, Scheduler, StepPlan
-from lorry_server.engine.sequence import Sequence
+from lorry_server.engine.sequence import Sequence, VirtualPlaces
 
 VOCAB_SIZE = 50
 
@@ -44,7 +44,8 @@ def sequence(
 
 def written(previous: bytes, token_id: int) -> bytes:
     """What the cache holds for a token, given what it holds for the one before it."""
-    return hashlib.blake2b(previous + token_id.to_bytes(4, "big"), digest_size=8).digest()
+    number = token_id.to_bytes(4, "big", signed=True)
+    return hashlib.blake2b(previous + number, digest_size=8).digest()
 
 
 def first(adapter: str | None) -> bytes:
@@ -54,7 +55,8 @@ def first(adapter: str | None) -> bytes:
 def continuation(sequence: Sequence, context_length: int = 1 << 30) -> list[int]:
     """What the fake base says to a request that has the machine to itself."""
     request, state, said = sequence.request, first(sequence.adapter), list[int]()
-    for token_id in request.prompt_token_ids:
+    num_virtual = sequence.virtual.count
+    for token_id in (*range(-1, -1 - num_virtual, -1), *request.prompt_token_ids):
         state = written(state, token_id)
     while True:
         token_id = int.from_bytes(state, "big") % VOCAB_SIZE
@@ -63,7 +65,7 @@ def continuation(sequence: Sequence, context_length: int = 1 << 30) -> list[int]
         done = len(said) >= request.sampling.max_tokens
         if done or token_id in request.sampling.stop_token_ids:
             return said
-        if len(request.prompt_token_ids) + len(said) >= context_length:
+        if num_virtual + len(request.prompt_token_ids) + len(said) >= context_length:
             return said
 
 
@@ -94,6 +96,7 @@ class Machine:
         self.ended: dict[str, RequestOutput] = {}
         self.fetches: list[str] = []  # all that were asked for
         self.loads: list[SlotLoad] = []
+        self.virtual: dict[str, VirtualPlaces] = {}  # what adapters put before their sequences
         self.unfetchable: set[str] = set()
         self.unloadable: set[str] = set()
         self.steps_to_fetch = steps_to_fetch
@@ -179,7 +182,7 @@ class Machine:
             if digest in self.unfetchable:
                 self._receive(self.scheduler.fetch_failed(digest, OSError(digest)))
             else:
-                self.scheduler.fetched(digest)
+                self.scheduler.fetched(digest, self.virtual.get(digest, VirtualPlaces()))
         self._fetching = [(left, digest) for left, digest in self._fetching if left > 0]
         self._loading = [(left - 1, load) for left, load in self._loading]
         for load in [load for left, load in self._loading if left <= 0]:
@@ -193,10 +196,13 @@ class Machine:
 
     def _forward(self, chunks: list[Chunk]) -> list[Sampled]:
         for chunk in chunks:  # keys and values are written before any are read
-            start = chunk.sequence.num_computed_tokens
-            for position in range(start, start + chunk.num_tokens):
+            start, virtual = chunk.sequence.num_computed_tokens, chunk.sequence.virtual
+            computed = chunk.end - chunk.num_tokens
+            assert not virtual.injected or computed >= virtual.count, (
+                "a forward pass has no such tokens"
+            )
+            for position, token_id in enumerate(chunk.sequence.ids(start, chunk.end), start):
                 before = self._read(chunk.sequence, position - 1)
-                token_id = chunk.sequence.token_ids[position]
                 self._kv[self._place(chunk.sequence, position)] = written(before, token_id)
         return [Sampled(self._next_token(chunk)) for chunk in chunks if chunk.samples]
 
@@ -204,7 +210,7 @@ class Machine:
         if chunk.slot is not None:
             assert self._slots[chunk.slot] == chunk.sequence.adapter, "another adapter's slot"
         state = first(chunk.sequence.adapter)
-        for position, token_id in enumerate(chunk.sequence.token_ids):
+        for position, token_id in enumerate(chunk.sequence.ids(0, chunk.sequence.num_tokens)):
             state = written(state, token_id)
             assert self._read(chunk.sequence, position) == state, "another sequence's KV"
         return int.from_bytes(state, "big") % VOCAB_SIZE

@@ -258,7 +258,7 @@ def test_a_load_that_fails_half_way_gives_its_slot_back_empty(
         assert isinstance(rig.error("unlucky"), MemoryError)
         assert rig.error("base") is None
         assert rig.idle().slots_used == 0
-        assert all(pool.ranks == () for pool in rig.engine._runner.slots.pools.values())
+        assert all(pool.ranks == () for pool in rig.engine._runner.slots.linears.pools.values())
         assert len(rig.generate(PROMPT, "b")) == 8
 
 

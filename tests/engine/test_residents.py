@@ -105,7 +105,7 @@ def test_an_unload_empties_the_slot_and_zeroes_it(make_rig: MakeRig) -> None:
         assert stats.slots_used == 0
         assert stats.residents == ()
         rig.engine.load("b").result(PATIENCE)  # the writer does one thing after the other
-        for pool in rig.engine._runner.slots.pools.values():
+        for pool in rig.engine._runner.slots.linears.pools.values():
             assert not pool.a[pool.rows(0, 4)].any() or dict(pool.ranks).get(0) == 8
         assert rig.generate(PROMPT, "a") == said
 

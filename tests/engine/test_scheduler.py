@@ -6,10 +6,15 @@ import random
 
 import pytest
 
-from lorry_registry.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted
+from lorry_registry.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    ResourceExhausted,
+)
 from lorry_server.engine.request import FinishReason
 from lorry_server.engine.scheduler import Sampled
-from lorry_server.engine.sequence import Sequence, SequenceState
+from lorry_server.engine.sequence import Sequence, SequenceState, VirtualPlaces
 
 from .machine import Machine, continuation, sequence
 
@@ -468,6 +473,74 @@ def test_a_wish_that_came_true_is_not_taken_back_in_the_same_step() -> None:
     finish_alone(machine, waits)
 
 
+# Virtual tokens.
+
+
+@pytest.mark.parametrize("injected", [False, True])
+def test_virtual_tokens_stand_before_the_prompt(injected: bool) -> None:
+    """Embeddings are computed like any prompt, within the budget; keys and values are there at once and cost none."""
+    machine = Machine(max_batched_tokens=8, block_size=4)
+    machine.virtual["a"] = VirtualPlaces(10, injected)
+    machine.make_resident("a")
+    each = sequence("x", [1, 2, 3], adapter="a")
+    machine.add(each)
+    plan = machine.step()
+    assert [(chunk.num_injected, chunk.num_tokens) for chunk in plan.chunks] == (
+        [(10, 3)] if injected else [(0, 8)]
+    )
+    assert each.num_computed_tokens == (13 if injected else 8)
+    finish_alone(machine, each)
+    stats = each.stats(machine.now)
+    assert (stats.prompt_tokens, stats.completion_tokens) == (3, 8)
+
+
+@pytest.mark.parametrize("injected", [False, True])
+def test_full_blocks_of_virtual_tokens_are_shared(injected: bool) -> None:
+    machine = Machine(block_size=4)
+    machine.virtual["a"] = VirtualPlaces(10, injected)
+    machine.make_resident("a")
+    others = [sequence(f"{number}", [number, 1, 1, 1], adapter="a") for number in range(3)]
+    machine.add(others[0])
+    finish_alone(machine, others[0])
+    machine.add(*others[1:])
+    plan = machine.step()
+    assert [chunk.num_injected for chunk in plan.chunks] == [2 if injected else 0] * 2
+    assert others[1].block_table[:2] == others[2].block_table[:2]
+    finish_alone(machine, *others)
+    assert machine.blocks.hit_tokens == 2 * 8
+    assert others[1].stats(machine.now).cached_prompt_tokens == 0, "no token of the prompt was"
+
+
+@pytest.mark.parametrize("injected", [False, True])
+def test_a_preempted_sequence_has_its_virtual_tokens_again(injected: bool) -> None:
+    machine = Machine(num_blocks=10, block_size=4)
+    machine.virtual["a"] = VirtualPlaces(6, injected)
+    queue = [
+        sequence(str(number), [number] * 8, adapter=adapter, max_tokens=10)
+        for number, adapter in enumerate(("a", None, "a"))
+    ]
+    machine.add(*queue)
+    finish_alone(machine, *queue)
+    assert machine.scheduler.preemptions > 0
+
+
+def test_virtual_tokens_count_against_the_context() -> None:
+    machine = Machine(context_length=20)
+    machine.virtual["a"] = VirtualPlaces(8)
+    fits = sequence("fits", [1] * 11, adapter="a", max_tokens=9)
+    too_long = sequence("too long", [1] * 12, adapter="a", max_tokens=1)
+    machine.add(fits, too_long)
+    machine.run()
+    assert machine.said["fits"] == continuation(fits, 20)
+    assert len(machine.said["fits"]) == 1
+    assert machine.reasons()["fits"] is FinishReason.LENGTH
+    error = machine.errors()["too long"]
+    assert isinstance(error, InvalidArgument)
+    assert error.reason == "PROMPT_TOO_LONG"
+    assert error.metadata["virtual_tokens"] == "8"
+    machine.check_idle()
+
+
 # Everything at once.
 
 
@@ -489,6 +562,7 @@ def test_two_thousand_random_events(seed: int) -> None:
         steps_to_fetch=2,
         steps_to_load=2,
     )
+    machine.virtual = {"a": VirtualPlaces(5), "b": VirtualPlaces(9, injected=True)}
     adapters = [None, *"abcdef"]
     everybody: list[Sequence] = []
     cancelled: set[str] = set()

@@ -52,8 +52,8 @@ class Slots:
     def clear(self, slot: int) -> None:
         self.written.pop(slot, None)
 
-    def write(self, slot: int, modules: object) -> None:
-        self.written[slot] = modules
+    def write(self, slot: int, weights: SimpleNamespace) -> None:
+        self.written[slot] = weights.linears
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def loader(source, slots, events, monkeypatch):
     def read(folder, *_):
         if str(folder) in source.broken:
             raise InvalidArgument("not JSON", reason="CONFIG_INVALID")
-        return SimpleNamespace(rank=4, size_bytes=8, linears=str(folder))
+        return SimpleNamespace(rank=4, size_bytes=8, linears=str(folder), virtual=None)
 
     monkeypatch.setattr(module, "read_weights", read)
     made = AdapterLoader(source, slots, {}, 0, events.put)

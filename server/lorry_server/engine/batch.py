@@ -14,6 +14,7 @@ import torch
 from lorry_server.engine.attention import Integers2d, KVCache, PagedBatch, PrefillChunk
 from lorry_server.engine.lora.rows import Run
 from lorry_server.engine.scheduler import Chunk
+from lorry_server.engine.virtual import Injection, VirtualRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class PackedStep:
         torch.Tensor
     )  # [num_sampled]: the last tokens of the chunks that sample, in the plan's order
     token_runs: list[Run]  # over the tokens of the step
+    virtual_runs: list[VirtualRun]  # tokens that have no id
+    injections: list[Injection]  # to be done before
     logit_runs: list[Run]  # over the rows of the logits
 
 
@@ -49,15 +52,26 @@ def pack(
     decode: list[Chunk] = []
     prefills: list[PrefillChunk] = []
     token_runs: list[Run] = []
+    virtual_runs: list[VirtualRun] = []
+    injections: list[Injection] = []
     last_token: dict[int, int] = {}  # of each chunk
     for index in order:
         chunk = chunks[index]
         sequence, start = chunk.sequence, len(input_ids)
-        first = sequence.num_computed_tokens
-        end_position = first + chunk.num_tokens
-        input_ids += sequence.token_ids[first:end_position]
+        first, end_position = chunk.end - chunk.num_tokens, chunk.end
         positions += range(first, end_position)
         table = sequence.block_table
+        virtual = max(0, sequence.virtual.count - first)
+        if virtual and chunk.slot is not None:
+            count = min(virtual, chunk.num_tokens)
+            virtual_runs.append(VirtualRun(start, count, first, chunk.slot))
+            input_ids += [0] * count  # of no consequence
+            input_ids += sequence.ids(first + count, end_position)
+        else:
+            input_ids += sequence.ids(first, end_position)
+        if chunk.num_injected and chunk.slot is not None:
+            known = sequence.num_computed_tokens
+            injections.append(Injection(tuple(table), known, first, chunk.slot))
         places += [table[p // block_size] for p in range(first, end_position)]
         if chunk.num_tokens == 1 and decode_together:
             decode.append(chunk)
@@ -73,7 +87,7 @@ def pack(
         blocks=np.array(places, dtype=np.int64),
         positions=np.array(positions, dtype=np.int64),
         decode_tables=_tables(decode, block_size),
-        decode_lengths=np.array([_length(chunk) for chunk in decode], dtype=np.int64),
+        decode_lengths=np.array([chunk.end for chunk in decode], dtype=np.int64),
         prefills=prefills,
     )
     return PackedStep(
@@ -84,6 +98,8 @@ def pack(
             [last_token[index] for index in sampled], dtype=torch.int64, device=device
         ),
         token_runs=token_runs,
+        virtual_runs=virtual_runs,
+        injections=injections,
         logit_runs=[
             Run(row, row + 1, slot)
             for row, index in enumerate(sampled)
@@ -96,13 +112,9 @@ def _place(chunk: Chunk) -> tuple[int, int]:
     return (chunk.num_tokens, -1 if chunk.slot is None else chunk.slot)
 
 
-def _length(chunk: Chunk) -> int:
-    return chunk.sequence.num_computed_tokens + chunk.num_tokens
-
-
 def _tables(decode: list[Chunk], block_size: int) -> Integers2d:
     """The block tables of decoding sequences, each padded to the longest with block 0."""
-    used = [-(-_length(chunk) // block_size) for chunk in decode]
+    used = [-(-chunk.end // block_size) for chunk in decode]
     tables = np.zeros((len(decode), max(used, default=0)), dtype=np.int64)
     for row, (chunk, count) in enumerate(zip(decode, used, strict=True)):
         tables[row, :count] = chunk.sequence.block_table[:count]

@@ -19,9 +19,9 @@ def prefix_seed(adapter: str | None) -> bytes:
     return hashlib.blake2b((adapter or "base").encode(), digest_size=16).digest()
 
 
-def block_hash(previous: bytes, token_ids: list[int]) -> bytes:
+def block_hash(previous: bytes, ids: list[int]) -> bytes:
     """The hash of a full block, given the hash of the one before it."""
-    return hashlib.blake2b(previous + array("q", token_ids).tobytes(), digest_size=16).digest()
+    return hashlib.blake2b(previous + array("q", ids).tobytes(), digest_size=16).digest()
 
 
 class BlockManager:
@@ -54,17 +54,19 @@ class BlockManager:
     def admit(self, sequence: Sequence, budget: int) -> int | None:
         """Gives a sequence without blocks those that already hold its beginning, and room for what comes next.
 
-        Returns how many tokens to compute now, 1 … budget, or None (nothing changed) where memory is short.
+        Returns how many tokens to compute now, 1 … budget, or None (nothing changed) where memory is short. The
+        adapter's own keys and values come before those, and are no part of the budget.
         """
         assert not sequence.block_table
         self._match_prefix(sequence)
-        num_tokens = min(sequence.num_uncomputed_tokens, budget)
-        if not self.can_allocate(sequence, num_tokens):
+        injected = sequence.num_uninjected_tokens
+        num_tokens = min(sequence.num_uncomputed_tokens - injected, budget)
+        if not self.can_allocate(sequence, injected + num_tokens):
             self.free(sequence)
             return None
-        self.query_tokens += len(sequence.token_ids)
+        self.query_tokens += sequence.num_tokens
         self.hit_tokens += sequence.num_computed_tokens
-        self.allocate(sequence, num_tokens)
+        self.allocate(sequence, injected + num_tokens)
         return num_tokens
 
     def can_allocate(self, sequence: Sequence, num_tokens: int) -> bool:
@@ -86,7 +88,7 @@ class BlockManager:
             index = len(sequence.block_hashes)
             previous = sequence.block_hashes[-1] if index else prefix_seed(sequence.adapter)
             start = index * self.block_size
-            current = block_hash(previous, sequence.token_ids[start : start + self.block_size])
+            current = block_hash(previous, sequence.ids(start, start + self.block_size))
             sequence.block_hashes.append(current)
             block = sequence.block_table[index]
             if current not in self._block_of:
@@ -117,8 +119,8 @@ class BlockManager:
     def _match_prefix(self, sequence: Sequence) -> None:
         # The last token always stays uncomputed, for its logits are needed.
         previous = prefix_seed(sequence.adapter)
-        for start in range(0, len(sequence.token_ids) - self.block_size, self.block_size):
-            previous = block_hash(previous, sequence.token_ids[start : start + self.block_size])
+        for start in range(0, sequence.num_tokens - self.block_size, self.block_size):
+            previous = block_hash(previous, sequence.ids(start, start + self.block_size))
             block = self._block_of.get(previous)
             if block is None:
                 break

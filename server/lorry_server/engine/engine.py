@@ -79,7 +79,8 @@ class Engine:
         )
         self._blocks = BlockManager(self._runner.num_blocks, config.block_size)
         self._residency = Residency(config.slots)
-        self._scheduler = Scheduler(config, self._blocks, self._residency, context_length)
+        most = min(context_length, self._blocks.num_blocks * config.block_size)
+        self._scheduler = Scheduler(config, self._blocks, self._residency, most)
         self._residents = Residents(self._residency, self._scheduler, self._loader, self._deliver)
         self._outputs: list[RequestOutput] = []
         self._num_submitted = 0  # still in the inbox; guarded by _door

@@ -24,9 +24,10 @@ from safetensors import SafetensorError
 
 from lorry_registry.errors import DataLoss, InvalidArgument
 from lorry_server.engine.adapters.read import read_weights
-from lorry_server.engine.adapters.weights import AdapterWeights
-from lorry_server.engine.lora.slots import LoraSlots
+from lorry_server.engine.adapters.weights import AdapterWeights, VirtualTokens
 from lorry_server.engine.residency import SlotLoad
+from lorry_server.engine.sequence import VirtualPlaces
+from lorry_server.engine.slots import AdapterSlots
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Fetched:
     rank: int
     size_bytes: int
     seconds: float
+    virtual: VirtualPlaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ class AdapterLoader:
     def __init__(
         self,
         source: AdapterSource,
-        slots: LoraSlots,
+        slots: AdapterSlots,
         linear_shapes: Mapping[str, tuple[int, int]],
         host_memory_bytes: int,
         post: Callable[[LoaderEvent], None],
@@ -175,7 +177,8 @@ class AdapterLoader:
     def fetch(self, digest: str) -> None:
         def arrived(factors: AdapterWeights, started: float) -> None:
             seconds = time.monotonic() - started
-            self._post(Fetched(digest, factors.rank, factors.size_bytes, seconds))
+            virtual = _places(factors.virtual)
+            self._post(Fetched(digest, factors.rank, factors.size_bytes, seconds, virtual))
 
         def failed(error: Exception) -> None:
             self._post(LoadFailed(digest, error, in_slot=False))
@@ -272,7 +275,7 @@ class AdapterLoader:
     def _write(self, load: SlotLoad, factors: AdapterWeights, started: float) -> None:
         try:
             self._slots.clear(load.slot)
-            self._slots.write(load.slot, factors.linears)
+            self._slots.write(load.slot, factors)
         except Exception as error:
             self._give_up(load, error)
         else:
@@ -286,3 +289,9 @@ class AdapterLoader:
     def _on_writer(self, act: Callable[..., None], *arguments: object) -> None:
         with suppress(RuntimeError):  # the loader has stopped meanwhile, and nobody waits any more
             self._writer.submit(act, *arguments)
+
+
+def _places(tokens: VirtualTokens | None) -> VirtualPlaces:
+    if tokens is None:
+        return VirtualPlaces()
+    return VirtualPlaces(tokens.count, injected=tokens.embeddings is None)

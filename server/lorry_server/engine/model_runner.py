@@ -19,6 +19,8 @@ from lorry_server.engine.lora.slots import LoraSlots
 from lorry_server.engine.probe import attending_layers
 from lorry_server.engine.sampler import SampleSpec, sample
 from lorry_server.engine.scheduler import Chunk, Sampled
+from lorry_server.engine.slots import AdapterSlots
+from lorry_server.engine.virtual import VirtualSlots
 
 
 class ModelRunner:
@@ -41,10 +43,12 @@ class ModelRunner:
         shapes = {index: layer.shape for index, layer in layers.items()}
         self.num_blocks = num_kv_blocks(config, shapes, self.dtype, context_length)
         self.cache = KVCache(shapes, self.num_blocks, config.block_size, self.dtype, self.device)
-        self.slots = LoraSlots(config.slots, config.max_rank, self.dtype, self.device)
+        linears = LoraSlots(config.slots, config.max_rank, self.dtype, self.device)
+        self.slots = AdapterSlots(linears, VirtualSlots(self.device))
+        self.slots.virtual.overlay(model.get_input_embeddings())
         self._sparse = sparse.serves(self.device)
         self._step = LoraStep()
-        wrap_linears(model, list(linear_shapes), self.slots, self._step)
+        wrap_linears(model, list(linear_shapes), linears, self._step)
         attention.install(model)
         selfcheck.verify(expected, self.logits, BlockManager(self.num_blocks, config.block_size))
 
@@ -65,6 +69,8 @@ class ModelRunner:
         packed = pack(
             chunks, self.cache, self.config.block_size, self.device, decode_together=self._sparse
         )
+        self.slots.virtual.inject(self.cache, packed.injections)
+        self.slots.virtual.step = packed.virtual_runs
         self._step.tokens = self._rows(packed.token_runs)
         self._step.logits = self._rows(packed.logit_runs)
         try:
@@ -77,6 +83,7 @@ class ModelRunner:
             )
         finally:
             self._step.tokens = self._step.logits = None
+            self.slots.virtual.step = ()
         logits: torch.Tensor = output.logits[0]
         return logits
 

@@ -46,7 +46,7 @@ class Residents:
         digest = event.digest
         if isinstance(event, Fetched):
             self._count("host", event)
-            self._scheduler.fetched(digest)
+            self._scheduler.fetched(digest, event.virtual)
         elif isinstance(event, Loaded):
             self._count("slot", event)
             self._residency.finish_load(digest)

@@ -12,26 +12,42 @@ from collections import Counter, deque
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
-from lorry_registry.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted
+from lorry_registry.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    ResourceExhausted,
+)
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.request import FinishReason, RequestOutput, TokenLogprobs
 from lorry_server.engine.residency import Residency, SlotLoad
-from lorry_server.engine.sequence import Sequence, SequenceState
+from lorry_server.engine.sequence import (
+    NO_VIRTUAL_PLACES,
+    Sequence,
+    SequenceState,
+    VirtualPlaces,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The next `num_tokens` uncomputed tokens of a sequence."""
+    """The next `num_tokens` uncomputed tokens of a sequence, after `num_injected` that the adapter has keys for."""
 
     sequence: Sequence
     num_tokens: int
     slot: int | None  # of the adapter; None is the bare base
+    num_injected: int = 0
+
+    @property
+    def end(self) -> int:
+        """How many places of the sequence are computed after the step."""
+        return self.sequence.num_computed_tokens + self.num_injected + self.num_tokens
 
     @property
     def samples(self) -> bool:
         """Whether the step reaches the sequence's last token, so that a new one is chosen."""
-        return self.num_tokens == self.sequence.num_uncomputed_tokens
+        return self.end == self.sequence.num_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +89,7 @@ class Scheduler:
         self.wishes: dict[str, None] = {}  # adapters that an operator wants in a slot, oldest first
         self._refused_wishes: list[str] = []
         self._fetching: set[str] = set()
-        self._fetched: set[str] = set()
+        self._fetched: dict[str, VirtualPlaces] = {}
 
     # The way in and the ways out.
 
@@ -90,15 +106,15 @@ class Scheduler:
     def fail_all(self, error: Exception) -> list[RequestOutput]:
         return [self._fail(sequence, error) for sequence in list(self._sequences.values())]
 
-    def fetched(self, digest: str) -> None:
-        """The adapter is in host memory."""
+    def fetched(self, digest: str, virtual: VirtualPlaces = NO_VIRTUAL_PLACES) -> None:
+        """The adapter is in host memory, and with it is known what it puts before its sequences."""
         self._fetching.discard(digest)
-        self._fetched.add(digest)
+        self._fetched[digest] = virtual
 
     def fetch_failed(self, digest: str, error: Exception) -> list[RequestOutput]:
         """Nobody can run with the adapter: those who wait for it are told."""
         self._fetching.discard(digest)
-        self._fetched.discard(digest)
+        self._fetched.pop(digest, None)
         self.wishes.pop(digest, None)
         waiting = [sequence for sequence in self.waiting if sequence.adapter == digest]
         return [self._fail(sequence, error) for sequence in waiting]
@@ -192,6 +208,10 @@ class Scheduler:
                 continue
             if digest is not None:
                 wanted.add(digest)
+                sequence.virtual = self._fetched[digest]
+                if sequence.num_tokens >= self.context_length:
+                    plan.outputs.append(self._fail(sequence, self._too_long(sequence)))
+                    continue
             if not room or budget <= 0 or len(self.running) >= self.config.max_sequences:
                 room = False
                 continue
@@ -200,7 +220,8 @@ class Scheduler:
                 room = False
                 continue
             self._start(sequence, now)
-            plan.chunks.append(Chunk(sequence, num_tokens, self._slot(sequence)))
+            injected = sequence.num_uninjected_tokens
+            plan.chunks.append(Chunk(sequence, num_tokens, self._slot(sequence), injected))
             budget -= num_tokens
             for other in blocked:
                 other.overtaken += 1
@@ -250,7 +271,7 @@ class Scheduler:
         for chunk in plan.chunks:
             sequence = chunk.sequence
             samples = chunk.samples
-            sequence.num_computed_tokens += chunk.num_tokens
+            sequence.num_computed_tokens = chunk.end
             self.block_manager.commit(sequence)
             if samples:
                 token = next(tokens)
@@ -277,6 +298,17 @@ class Scheduler:
             stats=sequence.stats(now) if reason or sequence.num_output_tokens == 1 else None,
         )
 
+    def _too_long(self, sequence: Sequence) -> InvalidArgument:
+        return InvalidArgument(
+            f"The prompt has {sequence.num_prompt_tokens} tokens, and adapter {sequence.adapter} puts "
+            f"{sequence.virtual.count} virtual ones before it; with room for an answer the context holds "
+            f"{self.context_length - 1}. Shorten the prompt.",
+            reason="PROMPT_TOO_LONG",
+            prompt_tokens=sequence.num_prompt_tokens,
+            virtual_tokens=sequence.virtual.count,
+            context_length=self.context_length,
+        )
+
     def _not_finite(self, sequence: Sequence) -> FailedPrecondition:
         who = f"adapter {sequence.adapter}" if sequence.adapter else "the base"
         return FailedPrecondition(
@@ -292,7 +324,7 @@ class Scheduler:
             return FinishReason.STOP
         if sequence.num_output_tokens >= sampling.max_tokens:
             return FinishReason.LENGTH
-        if len(sequence.token_ids) >= self.context_length:
+        if sequence.num_tokens >= self.context_length:
             return FinishReason.LENGTH
         return None
 
@@ -307,7 +339,7 @@ class Scheduler:
             self.residency.acquire(sequence.adapter, now)
         if sequence.first_scheduled is None:
             sequence.first_scheduled = now
-            sequence.num_cached_prompt_tokens = sequence.num_computed_tokens
+            sequence.num_cached_tokens = sequence.num_computed_tokens
 
     def _preempt(self, sequence: Sequence) -> Sequence:
         self._stop_running(sequence)

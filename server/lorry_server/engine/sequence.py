@@ -14,23 +14,36 @@ class SequenceState(enum.Enum):
     FINISHED = enum.auto()
 
 
+@dataclass(frozen=True, slots=True)
+class VirtualPlaces:
+    """What an adapter puts before every sequence of its own: so many virtual tokens."""
+
+    count: int = 0
+    injected: bool = False  # as keys and values, which no forward pass computes; else as embeddings
+
+
+NO_VIRTUAL_PLACES = VirtualPlaces()
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
     """The scheduler and the block manager own every field; the model runner only reads.
 
-    Invariant: keys and values of `token_ids[:num_computed_tokens]` are in the blocks of `block_table`.
+    A sequence's tokens stand at places: its adapter's virtual tokens first, then `token_ids`.
+    Invariant: keys and values of the first `num_computed_tokens` places are in the blocks of `block_table`.
     """
 
     request: GenerationRequest
     arrival: float  # seconds, monotonic
     token_ids: list[int]  # prompt, then output
     state: SequenceState = SequenceState.WAITING
+    virtual: VirtualPlaces = NO_VIRTUAL_PLACES  # known once the adapter is at hand
     num_computed_tokens: int = 0
     block_table: list[int] = field(default_factory=list)
     block_hashes: list[bytes] = field(
         default_factory=list
     )  # of the full blocks whose content is known
-    num_cached_prompt_tokens: int = 0  # at the first admission
+    num_cached_tokens: int = 0  # at the first admission
     first_scheduled: float | None = None
     first_token: float | None = None
     overtaken: int = 0  # admissions past this one while it waited for a slot
@@ -48,15 +61,34 @@ class Sequence:
         return len(self.token_ids) - self.num_prompt_tokens
 
     @property
+    def num_tokens(self) -> int:
+        """How many places the sequence has, virtual ones included."""
+        return self.virtual.count + len(self.token_ids)
+
+    @property
     def num_uncomputed_tokens(self) -> int:
-        return len(self.token_ids) - self.num_computed_tokens
+        return self.num_tokens - self.num_computed_tokens
+
+    @property
+    def num_uninjected_tokens(self) -> int:
+        """How many of the uncomputed ones are the adapter's own keys and values."""
+        injected = self.virtual.count if self.virtual.injected else 0
+        return max(0, injected - self.num_computed_tokens)
+
+    def ids(self, first: int, end: int) -> list[int]:
+        """What stands at the places `[first, end)`: token ids, and -1, -2, … for virtual tokens."""
+        count = self.virtual.count
+        if first >= count:
+            return self.token_ids[first - count : end - count]
+        virtual = [-1 - place for place in range(first, min(end, count))]
+        return virtual + self.token_ids[: max(0, end - count)]
 
     def stats(self, now: float) -> RequestStats:
         started = self.first_scheduled if self.first_scheduled is not None else now
         first = self.first_token if self.first_token is not None else now
         return RequestStats(
             prompt_tokens=self.num_prompt_tokens,
-            cached_prompt_tokens=self.num_cached_prompt_tokens,
+            cached_prompt_tokens=max(0, self.num_cached_tokens - self.virtual.count),
             completion_tokens=self.num_output_tokens,
             queue_seconds=started - self.arrival,
             first_token_seconds=first - self.arrival,

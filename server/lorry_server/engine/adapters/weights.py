@@ -104,6 +104,35 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class VirtualTokens:
+    """What stands before every sequence: embeddings to be computed, or keys and values that are.
+
+    One of the two is there. Keys are as a layer caches them: they are not turned by their position any more.
+    """
+
+    embeddings: torch.Tensor | None = (
+        None  # [num_tokens, hidden_size], as the embedding module says them
+    )
+    keys: tuple[torch.Tensor, ...] = ()  # of each layer, [kv_heads, num_tokens, key_dim]
+    values: tuple[torch.Tensor, ...] = ()  # of each layer, [kv_heads, num_tokens, value_dim]
+
+    @property
+    def count(self) -> int:
+        return self.keys[0].shape[1] if self.embeddings is None else len(self.embeddings)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(tensor.nbytes for _, tensor in self.tensors())
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        if self.embeddings is not None:
+            yield "virtual embeddings", self.embeddings
+        for name, layers in (("keys", self.keys), ("values", self.values)):
+            for index, layer in enumerate(layers):
+                yield f"virtual {name} of layer {index}", layer
+
+
+@dataclass(frozen=True, slots=True)
 class AdapterWeights:
     """All of one adapter, by dotted paths in the base as `named_modules` and `named_parameters` say them."""
 
@@ -112,6 +141,7 @@ class AdapterWeights:
     parameters: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """What is added to any other module's own parameters (norms), by the parameter, in its own shape."""
     heads: Mapping[str, Head] = field(default_factory=dict)  # by name: `score`, `classifier`
+    virtual: VirtualTokens | None = None
 
     @property
     def rank(self) -> int:
@@ -125,14 +155,17 @@ class AdapterWeights:
 
     @property
     def size_bytes(self) -> int:
-        return sum(update.size_bytes for _, update in self._updates()) + sum(
-            delta.nbytes for delta in self.parameters.values()
+        return (
+            sum(update.size_bytes for _, update in self._updates())
+            + sum(delta.nbytes for delta in self.parameters.values())
+            + (0 if self.virtual is None else self.virtual.size_bytes)
         )
 
     @property
     def dense_bytes(self) -> int:
-        """What it takes in device memory besides its share of the pools: whole matrices, rows of them, heads."""
-        return sum(update.dense_bytes for _, update in self._updates())
+        """What it takes in device memory besides its share of the pools."""
+        updates = sum(update.dense_bytes for _, update in self._updates())
+        return updates + (0 if self.virtual is None else self.virtual.size_bytes)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor of numbers with a name that says where it acts."""
@@ -143,6 +176,8 @@ class AdapterWeights:
                 elif part is not None:
                     yield f"{path} {name}", part
         yield from self.parameters.items()
+        if self.virtual is not None:
+            yield from self.virtual.tensors()
 
     def _updates(self) -> Iterator[tuple[str, LinearUpdate | EmbeddingUpdate | Head]]:
         yield from self.linears.items()
