@@ -31,6 +31,7 @@ from lorry_client.errors import (
 if TYPE_CHECKING:
     from lorry_client.aio import AsyncClient
     from lorry_client.client import Client
+    from lorry_client.compositions import Composition
     from lorry_client.progress import FileState, Progress
     from lorry_client.results import (
         Adapter,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         Pushed,
         Resident,
         Status,
+        Term,
         Timings,
         TokenLogprob,
         TokenLogprobs,
@@ -71,6 +73,7 @@ __all__ = [
     "Chunk",
     "Client",
     "Completion",
+    "Composition",
     "DataLoss",
     "Dataset",
     "DeadlineExceeded",
@@ -94,6 +97,7 @@ __all__ = [
     "ResourceExhausted",
     "Sampling",
     "Status",
+    "Term",
     "Timings",
     "TokenLogprob",
     "TokenLogprobs",
@@ -109,6 +113,7 @@ __all__ = [
 _MODULES = {
     "AsyncClient": "lorry_client.aio",
     "Client": "lorry_client.client",
+    "Composition": "lorry_client.compositions",
     "FileState": "lorry_client.progress",
     "Progress": "lorry_client.progress",
     "Message": "lorry_client.sampling",

@@ -32,6 +32,7 @@ from lorry_client.results import (
 if TYPE_CHECKING:
     import grpc
 
+    from lorry_client.compositions import Composition
     from lorry_client.sampling import Message, Prompt, Sampling
 
 
@@ -66,7 +67,7 @@ class AsyncClient:
     async def generate(
         self,
         prompt: Prompt,
-        adapter: str | None = None,
+        adapter: str | Composition | None = None,
         *,
         sticky_key: str | None = None,
         timeout: float | None = None,
@@ -76,7 +77,7 @@ class AsyncClient:
 
         Args:
             prompt: text, a list of messages (`{"role": …, "content": …}`), or token ids.
-            adapter: a reference; None means the bare base.
+            adapter: a reference; `a*0.7+b*0.3` or a `Composition` for several as one; None for the bare base.
             sticky_key: who asks, where the adapter's alias divides the requests: the same key gets the same version.
         """
         request = inference.generate_request(prompt, adapter, sticky_key, **sampling)
@@ -85,7 +86,7 @@ class AsyncClient:
     def stream(
         self,
         prompt: Prompt,
-        adapter: str | None = None,
+        adapter: str | Composition | None = None,
         *,
         sticky_key: str | None = None,
         timeout: float | None = None,
@@ -212,7 +213,7 @@ class AsyncClient:
         return await self._driver.call(admin.residents(), timeout)
 
     async def load(
-        self, adapter: str, *, pin: bool = False, timeout: float | None = None
+        self, adapter: str | Composition, *, pin: bool = False, timeout: float | None = None
     ) -> Resident:
         """Brings an adapter into a slot and returns once it is there."""
         return await self._driver.call(admin.load(adapter, pin), timeout)

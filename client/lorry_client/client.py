@@ -32,6 +32,7 @@ from lorry_client.results import (
 if TYPE_CHECKING:
     import grpc
 
+    from lorry_client.compositions import Composition
     from lorry_client.sampling import Message, Prompt, Sampling
 
 
@@ -65,7 +66,7 @@ class Client:
     def generate(
         self,
         prompt: Prompt,
-        adapter: str | None = None,
+        adapter: str | Composition | None = None,
         *,
         sticky_key: str | None = None,
         timeout: float | None = None,
@@ -75,7 +76,7 @@ class Client:
 
         Args:
             prompt: text, a list of messages (`{"role": …, "content": …}`), or token ids.
-            adapter: a reference; None means the bare base.
+            adapter: a reference; `a*0.7+b*0.3` or a `Composition` for several as one; None for the bare base.
             sticky_key: who asks, where the adapter's alias divides the requests: the same key gets the same version.
         """
         request = inference.generate_request(prompt, adapter, sticky_key, **sampling)
@@ -84,7 +85,7 @@ class Client:
     def stream(
         self,
         prompt: Prompt,
-        adapter: str | None = None,
+        adapter: str | Composition | None = None,
         *,
         sticky_key: str | None = None,
         timeout: float | None = None,
@@ -208,7 +209,9 @@ class Client:
         """Lists the adapters that the server holds, those in slots first."""
         return self._driver.call(admin.residents(), timeout)
 
-    def load(self, adapter: str, *, pin: bool = False, timeout: float | None = None) -> Resident:
+    def load(
+        self, adapter: str | Composition, *, pin: bool = False, timeout: float | None = None
+    ) -> Resident:
         """Brings an adapter into a slot and returns once it is there."""
         return self._driver.call(admin.load(adapter, pin), timeout)
 

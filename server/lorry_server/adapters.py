@@ -9,10 +9,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lorry_registry.entities import AdapterKey
-from lorry_registry.errors import FailedPrecondition, LorryError, NotFound, Unavailable
+from lorry_registry.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    LorryError,
+    NotFound,
+    Unavailable,
+)
 from lorry_registry.references import parse_reference
 from lorry_server.base import ServedBase
 from lorry_server.cache import AdapterCache
+from lorry_server.compositions import RequestedComposition, expression
+from lorry_server.engine.adapters.recipe import Recipe, Term
 from lorry_server.registries import Meaning, Published, Registry
 from lorry_server.registries.patience import PatientRegistry
 
@@ -27,11 +35,21 @@ _LISTED_AT_ONCE = (
 
 
 @dataclass(frozen=True, slots=True)
-class ResolvedAdapter:
-    """What a reference meant at the moment of the request."""
+class ResolvedTerm:
+    """A term of a composition."""
 
     digest: str
     reference: str  # `namespace/name@sha256:…`
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedAdapter:
+    """What a reference, or a composition of several, meant at the moment of the request."""
+
+    digest: str
+    reference: str  # `namespace/name@sha256:…`; of a composition, its terms: `ns/a@sha256:…*0.7+…`
+    terms: tuple[ResolvedTerm, ...] = ()  # of a composition, in the order of their digests
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +96,43 @@ class AdapterDirectory:
         Without a key it is the one that most requests get. Raises NotFound and InvalidArgument as the registry does,
         FailedPrecondition for a version that does not fit.
         """
-        try:
-            meaning = await self._lookups.expand(reference)
-        except Unavailable as error:
-            meaning = self._without_registry(reference, error)
-        except NotFound as error:
-            self._forget(reference, error)
-            raise
-        else:
-            self._note_registry(away=False)
-        published = meaning.choose(sticky_key)
-        self._check(published)
-        self._remember(reference, meaning, published)
+        published = await self._resolve(reference, sticky_key)
         return ResolvedAdapter(published.digest, published.reference)
+
+    async def compose(
+        self, requested: RequestedComposition, sticky_key: bytes | None = None
+    ) -> ResolvedAdapter:
+        """What a composition means now. Raises as `resolve` does for each term, and where two mean the same version."""
+        found = await asyncio.gather(
+            *(self._resolve(term.adapter, sticky_key) for term in requested.terms)
+        )
+        asked: dict[str, str] = {}
+        for published, term in zip(found, requested.terms, strict=True):
+            if published.digest in asked:
+                raise InvalidArgument(
+                    f"{asked[published.digest]} and {term.adapter} are the same version "
+                    f"({published.short_reference}): name it once, with the sum of the weights.",
+                    reason="COMPOSITION_DUPLICATE",
+                    adapter=term.adapter,
+                    digest=published.digest,
+                )
+            asked[published.digest] = term.adapter
+        weights = {p.digest: term.weight for p, term in zip(found, requested.terms, strict=True)}
+        recipe = Recipe(
+            tuple(Term(digest, weight) for digest, weight in weights.items()),
+            requested.method,
+            requested.density,
+            requested.seed,
+            requested.rank,
+        )
+        pinned = {published.digest: published.reference for published in found}
+        short = {published.digest: published.short_reference for published in found}
+        self._cache.expect_composition(recipe)
+        self._note_reference(recipe.digest, expression(recipe, short))
+        terms = tuple(
+            ResolvedTerm(term.digest, pinned[term.digest], term.weight) for term in recipe.terms
+        )
+        return ResolvedAdapter(recipe.digest, expression(recipe, pinned), terms)
 
     async def page(self, limit: int, page_token: str) -> ListedPage:
         """The adapters that have a version for this base, in the order of their names."""
@@ -105,6 +147,21 @@ class AdapterDirectory:
     def references(self, digest: str) -> tuple[str, ...]:
         """`namespace/name:3`, for each name by which requests asked for the digest; any thread."""
         return tuple(self._references.get(digest, ()))
+
+    async def _resolve(self, reference: str, sticky_key: bytes | None) -> Published:
+        try:
+            meaning = await self._lookups.expand(reference)
+        except Unavailable as error:
+            meaning = self._without_registry(reference, error)
+        except NotFound as error:
+            self._forget(reference, error)
+            raise
+        else:
+            self._note_registry(away=False)
+        published = meaning.choose(sticky_key)
+        self._check(published)
+        self._remember(reference, meaning, published)
+        return published
 
     async def _listed(self, name: str) -> ListedAdapter | None:
         try:
@@ -182,11 +239,14 @@ class AdapterDirectory:
     def _remember(self, reference: str, meaning: Meaning, published: Published) -> None:
         self._cache.expect(published)
         _put(self._last_known, reference, meaning)
-        references = self._references.get(published.digest, {})
+        self._note_reference(published.digest, published.short_reference)
+
+    def _note_reference(self, digest: str, reference: str) -> None:
+        references = self._references.get(digest, {})
         if len(references) < _MAX_REFERENCES:
             # A fresh dict each time: scrapes read the old one on their own threads.
-            references = {**references, published.short_reference: None}
-        _put(self._references, published.digest, references)
+            references = {**references, reference: None}
+        _put(self._references, digest, references)
 
 
 def _put(entries: OrderedDict[str, _T], key: str, value: _T) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from lorry_registry.entities import AdapterKey
 from lorry_registry.errors import FailedPrecondition, LorryError, NotFound, ResourceExhausted
@@ -25,7 +26,10 @@ from lorry_registry.references import parse_reference
 from lorry_server import cached
 from lorry_server.cached import Facts
 from lorry_server.config import DEFAULT_CACHE_BYTES
+from lorry_server.engine.adapters.recipe import Recipe
 from lorry_server.registries import Published, Registry
+
+_T = TypeVar("_T")
 
 _PARTIAL = ".partial-"
 _LEFT_BEHIND_SECONDS = 3600.0  # a younger one may be another server's, which shares the home
@@ -58,6 +62,7 @@ class AdapterCache:
         self._lock = threading.Lock()
         self._bringing: dict[str, threading.Lock] = {}
         self._expected: OrderedDict[str, Published] = OrderedDict()  # least recently asked first
+        self._recipes: OrderedDict[str, Recipe] = OrderedDict()  # least recently asked first
         self._here: OrderedDict[str, OnDisk] = OrderedDict()  # least recently used first
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -77,11 +82,13 @@ class AdapterCache:
     def expect(self, published: Published) -> None:
         """Tells what a digest is made of, before the engine asks for it."""
         with self._lock:
-            self._expected[published.digest] = published
-            self._expected.move_to_end(published.digest)
-            if len(self._expected) > _MAX_EXPECTED:
-                self._expected.popitem(last=False)
+            _remember(self._expected, published.digest, published)
             self._touch(published.digest)
+
+    def expect_composition(self, recipe: Recipe) -> None:
+        """Tells how a composition is made, before the engine asks for it; its terms are expected by themselves."""
+        with self._lock:
+            _remember(self._recipes, recipe.digest, recipe)
 
     def published(self, digest: str, name: str) -> Published | None:
         """What is known of a digest without the registry; None where its files are not here under that name."""
@@ -118,6 +125,11 @@ class AdapterCache:
             return list(reversed(self._here.values()))
 
     # The engine's AdapterSource.
+
+    def recipe(self, digest: str) -> Recipe | None:
+        """How a composition is made; None for a version."""
+        with self._lock:
+            return self._recipes.get(digest)
 
     def local(self, digest: str) -> Path | None:
         """The folder of a digest where it is here and every file has its size."""
@@ -243,6 +255,13 @@ class AdapterCache:
                 found.append(_on_disk(f"sha256:{path.name}", path, facts))
         for entry in sorted(found, key=lambda entry: entry.last_used):
             self._here[entry.digest] = entry
+
+
+def _remember(entries: OrderedDict[str, _T], digest: str, value: _T) -> None:
+    entries[digest] = value
+    entries.move_to_end(digest)
+    if len(entries) > _MAX_EXPECTED:
+        entries.popitem(last=False)
 
 
 def _on_disk(digest: str, path: Path, facts: Facts) -> OnDisk:

@@ -13,6 +13,7 @@ from typing import Any
 from lorry_bases.load import Base
 from lorry_bases.shapes import linear_shapes
 from lorry_registry.errors import NotFound
+from lorry_server.engine.adapters.recipe import Recipe
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.engine import Engine
 from lorry_server.engine.request import GenerationRequest, RequestOutput, SamplingParams
@@ -29,6 +30,10 @@ class Folders:
         self.folders = dict(folders)
         self.gates: dict[str, threading.Event] = {}
         self.fetched: list[str] = []
+        self.recipes: dict[str, Recipe] = {}
+
+    def recipe(self, digest: str) -> Recipe | None:
+        return self.recipes.get(digest)
 
     def local(self, digest: str) -> None:
         """Nothing is ever on disk already."""
@@ -121,6 +126,11 @@ class Rig:
         params = SamplingParams(max_tokens=max_tokens, **sampling)
         self.engine.submit(GenerationRequest(name, tuple(prompt), params, adapter, deadline))
         return name
+
+    def compose(self, recipe: Recipe) -> str:
+        """Makes a composition known to the source; returns its digest."""
+        self.source.recipes[recipe.digest] = recipe
+        return recipe.digest
 
     def slow_down(self, seconds: float) -> None:
         """Makes every step take longer, so that what a test does meanwhile is in time on any machine."""

@@ -237,7 +237,9 @@ class FakeEngine:
         return future
 
     def _bring(self, digest: str, pin: bool) -> ResidentInfo:
-        self._source.fetch(digest)  # on this thread: nothing here is slow
+        recipe = self._source.recipe(digest)
+        for needed in [digest] if recipe is None else [term.digest for term in recipe.terms]:
+            self._source.fetch(needed)  # on this thread: nothing here is slow
         info = ResidentInfo(digest, "slot", 8, 4096, pin, 0, 0.25, time.time())
         self._residents[digest] = info
         return info

@@ -12,6 +12,7 @@ import pytest
 
 from lorry_registry.errors import DataLoss, InvalidArgument, Unavailable
 from lorry_server.engine import loader as module
+from lorry_server.engine.adapters.recipe import Method, Recipe, Term
 from lorry_server.engine.loader import AdapterLoader, Fetched, Loaded, LoadFailed
 from lorry_server.engine.residency import SlotLoad
 
@@ -25,11 +26,17 @@ class Source:
         self.mended_by_refetch = True
         self.gate = threading.Event()
         self.downloads: list[str] = []
+        self.recipes: dict[str, Recipe] = {}
+
+    def recipe(self, digest: str) -> Recipe | None:
+        return self.recipes.get(digest)
 
     def local(self, digest: str) -> Path | None:
         return Path(digest) if digest in self.here else None
 
     def fetch(self, digest: str) -> Path:
+        if digest in self.here:
+            return Path(digest)
         self.downloads.append(digest)
         self.gate.wait(30)
         if digest == "away":
@@ -110,6 +117,33 @@ def test_what_is_gone_when_its_slot_comes_is_fetched_beside_the_writer(
     assert isinstance(event := events.get(timeout=2), Loaded)
     assert event.digest == "gone"
     assert slots.written == {0: "gone", 1: "here"}
+
+
+def test_a_composition_waits_for_its_own_terms_alone(loader, source, slots, events, monkeypatch):
+    """With all terms on disk it passes by all downloads; else it comes once the last term has."""
+    monkeypatch.setattr(
+        module,
+        "compose",
+        lambda _, parts, *__: SimpleNamespace(
+            rank=8, size_bytes=16, linears="+".join(part.linears for part in parts), virtual=None
+        ),
+    )
+    source.here |= {"a", "b"}
+    for n in range(20):
+        loader.fetch(f"far-{n}")
+    local, mixed = (
+        Recipe((Term("a", 0.7), Term(other, 0.3)), method)
+        for other, method in (("b", Method.SVD), ("far", Method.SUM))
+    )
+    source.recipes = {recipe.digest: recipe for recipe in (local, mixed)}
+    loader.load(SlotLoad(mixed.digest, 0, None))
+    loader.load(SlotLoad(local.digest, 1, None))
+    assert events.get(timeout=2).digest == local.digest
+    assert slots.written == {1: "a+b"}
+    source.gate.set()
+    while not slots.written.get(0):
+        events.get(timeout=2)
+    assert slots.written == {0: "a+far", 1: "a+b"}
 
 
 def test_a_load_that_fails_leaves_an_empty_slot(loader, source, slots, events):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lorry.admin.v1 import admin_service_pb2 as pb
+from lorry_client import compositions
 from lorry_client._calls.requests import LOAD_SECONDS, LOOKUP_SECONDS, build
 from lorry_client._steps import Call
 from lorry_client.results.admin import Resident, Status
+
+if TYPE_CHECKING:
+    from lorry_client.compositions import Composition
 
 
 def status() -> Call[Status]:
@@ -23,8 +29,8 @@ def residents() -> Call[list[Resident]]:
     )
 
 
-def load(adapter: str, pin: bool) -> Call[Resident]:
-    request = build(pb.LoadAdapterRequest, adapter=adapter, pin=pin)
+def load(adapter: str | Composition, pin: bool) -> Call[Resident]:
+    request = build(pb.LoadAdapterRequest, **compositions.target(adapter), pin=pin)
     return Call(lambda stubs: stubs.admin.LoadAdapter, request, Resident.read, LOAD_SECONDS)
 
 

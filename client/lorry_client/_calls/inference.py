@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lorry.inference.v1 import inference_service_pb2 as pb
+from lorry_client import compositions
 from lorry_client._calls.requests import GENERATION_SECONDS, LOOKUP_SECONDS, build
 from lorry_client._steps import Call, Page
 from lorry_client.errors import Internal, InvalidArgument
@@ -18,6 +19,7 @@ from lorry_client.results.generation import (
 )
 
 if TYPE_CHECKING:
+    from lorry_client.compositions import Composition
     from lorry_client.sampling import Message, Prompt
 
 
@@ -74,7 +76,7 @@ def models(page_token: str) -> Call[Page[Model]]:
 
 def generate_request(
     prompt: Prompt,
-    adapter: str | None,
+    adapter: str | Composition | None,
     sticky_key: str | None = None,
     *,
     max_tokens: int | None = None,
@@ -88,11 +90,6 @@ def generate_request(
     logprobs: int | None = None,
 ) -> pb.GenerateRequest:
     """The request that `Sampling` and a prompt make; what is None stays absent, for the server to choose."""
-    if adapter == "":  # a variable that nobody set, say; the contract takes it for the bare base
-        raise InvalidArgument(
-            "The adapter's reference is empty; leave it out to ask the bare base.",
-            reason="EMPTY_REFERENCE",
-        )
     sampling = build(
         pb.SamplingParameters,
         max_tokens=max_tokens,
@@ -108,7 +105,7 @@ def generate_request(
     return build(
         pb.GenerateRequest,
         **_prompt_field(prompt),
-        adapter=adapter,
+        **compositions.target(adapter),
         sampling=sampling,
         sticky_key=sticky_key,
     )

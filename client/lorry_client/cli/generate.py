@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lorry_client.cli.output import note, print_json
 from lorry_client.cli.session import JsonOption, ServerOption, session
+from lorry_client.compositions import is_expression, parse
 
 if TYPE_CHECKING:
+    from lorry_client.compositions import Composition
     from lorry_client.results import Completion
     from lorry_client.sampling import Message, Prompt, Sampling
 
@@ -31,8 +34,20 @@ def generate(
             "--adapter",
             "-a",
             metavar="REF",
-            help="name, name@alias, name:3 or name@sha256:…; without, the bare base.",
+            help="name, name@alias, name:3 or name@sha256:…; several as one: a*0.7+b*0.3. Without, the bare base.",
         ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M",
+            help="How several adapters become one: sum (exact), svd, ties, …",
+            show_default=False,
+        ),
+    ] = None,
+    density: Annotated[
+        float | None,
+        typer.Option(metavar="D", help="The share that ties, dare_… and magnitude_prune keep."),
     ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(metavar="N", help="At most this many new tokens.")
@@ -95,15 +110,16 @@ def generate(
         "ignore_eos": ignore_eos,
         "logprobs": logprobs,
     }
+    target = composed(adapter, method, density)
     with shared.connect() as client:
         if shared.as_json:
             print_json(
-                client.generate(sent, adapter, sticky_key=sticky_key, timeout=timeout, **sampling)
+                client.generate(sent, target, sticky_key=sticky_key, timeout=timeout, **sampling)
             )
             return
         completion = None
         text = ""
-        answer = client.stream(sent, adapter, sticky_key=sticky_key, timeout=timeout, **sampling)
+        answer = client.stream(sent, target, sticky_key=sticky_key, timeout=timeout, **sampling)
         with closing(answer) as chunks:
             for chunk in chunks:
                 sys.stdout.write(chunk.text)
@@ -114,6 +130,22 @@ def generate(
         sys.stdout.write("\n")
     if completion is not None and sys.stderr.isatty():
         note(_summary(completion))
+
+
+def composed(
+    adapter: str | None, method: str | None, density: float | None
+) -> str | Composition | None:
+    """What acts, with the options of a composition put to those that stand in the expression itself."""
+    if method is None and density is None:
+        return adapter
+    if adapter is None or not is_expression(adapter):
+        raise typer.BadParameter("--method and --density are for several adapters: -a a*0.7+b*0.3.")
+    read = parse(adapter)
+    return replace(
+        read,
+        method=read.method if method is None else method,
+        density=read.density if density is None else density,
+    )
 
 
 def _prompt(prompt: str | None, token_ids: str | None, chat: bool, system: str | None) -> Prompt:

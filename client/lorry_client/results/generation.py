@@ -59,6 +59,15 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Term:
+    """An adapter of a composition, as a reference that always means the same bytes, and its digest."""
+
+    adapter: str
+    digest: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """A finished generation.
 
@@ -68,8 +77,10 @@ class Completion:
         logprobs: one entry per token, where they were asked for.
         finish_reason: `stop` or `length`.
         stop: the stop string that ended it, where one did.
-        adapter: the adapter that acted, as a reference that always means the same bytes; None for the bare base.
+        adapter: the adapter that acted, as a reference that always means the same bytes; None for the bare base. Of a
+            composition: its terms so written, which can be asked for again.
         adapter_digest: its digest; None for the bare base.
+        terms: of the composition that acted.
     """
 
     text: str
@@ -81,6 +92,7 @@ class Completion:
     timings: Timings
     stop: str | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
+    terms: tuple[Term, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +149,7 @@ class Transcript:
             ),
             stop=end.stop or None,
             logprobs=tuple(self.logprobs),
+            terms=tuple(Term(one.adapter, one.digest, one.weight) for one in end.terms),
         )
 
 

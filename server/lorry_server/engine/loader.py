@@ -1,8 +1,9 @@
 """Moves adapters up the tiers, beside the engine's thread: source → disk → host memory → slot.
 
 What is on this machine's disk is read on threads of its own, what has to come from elsewhere waits on others: a slow
-network holds up nobody whose adapter is here. Slots are written by one thread, so that no two writers meet. What
-happened comes back to the engine as an event; nothing here decides anything.
+network holds up nobody whose adapter is here. Compositions that take more than a sum are computed on one more. Slots
+are written by one thread, so that no two writers meet. What happened comes back to the engine as an event; nothing here
+decides anything.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from safetensors import SafetensorError
 
 from lorry_registry.errors import DataLoss, InvalidArgument
+from lorry_server.engine.adapters.compose import compose
 from lorry_server.engine.adapters.read import read_weights
+from lorry_server.engine.adapters.recipe import Method, Recipe
 from lorry_server.engine.adapters.weights import AdapterWeights, VirtualTokens
 from lorry_server.engine.residency import SlotLoad
 from lorry_server.engine.sequence import VirtualPlaces
@@ -38,6 +41,10 @@ _STOP_SECONDS = 2.0  # for downloads in flight: what hangs in the network is lef
 
 class AdapterSource(Protocol):
     """Where the files of a version come from. Called from several threads at once. Raises LorryError."""
+
+    def recipe(self, digest: str) -> Recipe | None:
+        """How a composition is made; None for a version. Quick."""
+        ...
 
     def local(self, digest: str) -> Path | None:
         """The folder with the version's files where it is on this machine's disk; None where it is not. Quick."""
@@ -87,6 +94,24 @@ LoaderEvent = Fetched | Loaded | LoadFailed
 _Arrived = Callable[[AdapterWeights, float], None]  # with the moment when it was begun
 _Failed = Callable[[Exception], None]
 _UNREADABLE = (InvalidArgument, SafetensorError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """An adapter or a composition on its way into host memory."""
+
+    digest: str
+    recipe: Recipe | None  # of a composition
+    started: float  # time.monotonic() seconds
+    arrived: _Arrived
+    failed: _Failed
+
+    @property
+    def needed(self) -> list[str]:
+        """The versions whose files it takes."""
+        if self.recipe is None:
+            return [self.digest]
+        return [term.digest for term in self.recipe.terms]
 
 
 class HostCache:
@@ -172,6 +197,7 @@ class AdapterLoader:
         self._post = post
         self._downloads = Downloads(_DOWNLOADS)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="lorry-read")
+        self._composer = ThreadPoolExecutor(1, thread_name_prefix="lorry-compose")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="lorry-slots")
 
     def fetch(self, digest: str) -> None:
@@ -203,7 +229,7 @@ class AdapterLoader:
     def stop(self) -> None:
         """Ends in bounded time, whatever the source does."""
         self._downloads.stop(_STOP_SECONDS)
-        for executor in (self._readers, self._writer):
+        for executor in (self._readers, self._composer, self._writer):
             executor.shutdown(wait=True, cancel_futures=True)
 
     # On the readers.
@@ -211,57 +237,58 @@ class AdapterLoader:
     def _read(self, digest: str, arrived: _Arrived, failed: _Failed) -> None:
         """Host memory first, then this machine's disk; the rest is for the downloads."""
         started = time.monotonic()
-        bring: Callable[[], AdapterWeights]
         try:
-            factors = self.host.get(digest)
-            if factors is None and (folder := self._source.local(digest)) is not None:
-                factors = self._parse(digest, folder)
-            bring = partial(self._bring, digest)
-        except _UNREADABLE as error:
-            factors = None
-            bring = partial(self._mend, digest, error)
+            weights = self.host.get(digest)
+            reading = _Reading(digest, self._source.recipe(digest), started, arrived, failed)
+            parts = [] if weights is not None else self._at_hand(reading)
         except Exception as error:
             failed(error)
             return
-        if factors is not None:
-            arrived(factors, started)
+        if weights is not None:
+            arrived(weights, started)
+        elif parts is None:
+            self._downloads.submit(lambda: self._download(reading))
         else:
-            self._downloads.submit(lambda: self._download(bring, started, arrived, failed))
+            self._put_together(reading, parts)
 
-    def _parse(self, digest: str, folder: Path) -> AdapterWeights:
-        factors = read_weights(folder, self._linear_shapes, self._slots.max_rank, self._slots.dtype)
-        self.host.put(digest, factors)
-        return factors
+    def _at_hand(self, reading: _Reading) -> list[AdapterWeights] | None:
+        """Everything that is needed, where all of it is on this machine's disk and can be read."""
+        try:
+            folders = [self._source.local(digest) for digest in reading.needed]
+            if None in folders:
+                return None
+            return [self._parse(folder, reading) for folder in folders if folder is not None]
+        except _UNREADABLE:
+            return None  # the downloads see to what is wrong with it
+
+    def _parse(self, folder: Path, reading: _Reading) -> AdapterWeights:
+        # A sum is rounded once: its terms are read as they were published.
+        dtype = self._slots.dtype if reading.recipe is None else torch.float32
+        return read_weights(folder, self._linear_shapes, self._slots.max_rank, dtype)
 
     # On the downloads.
 
-    def _download(
-        self,
-        bring: Callable[[], AdapterWeights],
-        started: float,
-        arrived: _Arrived,
-        failed: _Failed,
-    ) -> None:
+    def _download(self, reading: _Reading) -> None:
         try:
-            factors = bring()
+            parts = [self._bring(digest, reading) for digest in reading.needed]
         except Exception as error:
-            failed(error)
+            reading.failed(error)
         else:
-            arrived(factors, started)
+            self._put_together(reading, parts)
 
-    def _bring(self, digest: str) -> AdapterWeights:
+    def _bring(self, digest: str, reading: _Reading) -> AdapterWeights:
         folder = self._source.fetch(digest)
         try:
-            return self._parse(digest, folder)
+            return self._parse(folder, reading)
         except _UNREADABLE as error:
-            return self._mend(digest, error)
+            return self._mend(digest, reading, error)
 
-    def _mend(self, digest: str, why: Exception) -> AdapterWeights:
+    def _mend(self, digest: str, reading: _Reading, why: Exception) -> AdapterWeights:
         """Once more, with files whose digests hold. The caller of a generation has no part in what is wrong here."""
         _log.warning("Adapter %s could not be read, its files are checked: %s", digest, why)
         folder = self._source.refetch(digest)
         try:
-            return self._parse(digest, folder)
+            return self._parse(folder, reading)
         except (InvalidArgument, SafetensorError) as error:
             raise DataLoss(
                 f"Adapter {digest} cannot be read, though its files are those that were published: {error}; "
@@ -269,6 +296,28 @@ class AdapterLoader:
                 reason="ADAPTER_UNREADABLE",
                 digest=digest,
             ) from error
+
+    # On either, or on the composer.
+
+    def _put_together(self, reading: _Reading, parts: list[AdapterWeights]) -> None:
+        recipe = reading.recipe
+        if recipe is None or recipe.method is Method.SUM:
+            self._finish(reading, parts)
+        else:
+            with suppress(RuntimeError):  # the loader has stopped meanwhile
+                self._composer.submit(self._finish, reading, parts)
+
+    def _finish(self, reading: _Reading, parts: list[AdapterWeights]) -> None:
+        try:
+            weights = parts[0]
+            if reading.recipe is not None:
+                slots = self._slots
+                weights = compose(reading.recipe, parts, slots.max_rank, slots.dtype)
+            self.host.put(reading.digest, weights)
+        except Exception as error:
+            reading.failed(error)
+        else:
+            reading.arrived(weights, reading.started)
 
     # On the writer.
 

@@ -12,6 +12,7 @@ from lorry.admin.v1 import admin_service_pb2_grpc as pb_grpc
 from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
 from lorry_server.cache import AdapterCache, OnDisk
+from lorry_server.compositions import requested
 from lorry_server.engine.stats import EngineStats, ResidentInfo
 from lorry_server.version import version
 
@@ -64,7 +65,10 @@ class AdminService(pb_grpc.AdminServiceServicer):
         return pb.ListResidentsResponse(residents=residents)
 
     async def LoadAdapter(self, request: pb.LoadAdapterRequest, context: Any) -> pb.Resident:
-        adapter = await self._adapters.resolve(request.adapter)
+        if request.WhichOneof("target") == "composition":
+            adapter = await self._adapters.compose(requested(request.composition))
+        else:
+            adapter = await self._adapters.resolve(request.adapter)
         return self._resident(await _answer(self._engine.load(adapter.digest, pin=request.pin)))
 
     async def PinAdapter(self, request: pb.PinAdapterRequest, context: Any) -> pb.Resident:
@@ -98,8 +102,8 @@ class AdminService(pb_grpc.AdminServiceServicer):
         return status
 
     async def _held(self, reference: str) -> str:
-        """The digest that a reference means. One that is written out and in memory needs no registry."""
-        written = reference.partition("@")[2]
+        """The digest that a reference means. One that is written out and in memory needs no registry, and no name."""
+        written = reference.rpartition("@")[2]
         if any(info.digest == written for info in self._engine.stats().residents):
             return written
         return (await self._adapters.resolve(reference)).digest

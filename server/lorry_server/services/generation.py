@@ -210,6 +210,8 @@ class Generation:
         if self._accepted.adapter is not None:
             completion.adapter_digest = self._accepted.adapter.digest
             completion.adapter = self._accepted.adapter.reference
+            for term in self._accepted.adapter.terms:
+                completion.terms.add(adapter=term.reference, digest=term.digest, weight=term.weight)
         return response
 
     def _count(self, moment: float) -> None:

@@ -20,8 +20,9 @@ from lorry_registry.errors import (
     Unavailable,
 )
 from lorry_registry.rpc.host import MAX_MESSAGE_BYTES
-from lorry_server.adapters import AdapterDirectory
+from lorry_server.adapters import AdapterDirectory, ResolvedAdapter
 from lorry_server.base import ServedBase
+from lorry_server.compositions import requested
 from lorry_server.metrics.requests import RequestMetrics
 from lorry_server.services.generation import Accepted, GeneratingEngine, Generation
 from lorry_server.services.outputs import OutputDispatcher
@@ -130,10 +131,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
                 prompt = await self._prompts.token_ids(request)
                 check_prompt(prompt, self._base)
                 how = decoding(request.sampling, prompt_tokens=len(prompt), base=self._base)
-                key = _sticky_key(request)
-                adapter = (
-                    await self._adapters.resolve(request.adapter, key) if request.adapter else None
-                )
+                adapter = await self._target(request)
                 generation = Generation(
                     Accepted(prompt, how, adapter, arrival, deadline),
                     codec=self._base.text,
@@ -144,6 +142,13 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         # Called however the RPC ends: answered, refused, cancelled, out of time, its client gone.
         context.add_done_callback(lambda _: generation.close())
         return generation
+
+    async def _target(self, request: pb.GenerateRequest) -> ResolvedAdapter | None:
+        """What acts beside the base; None for nothing."""
+        key = _sticky_key(request)
+        if request.WhichOneof("target") == "composition":
+            return await self._adapters.compose(requested(request.composition), key)
+        return await self._adapters.resolve(request.adapter, key) if request.adapter else None
 
     @contextmanager
     def _place(self) -> Iterator[None]:

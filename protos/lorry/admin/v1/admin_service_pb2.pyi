@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from lorry.inference.v1 import composition_pb2 as _composition_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -55,12 +56,14 @@ class ListResidentsResponse(_message.Message):
     def __init__(self, residents: _Optional[_Iterable[_Union[Resident, _Mapping]]] = ...) -> None: ...
 
 class LoadAdapterRequest(_message.Message):
-    __slots__ = ("adapter", "pin")
+    __slots__ = ("adapter", "composition", "pin")
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    COMPOSITION_FIELD_NUMBER: _ClassVar[int]
     PIN_FIELD_NUMBER: _ClassVar[int]
     adapter: str
+    composition: _composition_pb2.Composition
     pin: bool
-    def __init__(self, adapter: _Optional[str] = ..., pin: _Optional[bool] = ...) -> None: ...
+    def __init__(self, adapter: _Optional[str] = ..., composition: _Optional[_Union[_composition_pb2.Composition, _Mapping]] = ..., pin: _Optional[bool] = ...) -> None: ...
 
 class PinAdapterRequest(_message.Message):
     __slots__ = ("adapter", "pinned")

@@ -23,49 +23,50 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from lorry.inference.v1 import composition_pb2 as lorry_dot_inference_dot_v1_dot_composition__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*lorry/inference/v1/inference_service.proto\x12\x12lorry.inference.v1\x1a\x1egoogle/protobuf/duration.proto\"?\n\nChatPrompt\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.lorry.inference.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\" \n\x0bTokenPrompt\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\"\x8d\x02\n\x0fGenerateRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12.\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x1e.lorry.inference.v1.ChatPromptH\x00\x12\x31\n\x06tokens\x18\x03 \x01(\x0b\x32\x1f.lorry.inference.v1.TokenPromptH\x00\x12\x11\n\x07\x61\x64\x61pter\x18\x04 \x01(\tH\x01\x12\x38\n\x08sampling\x18\x05 \x01(\x0b\x32&.lorry.inference.v1.SamplingParameters\x12\x17\n\nsticky_key\x18\x06 \x01(\tH\x02\x88\x01\x01\x42\x08\n\x06promptB\x08\n\x06targetB\r\n\x0b_sticky_key\"\x9c\x02\n\x12SamplingParameters\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x04\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x07 \x03(\x05\x12\x12\n\nignore_eos\x18\x08 \x01(\x08\x12\x15\n\x08logprobs\x18\t \x01(\x05H\x05\x88\x01\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x07\n\x05_seedB\x0b\n\t_logprobs\"\x9c\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x33\n\x08logprobs\x18\x03 \x03(\x0b\x32!.lorry.inference.v1.TokenLogprobs\x12\x32\n\ncompletion\x18\x04 \x01(\x0b\x32\x1e.lorry.inference.v1.Completion\"p\n\rTokenLogprobs\x12\x30\n\x06\x63hosen\x18\x01 \x01(\x0b\x32 .lorry.inference.v1.TokenLogprob\x12-\n\x03top\x18\x02 \x03(\x0b\x32 .lorry.inference.v1.TokenLogprob\"1\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"\xd4\x01\n\nCompletion\x12\x37\n\rfinish_reason\x18\x01 \x01(\x0e\x32 .lorry.inference.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.lorry.inference.v1.Usage\x12,\n\x07timings\x18\x04 \x01(\x0b\x32\x1b.lorry.inference.v1.Timings\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\t\"W\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x02 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x05\"\x95\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13time_to_first_token\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"[\n\x0fTokenizeRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12.\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x1e.lorry.inference.v1.ChatPromptH\x00\x42\x08\n\x06prompt\"K\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.lorry.inference.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x05Model\x12\x11\n\treference\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x10\n\x08resident\x18\x04 \x01(\x08*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xfb\x02\n\x10InferenceService\x12W\n\x08Generate\x12#.lorry.inference.v1.GenerateRequest\x1a$.lorry.inference.v1.GenerateResponse0\x01\x12Z\n\rGenerateUnary\x12#.lorry.inference.v1.GenerateRequest\x1a$.lorry.inference.v1.GenerateResponse\x12U\n\x08Tokenize\x12#.lorry.inference.v1.TokenizeRequest\x1a$.lorry.inference.v1.TokenizeResponse\x12[\n\nListModels\x12%.lorry.inference.v1.ListModelsRequest\x1a&.lorry.inference.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*lorry/inference/v1/inference_service.proto\x12\x12lorry.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a$lorry/inference/v1/composition.proto\"?\n\nChatPrompt\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.lorry.inference.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\" \n\x0bTokenPrompt\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\"\xc5\x02\n\x0fGenerateRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12.\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x1e.lorry.inference.v1.ChatPromptH\x00\x12\x31\n\x06tokens\x18\x03 \x01(\x0b\x32\x1f.lorry.inference.v1.TokenPromptH\x00\x12\x11\n\x07\x61\x64\x61pter\x18\x04 \x01(\tH\x01\x12\x36\n\x0b\x63omposition\x18\x07 \x01(\x0b\x32\x1f.lorry.inference.v1.CompositionH\x01\x12\x38\n\x08sampling\x18\x05 \x01(\x0b\x32&.lorry.inference.v1.SamplingParameters\x12\x17\n\nsticky_key\x18\x06 \x01(\tH\x02\x88\x01\x01\x42\x08\n\x06promptB\x08\n\x06targetB\r\n\x0b_sticky_key\"\x9c\x02\n\x12SamplingParameters\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x04\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x07 \x03(\x05\x12\x12\n\nignore_eos\x18\x08 \x01(\x08\x12\x15\n\x08logprobs\x18\t \x01(\x05H\x05\x88\x01\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x07\n\x05_seedB\x0b\n\t_logprobs\"\x9c\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x33\n\x08logprobs\x18\x03 \x03(\x0b\x32!.lorry.inference.v1.TokenLogprobs\x12\x32\n\ncompletion\x18\x04 \x01(\x0b\x32\x1e.lorry.inference.v1.Completion\"p\n\rTokenLogprobs\x12\x30\n\x06\x63hosen\x18\x01 \x01(\x0b\x32 .lorry.inference.v1.TokenLogprob\x12-\n\x03top\x18\x02 \x03(\x0b\x32 .lorry.inference.v1.TokenLogprob\"1\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"\x85\x02\n\nCompletion\x12\x37\n\rfinish_reason\x18\x01 \x01(\x0e\x32 .lorry.inference.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.lorry.inference.v1.Usage\x12,\n\x07timings\x18\x04 \x01(\x0b\x32\x1b.lorry.inference.v1.Timings\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\t\x12/\n\x05terms\x18\x07 \x03(\x0b\x32 .lorry.inference.v1.ResolvedTerm\"W\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x02 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x05\"\x95\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13time_to_first_token\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"[\n\x0fTokenizeRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12.\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x1e.lorry.inference.v1.ChatPromptH\x00\x42\x08\n\x06prompt\"K\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.lorry.inference.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x05Model\x12\x11\n\treference\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x10\n\x08resident\x18\x04 \x01(\x08*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xfb\x02\n\x10InferenceService\x12W\n\x08Generate\x12#.lorry.inference.v1.GenerateRequest\x1a$.lorry.inference.v1.GenerateResponse0\x01\x12Z\n\rGenerateUnary\x12#.lorry.inference.v1.GenerateRequest\x1a$.lorry.inference.v1.GenerateResponse\x12U\n\x08Tokenize\x12#.lorry.inference.v1.TokenizeRequest\x1a$.lorry.inference.v1.TokenizeResponse\x12[\n\nListModels\x12%.lorry.inference.v1.ListModelsRequest\x1a&.lorry.inference.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorry.inference.v1.inference_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=1986
-  _globals['_FINISHREASON']._serialized_end=2081
-  _globals['_CHATPROMPT']._serialized_start=98
-  _globals['_CHATPROMPT']._serialized_end=161
-  _globals['_CHATMESSAGE']._serialized_start=163
-  _globals['_CHATMESSAGE']._serialized_end=207
-  _globals['_TOKENPROMPT']._serialized_start=209
-  _globals['_TOKENPROMPT']._serialized_end=241
-  _globals['_GENERATEREQUEST']._serialized_start=244
-  _globals['_GENERATEREQUEST']._serialized_end=513
-  _globals['_SAMPLINGPARAMETERS']._serialized_start=516
-  _globals['_SAMPLINGPARAMETERS']._serialized_end=800
-  _globals['_GENERATERESPONSE']._serialized_start=803
-  _globals['_GENERATERESPONSE']._serialized_end=959
-  _globals['_TOKENLOGPROBS']._serialized_start=961
-  _globals['_TOKENLOGPROBS']._serialized_end=1073
-  _globals['_TOKENLOGPROB']._serialized_start=1075
-  _globals['_TOKENLOGPROB']._serialized_end=1124
-  _globals['_COMPLETION']._serialized_start=1127
-  _globals['_COMPLETION']._serialized_end=1339
-  _globals['_USAGE']._serialized_start=1341
-  _globals['_USAGE']._serialized_end=1428
-  _globals['_TIMINGS']._serialized_start=1431
-  _globals['_TIMINGS']._serialized_end=1580
-  _globals['_TOKENIZEREQUEST']._serialized_start=1582
-  _globals['_TOKENIZEREQUEST']._serialized_end=1673
-  _globals['_TOKENIZERESPONSE']._serialized_start=1675
-  _globals['_TOKENIZERESPONSE']._serialized_end=1750
-  _globals['_LISTMODELSREQUEST']._serialized_start=1752
-  _globals['_LISTMODELSREQUEST']._serialized_end=1810
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1812
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1900
-  _globals['_MODEL']._serialized_start=1902
-  _globals['_MODEL']._serialized_end=1984
-  _globals['_INFERENCESERVICE']._serialized_start=2084
-  _globals['_INFERENCESERVICE']._serialized_end=2463
+  _globals['_FINISHREASON']._serialized_start=2129
+  _globals['_FINISHREASON']._serialized_end=2224
+  _globals['_CHATPROMPT']._serialized_start=136
+  _globals['_CHATPROMPT']._serialized_end=199
+  _globals['_CHATMESSAGE']._serialized_start=201
+  _globals['_CHATMESSAGE']._serialized_end=245
+  _globals['_TOKENPROMPT']._serialized_start=247
+  _globals['_TOKENPROMPT']._serialized_end=279
+  _globals['_GENERATEREQUEST']._serialized_start=282
+  _globals['_GENERATEREQUEST']._serialized_end=607
+  _globals['_SAMPLINGPARAMETERS']._serialized_start=610
+  _globals['_SAMPLINGPARAMETERS']._serialized_end=894
+  _globals['_GENERATERESPONSE']._serialized_start=897
+  _globals['_GENERATERESPONSE']._serialized_end=1053
+  _globals['_TOKENLOGPROBS']._serialized_start=1055
+  _globals['_TOKENLOGPROBS']._serialized_end=1167
+  _globals['_TOKENLOGPROB']._serialized_start=1169
+  _globals['_TOKENLOGPROB']._serialized_end=1218
+  _globals['_COMPLETION']._serialized_start=1221
+  _globals['_COMPLETION']._serialized_end=1482
+  _globals['_USAGE']._serialized_start=1484
+  _globals['_USAGE']._serialized_end=1571
+  _globals['_TIMINGS']._serialized_start=1574
+  _globals['_TIMINGS']._serialized_end=1723
+  _globals['_TOKENIZEREQUEST']._serialized_start=1725
+  _globals['_TOKENIZEREQUEST']._serialized_end=1816
+  _globals['_TOKENIZERESPONSE']._serialized_start=1818
+  _globals['_TOKENIZERESPONSE']._serialized_end=1893
+  _globals['_LISTMODELSREQUEST']._serialized_start=1895
+  _globals['_LISTMODELSREQUEST']._serialized_end=1953
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1955
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2043
+  _globals['_MODEL']._serialized_start=2045
+  _globals['_MODEL']._serialized_end=2127
+  _globals['_INFERENCESERVICE']._serialized_start=2227
+  _globals['_INFERENCESERVICE']._serialized_end=2606
 # @@protoc_insertion_point(module_scope)
