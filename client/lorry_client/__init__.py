@@ -42,6 +42,9 @@ if TYPE_CHECKING:
         Chunk,
         Completion,
         Dataset,
+        Deprecation,
+        Event,
+        Events,
         File,
         Lineage,
         Model,
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
         TransferredFile,
         Usage,
         Version,
+        VersionState,
     )
     from lorry_client.sampling import Message, Prompt, Sampling
 
@@ -77,6 +81,9 @@ __all__ = [
     "DataLoss",
     "Dataset",
     "DeadlineExceeded",
+    "Deprecation",
+    "Event",
+    "Events",
     "FailedPrecondition",
     "File",
     "FileState",
@@ -108,6 +115,7 @@ __all__ = [
     "Unimplemented",
     "Usage",
     "Version",
+    "VersionState",
 ]
 
 _MODULES = {

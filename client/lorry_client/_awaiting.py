@@ -65,6 +65,14 @@ class AwaitingDriver:
                 yield last
         inference.completed(last)
 
+    async def events(
+        self, call: Call[Result], timeout: float | None = None
+    ) -> AsyncGenerator[Result, None]:
+        """A stream's answers, as they come; closing them early cancels the request."""
+        async with aclosing(self._messages(call, timeout)) as messages:
+            async for message in messages:
+                yield call.read(message)
+
     async def run(self, steps: Steps[Result]) -> Result:
         """Takes every step in turn."""
         answer: object = None

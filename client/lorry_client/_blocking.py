@@ -53,6 +53,14 @@ class BlockingDriver:
                 yield last
         inference.completed(last)
 
+    def events(
+        self, call: Call[Result], timeout: float | None = None
+    ) -> Generator[Result, None, None]:
+        """A stream's answers, as they come; closing them early cancels the request."""
+        with closing(self._messages(call, timeout)) as messages:
+            for message in messages:
+                yield call.read(message)
+
     def run(self, steps: Steps[Result]) -> Result:
         """Takes every step in turn."""
         answer: object = None

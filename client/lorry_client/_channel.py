@@ -1,4 +1,4 @@
-"""Where a client's calls go and by which rules: one channel, four services, retries by gRPC's own service config."""
+"""Where a client's calls go and by which rules: one channel, five services, retries by gRPC's own service config."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 
 from lorry.admin.v1 import admin_service_pb2_grpc
 from lorry.inference.v1 import inference_service_pb2_grpc
-from lorry.registry.v1 import blob_service_pb2_grpc, registry_service_pb2_grpc
+from lorry.registry.v1 import (
+    blob_service_pb2_grpc,
+    registry_service_pb2_grpc,
+    watch_service_pb2_grpc,
+)
 from lorry_client.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -66,6 +70,7 @@ class Stubs:
     registry: registry_service_pb2_grpc.RegistryServiceStub
     blobs: blob_service_pb2_grpc.BlobServiceStub
     admin: admin_service_pb2_grpc.AdminServiceStub
+    watch: watch_service_pb2_grpc.WatchServiceStub
 
     @classmethod
     def over(cls, channel: grpc.Channel | aio.Channel) -> Stubs:
@@ -74,4 +79,5 @@ class Stubs:
             registry_service_pb2_grpc.RegistryServiceStub(channel),
             blob_service_pb2_grpc.BlobServiceStub(channel),
             admin_service_pb2_grpc.AdminServiceStub(channel),
+            watch_service_pb2_grpc.WatchServiceStub(channel),
         )

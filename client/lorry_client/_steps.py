@@ -24,13 +24,13 @@ class Call(Generic[Result]):
 
     Attributes:
         method: picks the method off the stubs.
-        timeout: the deadline in seconds where the caller gives none.
+        timeout: the deadline in seconds where the caller gives none; None for what goes on until somebody ends it.
     """
 
     method: Callable[[Stubs], Any]
     request: Message
     read: Callable[[Any], Result]
-    timeout: float
+    timeout: float | None
 
 
 @dataclass(frozen=True, slots=True)

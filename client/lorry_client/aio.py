@@ -13,6 +13,7 @@ from lorry_client._calls.registry import Target
 from lorry_client._pull import pull
 from lorry_client._push import AnyLineage, push
 from lorry_client._steps import all_pages
+from lorry_client._versions import AsyncVersionVerbs
 from lorry_client.progress import Progress, Silence
 from lorry_client.results import (
     Adapter,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from lorry_client.sampling import Message, Prompt, Sampling
 
 
-class AsyncClient:
+class AsyncClient(AsyncVersionVerbs):
     """Talks to a server or a registry over one channel, in one event loop; tasks may share it.
 
     Every call has a deadline: `timeout` in seconds, or one that suits the call. Every failure is a `LorryError`;

@@ -50,6 +50,11 @@ def alias(name: str, alias_id: str) -> str:
     return f"{adapter(name)}/aliases/{alias_id}"
 
 
+def version(name: str, number: int) -> str:
+    """The resource name of an adapter's version."""
+    return f"{adapter(name)}/versions/{number}"
+
+
 def short(resource_name: str) -> str:
     """`namespace/name` of an adapter, or of the adapter that a version or an alias belongs to."""
     parts = resource_name.split("/")

@@ -6,7 +6,7 @@ Safe to call from several threads.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import BinaryIO
@@ -23,6 +23,7 @@ from lorry_registry.entities import (
     AliasMove,
     AliasTarget,
     Base,
+    Deprecation,
     File,
     Lineage,
     Meaning,
@@ -35,11 +36,13 @@ from lorry_registry.limits import (
     check_description,
     check_labels,
     check_lineage,
+    check_reason,
     check_targets,
     check_why,
 )
 from lorry_registry.paging import Page, clip_page_size, decode_token, make_page
 from lorry_registry.store import ANY_ETAG, Store
+from lorry_registry.watching import DEFAULT_HEARTBEAT_SECONDS, Batch, watch
 
 _LOG = logging.getLogger(__name__)
 
@@ -157,6 +160,23 @@ class Catalogue:
         )
         _LOG.info("published %s:%d %s", key, version.number, digest)
         return version
+
+    def deprecate(self, key: AdapterKey, number: int, deprecation: Deprecation) -> Version:
+        """Says why a version should not be used any more."""
+        check_reason(deprecation.reason, "deprecation.reason")
+        if deprecation.replacement:
+            references.parse_reference(deprecation.replacement)
+        return self._store.set_deprecation(key, number, deprecation)
+
+    def undeprecate(self, key: AdapterKey, number: int, *, why: str = "") -> Version:
+        return self._store.set_deprecation(key, number, None, why=check_why(why))
+
+    def block(self, key: AdapterKey, number: int, why: str) -> Version:
+        """Forbids the use of a version, on every server that follows the events."""
+        return self._store.set_block(key, number, check_reason(why, "why"))
+
+    def unblock(self, key: AdapterKey, number: int, *, why: str = "") -> Version:
+        return self._store.set_block(key, number, None, why=check_why(why))
 
     def get_version(self, key: AdapterKey, number: int) -> Version:
         return self._store.get_version(key, number)
@@ -294,6 +314,31 @@ class Catalogue:
     def open_blob(self, digest: str) -> BinaryIO:
         """The blob's bytes, seekable; the caller closes it. Raises NotFound."""
         return self.blobs.open(parse_digest(digest, what="digest"))
+
+    # Events.
+
+    def position(self) -> int:
+        """How far the events go: everything that was acknowledged before has a position up to there."""
+        return self._store.event_log().position
+
+    def watch(
+        self,
+        *,
+        resume_token: str = "",
+        namespace: str | None = None,
+        heartbeat_seconds: float = DEFAULT_HEARTBEAT_SECONDS,
+    ) -> AsyncIterator[Batch]:
+        """The events of a namespace, or of all: see `watching.watch`. For an event loop, which it never blocks."""
+        return watch(
+            self._store,
+            resume_token=resume_token,
+            where=lambda event: namespace in (None, event.key.namespace),
+            heartbeat_seconds=heartbeat_seconds,
+        )
+
+    def end_watches(self) -> None:
+        """Ends every watch, now and from now on: the process stops."""
+        self._store.bell.close()
 
     # Within.
 

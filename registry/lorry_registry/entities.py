@@ -7,6 +7,7 @@ They know neither. Times are timezone-aware UTC, sizes are bytes, digests are `s
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,25 @@ class Lineage:
     code_revision: str = ""
 
 
+class VersionState(StrEnum):
+    """Whether a version may be used, and should be."""
+
+    ACTIVE = "ACTIVE"
+    DEPRECATED = "DEPRECATED"
+    BLOCKED = "BLOCKED"
+
+
+@dataclass(frozen=True, slots=True)
+class Deprecation:
+    """Why a version should not be used any more, and a reference to what should be, where there is something."""
+
+    reason: str
+    replacement: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One immutable set of adapter files."""
+    """One immutable set of adapter files, with what is said of it since."""
 
     key: AdapterKey
     number: int  # 0 in the answer to a dry run: nothing was published
@@ -95,6 +112,14 @@ class Version:
     spec: AdapterSpec
     description: str
     create_time: datetime
+    deprecation: Deprecation | None = None
+    block_reason: str | None = None  # None: it may be used
+
+    @property
+    def state(self) -> VersionState:
+        if self.block_reason is not None:
+            return VersionState.BLOCKED
+        return VersionState.ACTIVE if self.deprecation is None else VersionState.DEPRECATED
 
 
 @dataclass(frozen=True, slots=True)

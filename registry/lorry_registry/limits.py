@@ -10,6 +10,7 @@ from lorry_registry.entities import AliasTarget, Base, Lineage
 from lorry_registry.errors import InvalidArgument
 
 MAX_DESCRIPTION_CHARACTERS = 4096
+MAX_REASON_CHARACTERS = 500  # it travels in statuses
 MAX_LABELS = 64
 MAX_LABEL_KEY_CHARACTERS = 63
 MAX_LABEL_VALUE_CHARACTERS = 255
@@ -47,6 +48,17 @@ def check_description(text: str) -> str:
 
 def check_why(text: str) -> str:
     return check_text(text, "why", MAX_DESCRIPTION_CHARACTERS)
+
+
+def check_reason(text: str, what: str) -> str:
+    """As `check_why`, where a reason is owed to whoever meets with the consequences."""
+    if not text.strip():
+        raise InvalidArgument(
+            f"{what} is empty: say why, those who use the version are told",
+            reason="REASON_MISSING",
+            field=what,
+        )
+    return check_text(text, what, MAX_REASON_CHARACTERS)
 
 
 def check_targets(targets: Sequence[AliasTarget]) -> list[AliasTarget]:

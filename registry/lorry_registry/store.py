@@ -1,14 +1,15 @@
 """What the catalogue asks of the place that keeps its rows: verbs over typed entities.
 
-Each verb is one transaction: it happens wholly or not at all, and what it returned is not lost. Verbs that change
-one adapter (its fields, versions, aliases) happen one after the other, whatever the number of callers and
-processes, so that numbers have no gaps and no update is lost. Lists are keyset pages: `after` is the key of the
-last entity of the page before, `limit` is at least 1.
+Each verb is one transaction: it happens wholly or not at all, with its event, and what it returned is not lost. Verbs
+that change one adapter (its fields, versions, aliases) happen one after the other, whatever the number of callers and
+processes, so that numbers have no gaps and no update is lost. Lists are keyset pages: `after` is the key of the last
+entity of the page before, `limit` is at least 1.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from lorry_registry.bell import Bell
 from lorry_registry.entities import (
     Adapter,
     AdapterKey,
@@ -17,10 +18,12 @@ from lorry_registry.entities import (
     AliasMove,
     AliasTarget,
     Base,
+    Deprecation,
     File,
     Lineage,
     Version,
 )
+from lorry_registry.events import Event, EventLog
 from lorry_registry.filters import AdapterFilter
 
 ANY_ETAG = ""
@@ -88,6 +91,18 @@ class Store(Protocol):
         """Adds the next version; returns the one that has `digest` where there is one."""
         ...
 
+    def set_deprecation(
+        self, key: AdapterKey, number: int, deprecation: Deprecation | None, *, why: str = ""
+    ) -> Version:
+        """Deprecates a version; for None, takes that back."""
+        ...
+
+    def set_block(
+        self, key: AdapterKey, number: int, reason: str | None, *, why: str = ""
+    ) -> Version:
+        """Blocks a version; for None, takes that back."""
+        ...
+
     def get_version(self, key: AdapterKey, number: int) -> Version: ...
 
     def get_version_by_digest(self, key: AdapterKey, digest: str) -> Version: ...
@@ -110,7 +125,7 @@ class Store(Protocol):
         """Points the alias at the targets' versions.
 
         Raises Aborted: `ETAG_MISMATCH` where `etag` is stale, `ALIAS_EXISTS` where it is `*` and the alias is not
-        new.
+        new; FailedPrecondition `VERSION_BLOCKED`.
         """
         ...
 
@@ -155,6 +170,19 @@ class Store(Protocol):
 
     def list_bases(self, *, after: str | None, limit: int) -> list[Base]:
         """Newest first; `after` is a fingerprint."""
+        ...
+
+    # Events.
+
+    bell: Bell
+    """Rings after each change, whoever made it; closed with the store."""
+
+    def event_log(self) -> EventLog:
+        """How far the events go now."""
+        ...
+
+    def list_events(self, *, after: int, limit: int) -> list[Event]:
+        """In their order. Raises OutOfRange `RESUME_TOKEN_EXPIRED` where some after `after` are no longer kept."""
         ...
 
     def close(self) -> None:

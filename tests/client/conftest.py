@@ -27,9 +27,11 @@ from lorry.registry.v1 import blob_service_pb2 as blobs
 from lorry.registry.v1 import (
     blob_service_pb2_grpc,
     registry_service_pb2_grpc,
+    watch_service_pb2_grpc,
 )
 from lorry.registry.v1 import registry_service_pb2 as registry
 from lorry.registry.v1 import resources_pb2 as resources
+from lorry.registry.v1 import watch_service_pb2 as watch
 
 PAGE_SIZE = 2  # small, so that every list takes several pages
 
@@ -211,6 +213,65 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
         if self.aliases.pop(request.name, None) is None:
             abort(context, grpc.StatusCode.NOT_FOUND, "ALIAS_NOT_FOUND")
         return empty_pb2.Empty()
+
+    def _version(self, name: str, context: grpc.ServicerContext) -> resources.Version:
+        parent, _, number = name.partition("/versions/")
+        for version in self.versions.get(parent, []):
+            if version.number == int(number):
+                return version
+        return abort(context, grpc.StatusCode.NOT_FOUND, "VERSION_NOT_FOUND")
+
+    def DeprecateVersion(self, request, context):  # type: ignore[no-untyped-def]
+        version = self._version(request.name, context)
+        version.state = resources.VERSION_STATE_DEPRECATED
+        version.deprecation.CopyFrom(request.deprecation)
+        return version
+
+    def UndeprecateVersion(self, request, context):  # type: ignore[no-untyped-def]
+        version = self._version(request.name, context)
+        version.state = resources.VERSION_STATE_ACTIVE
+        version.ClearField("deprecation")
+        return version
+
+    def BlockVersion(self, request, context):  # type: ignore[no-untyped-def]
+        if not request.why:
+            abort(context, grpc.StatusCode.INVALID_ARGUMENT, "REASON_MISSING")
+        version = self._version(request.name, context)
+        version.state, version.block_reason = resources.VERSION_STATE_BLOCKED, request.why
+        return version
+
+    def UnblockVersion(self, request, context):  # type: ignore[no-untyped-def]
+        version = self._version(request.name, context)
+        version.state, version.block_reason = resources.VERSION_STATE_ACTIVE, ""
+        return version
+
+
+class Watching(watch_service_pb2_grpc.WatchServiceServicer):
+    """Tells of three moves, and then nothing until the client has gone."""
+
+    def __init__(self) -> None:
+        self.requests: list[watch.WatchRequest] = []
+        self.left = threading.Event()
+
+    def Watch(self, request, context):  # type: ignore[no-untyped-def]
+        self.requests.append(request)
+        context.add_callback(self.left.set)
+        if request.resume_token == "old":
+            abort(context, grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED")
+        seen = int(request.resume_token or 0)
+        yield watch.WatchResponse(resume_token=str(seen), position=seen)
+        for position in range(seen + 1, 4):
+            event = watch.Event(
+                position=position,
+                kind=watch.EVENT_KIND_ALIAS_MOVED,
+                principal="alice",
+                adapter="namespaces/default/adapters/intent",
+                alias="production",
+                targets=[resources.AliasTarget(version=position, digest=f"sha256:{'a' * 64}")],
+                why="better",
+            )
+            yield watch.WatchResponse(resume_token=str(position), position=position, events=[event])
+        self.left.wait(20)
 
 
 class Blobs(blob_service_pb2_grpc.BlobServiceServicer):
@@ -406,6 +467,7 @@ class Server:
         self.registry = Registry(self.blobs)
         self.inference = Inference()
         self.admin = Admin()
+        self.watching = Watching()
         self._grpc = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
         add = registry_service_pb2_grpc.add_RegistryServiceServicer_to_server
         add(self.registry, self._grpc)
@@ -414,6 +476,7 @@ class Server:
             self.inference, self._grpc
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(self.admin, self._grpc)
+        watch_service_pb2_grpc.add_WatchServiceServicer_to_server(self.watching, self._grpc)
         self.address = f"127.0.0.1:{self._grpc.add_insecure_port('127.0.0.1:0')}"
         self._grpc.start()
 

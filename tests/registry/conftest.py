@@ -1,6 +1,6 @@
 """Catalogues to test on: each test has a home of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from lorry_registry.embedded import open_catalogue
 from lorry_registry.sql.opening import open_database
 
 from .databases import emptied, postgres_url
-from .helpers import KEY, make_base
+from .helpers import KEY, adapter_bytes, make_base, publish
 
 
 @pytest.fixture(scope="session")
@@ -45,4 +45,29 @@ def stocked(catalogue: Catalogue) -> Catalogue:
     """Knows the base `tiny` and the adapter `support`, without versions."""
     catalogue.put_base(make_base())
     catalogue.create_adapter(KEY)
+    return catalogue
+
+
+@pytest.fixture
+def deployment(home: Path, database: str) -> Iterator[Callable[[], Catalogue]]:
+    """Opens the same stores again and again, as several registries on them do."""
+    opened: list[Catalogue] = []
+
+    def another() -> Catalogue:
+        opened.append(open_catalogue(home, database=database))
+        return opened[-1]
+
+    yield another
+    for catalogue in opened:
+        catalogue.close()
+
+
+@pytest.fixture
+def published(deployment: Callable[[], Catalogue]) -> Catalogue:
+    """The first registry of a deployment, where the adapter `support` has three versions."""
+    catalogue = deployment()
+    catalogue.put_base(make_base())
+    catalogue.create_adapter(KEY)
+    for seed in range(3):
+        publish(catalogue, adapter_bytes(seed=seed))
     return catalogue

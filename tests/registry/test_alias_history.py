@@ -2,53 +2,23 @@
 
 import itertools
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
 
 from lorry_registry.catalogue import Catalogue
 from lorry_registry.embedded import open_catalogue
 from lorry_registry.entities import AliasMove, AliasTarget
 from lorry_registry.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
-from lorry_registry.folder_blobs import FolderBlobStore
 from lorry_registry.principal import ANONYMOUS, current_principal
-from lorry_registry.sql import schema
-from lorry_registry.sql.store import SqlStore
 
-from .databases import postgres_url
-from .helpers import KEY, adapter_bytes, make_base, publish
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def opened(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Catalogue]:
-    home = tmp_path_factory.mktemp("home")
-    if request.param == "sqlite":
-        catalogue = open_catalogue(home)
-        yield catalogue
-        catalogue.close()
-        return
-    with postgres_url() as url:
-        engine = create_engine(url)
-        schema.migrate(engine)
-        catalogue = Catalogue(SqlStore(engine), FolderBlobStore(home))
-        yield catalogue
-        catalogue.close()
+from .helpers import KEY
 
 
 @pytest.fixture
-def catalogue(opened: Catalogue) -> Iterator[Catalogue]:
-    """With an adapter that has three versions."""
-    opened.put_base(make_base())
-    opened.create_adapter(KEY)
-    for seed in range(3):
-        publish(opened, adapter_bytes(seed=seed))
-    yield opened
-    opened.delete_adapter(KEY, force=True)
+def catalogue(published: Catalogue) -> Catalogue:
+    return published
 
 
 def point(catalogue: Catalogue, *numbers: int, **options: str) -> str:

@@ -21,6 +21,8 @@ from lorry.registry.v1 import (
     registry_service_pb2,
     registry_service_pb2_grpc,
     resources_pb2,
+    watch_service_pb2,
+    watch_service_pb2_grpc,
 )
 from lorry_registry import errors
 from lorry_registry.catalogue import Catalogue
@@ -319,6 +321,89 @@ async def test_an_alias_keeps_its_moves_and_goes_back(client: Client) -> None:
     assert list(rest.alias_moves[0].from_targets) == []
     stale = rs.RollbackAliasRequest(name=got.name, etag=got.etag)
     assert (await refused(registry.RollbackAlias(stale)))[:2] == (Code.ABORTED, "ETAG_MISMATCH")
+
+
+async def test_versions_are_deprecated_and_blocked(client: Client) -> None:
+    registry = client.registry
+    lineage = res.Lineage(recipe="r: 4")
+    first = await push(client, adapter_bytes(), lineage=lineage)
+    second = await push(client, adapter_bytes(seed=1))
+    assert first.state == res.VERSION_STATE_ACTIVE
+    assert not first.HasField("deprecation")
+    told = res.Deprecation(reason="old", replacement="support:2")
+    deprecated = await registry.DeprecateVersion(
+        rs.DeprecateVersionRequest(name=first.name, deprecation=told)
+    )
+    assert (deprecated.state, deprecated.deprecation) == (res.VERSION_STATE_DEPRECATED, told)
+    blocked = await registry.BlockVersion(rs.BlockVersionRequest(name=first.name, why="leaks"))
+    assert (blocked.state, blocked.block_reason) == (res.VERSION_STATE_BLOCKED, "leaks")
+    assert blocked == await registry.GetVersion(rs.GetVersionRequest(name=first.name))
+    pointing = rs.SetAliasRequest(
+        alias=res.Alias(name=f"{NAME}/aliases/p", targets=[res.AliasTarget(version=1)])
+    )
+    code, reason, about = await refused(registry.SetAlias(pointing))
+    assert (code, reason, about["why"]) == (Code.FAILED_PRECONDITION, "VERSION_BLOCKED", "leaks")
+    unblocked = await registry.UnblockVersion(rs.UnblockVersionRequest(name=first.name))
+    assert unblocked == deprecated  # a deprecation from before holds again
+    active = await registry.UndeprecateVersion(rs.UndeprecateVersionRequest(name=first.name))
+    assert active == first
+    await registry.SetAlias(pointing)
+    for request, reason in (
+        (rs.BlockVersionRequest(name=second.name), "REASON_MISSING"),
+        (rs.BlockVersionRequest(name=second.name, why="x" * 501), "FIELD_TOO_LONG"),
+    ):
+        assert (await refused(registry.BlockVersion(request)))[:2] == (
+            Code.INVALID_ARGUMENT, reason
+        )  # fmt: skip
+    no_reference = res.Deprecation(reason="old", replacement="no reference!")
+    request = rs.DeprecateVersionRequest(name=second.name, deprecation=no_reference)
+    assert (await refused(registry.DeprecateVersion(request)))[0] == Code.INVALID_ARGUMENT
+    unknown = rs.BlockVersionRequest(name=f"{NAME}/versions/9", why="x")
+    assert (await refused(registry.BlockVersion(unknown)))[0] == Code.NOT_FOUND
+
+
+async def test_a_watch_tells_what_happens_and_goes_on_from_its_token(client: Client) -> None:
+    version = await push(client, adapter_bytes(), lineage=res.Lineage(recipe="r: 4"))
+    stub = watch_service_pb2_grpc.WatchServiceStub(client.channel)
+    ws = watch_service_pb2
+    stream = stub.Watch(ws.WatchRequest(parent="namespaces/default"), timeout=60)
+    begun = await stream.read()
+    assert not begun.events
+    await client.registry.BlockVersion(rs.BlockVersionRequest(name=version.name, why="leaks"))
+    told = await stream.read()
+    (event,) = told.events
+    assert (event.kind, event.adapter, event.version) == (ws.EVENT_KIND_VERSION_BLOCKED, NAME, 1)
+    assert (event.digest, event.why, event.principal) == (version.digest, "leaks", "anonymous")
+    position = await stub.GetPosition(ws.GetPositionRequest())
+    assert event.position == told.position == position.position == begun.position + 1
+    stream.cancel()
+    again = stub.Watch(ws.WatchRequest(resume_token=begun.resume_token), timeout=60)
+    assert (await again.read()).events == told.events
+    elsewhere = ws.WatchRequest(parent="namespaces/zoo", resume_token=begun.resume_token)
+    assert not (await stub.Watch(elsewhere, timeout=60).read()).events
+    often = ws.WatchRequest(resume_token=told.resume_token)
+    often.heartbeat.FromMilliseconds(100)
+    bookmarks = stub.Watch(often, timeout=60)
+    for _ in range(3):
+        assert (await bookmarks.read()) == ws.WatchResponse(
+            resume_token=told.resume_token, position=told.position
+        )
+    wrong = ws.WatchRequest(resume_token="nonsense")
+    assert (await refused(stub.Watch(wrong)))[:2] == (
+        Code.INVALID_ARGUMENT, "RESUME_TOKEN_INVALID"
+    )  # fmt: skip
+
+
+async def test_a_registry_that_stops_does_not_wait_for_watchers(
+    client: Client, host: GrpcHost, stocked: Catalogue
+) -> None:
+    stub = watch_service_pb2_grpc.WatchServiceStub(client.channel)
+    stream = stub.Watch(watch_service_pb2.WatchRequest())
+    await stream.read()
+    stocked.end_watches()
+    async with asyncio.timeout(20):
+        await host.stop(1000)
+    assert await stream.code() == Code.UNAVAILABLE
 
 
 async def test_a_divided_alias_is_expanded_and_resolved_by_key(client: Client) -> None:

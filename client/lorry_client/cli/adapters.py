@@ -10,9 +10,10 @@ import typer
 
 from lorry_client.cli import output
 from lorry_client.cli.session import JsonOption, ServerOption, session
+from lorry_client.cli.versions import print_lineage, print_versions
 
 if TYPE_CHECKING:
-    from lorry_client.results import Adapter, Alias, Lineage, Version
+    from lorry_client.results import Adapter, Alias
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="[namespace/]name.")]
 
@@ -91,8 +92,9 @@ def show(
         return
     _print_head(adapter, aliases)
     if versions:
-        _print_versions(versions)
-        _print_lineage(versions[0])
+        output.print_data("")
+        print_versions(versions)
+        print_lineage(versions[0])
 
 
 def rm(
@@ -132,55 +134,8 @@ def _print_head(adapter: Adapter, aliases: list[Alias]) -> None:
             for target in alias.targets
         )
         lines.append((f"@{alias.name}", targets))
-    _print_lines(lines)
-
-
-def _print_versions(versions: list[Version]) -> None:
-    output.print_data("")
-    output.print_table(
-        ["VERSION", "DIGEST", "RANK", "SIZE", "CREATED", "METRICS", "DESCRIPTION"],
-        [
-            [
-                str(version.number),
-                output.short_digest(version.digest),
-                str(version.spec.max_rank),
-                output.size(version.size_bytes),
-                output.time(version.create_time),
-                _metrics(version.lineage),
-                version.description,
-            ]
-            for version in versions
-        ],
-    )
-
-
-def _print_lineage(version: Version) -> None:
-    lineage = version.lineage
-    base = f"{lineage.base_name}  {output.short_digest(lineage.base_fingerprint)}".strip()
-    lines = [("base", base), ("producer", lineage.producer), ("code", lineage.code_revision)]
-    lines += [
-        (
-            "data",
-            f"{one.split}: {one.name}, {one.row_count} rows  {output.short_digest(one.digest)}",
-        )
-        for one in lineage.datasets
-    ]
-    lines += [("parent", output.short_digest(parent)) for parent in lineage.parents]
-    if any(value for _, value in lines):
-        output.print_data(f"\nlineage of version {version.number}")
-        _print_lines(lines)
-
-
-def _print_lines(lines: list[tuple[str, str]]) -> None:
-    known = [(label, value) for label, value in lines if value]
-    width = max((len(label) for label, _ in known), default=0)
-    for label, value in known:
-        output.print_data(f"  {label:<{width}}  {value}")
+    output.print_pairs(lines)
 
 
 def _pairs(labels: dict[str, str]) -> str:
     return " ".join(f"{key}={value}" for key, value in sorted(labels.items()))
-
-
-def _metrics(lineage: Lineage) -> str:
-    return " ".join(f"{name}={value:.4g}" for name, value in sorted(lineage.metrics.items()))

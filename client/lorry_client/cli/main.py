@@ -10,7 +10,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lorry_client.cli import adapters, aliases, generate, plugins, status, transfer
+from lorry_client.cli import (
+    adapters,
+    aliases,
+    generate,
+    plugins,
+    status,
+    transfer,
+    versions,
+    watch,
+)
 from lorry_client.cli.exit_codes import EPILOG, exit_code
 from lorry_client.cli.output import print_data, print_error
 from lorry_client.cli.session import JsonOption, ServerOption, Session, session
@@ -53,6 +62,8 @@ def build_app() -> typer.Typer:
     status.register(app)
     adapters.register(app)
     aliases.register(app)
+    versions.register(app)
+    watch.register(app)
     plugins.register_all(app)
     return app
 

@@ -59,6 +59,14 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print_data("  ".join(cells).rstrip())
 
 
+def print_pairs(lines: Sequence[tuple[str, str]]) -> None:
+    """Indented labels with their values, without those that have none."""
+    known = [(label, value) for label, value in lines if value]
+    width = max((len(label) for label, _ in known), default=0)
+    for label, value in known:
+        print_data(f"  {label:<{width}}  {value}")
+
+
 def print_error(error: Exception, as_json: bool) -> None:
     """A failure, on stderr: the message and the reason, and no traceback."""
     message = getattr(error, "message", None) or _message(error)

@@ -8,10 +8,13 @@ from lorry_client.results.catalogue import (
     AliasMove,
     AliasTarget,
     Dataset,
+    Deprecation,
     File,
     Lineage,
     Version,
+    VersionState,
 )
+from lorry_client.results.events import Event, Events
 from lorry_client.results.generation import (
     Chunk,
     Completion,
@@ -34,6 +37,9 @@ __all__ = [
     "Chunk",
     "Completion",
     "Dataset",
+    "Deprecation",
+    "Event",
+    "Events",
     "File",
     "Lineage",
     "Model",
@@ -49,4 +55,5 @@ __all__ = [
     "TransferredFile",
     "Usage",
     "Version",
+    "VersionState",
 ]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lorry_client import names
 from lorry_client.results.times import moment
 
 if TYPE_CHECKING:
     from lorry.registry.v1 import resources_pb2 as pb
+
+VersionState = Literal["active", "deprecated", "blocked"]
+
+# By the number of pb.VersionState; an older registry sends none.
+_STATES: dict[int, VersionState] = {1: "active", 2: "deprecated", 3: "blocked"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,14 @@ class AdapterSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Deprecation:
+    """Why a version should not be used any more, and a reference to what should be; empty where nothing is named."""
+
+    reason: str
+    replacement: str
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One immutable set of adapter files; `adapter` is `namespace/name`."""
 
@@ -126,6 +139,9 @@ class Version:
     spec: AdapterSpec
     description: str
     create_time: datetime | None
+    state: VersionState = "active"
+    deprecation: Deprecation | None = None
+    block_reason: str | None = None
 
     @property
     def reference(self) -> str:
@@ -148,6 +164,11 @@ class Version:
             spec=AdapterSpec.read(message.spec),
             description=message.description,
             create_time=moment(message, "create_time"),
+            state=_STATES.get(message.state, "active"),
+            deprecation=Deprecation(message.deprecation.reason, message.deprecation.replacement)
+            if message.HasField("deprecation")
+            else None,
+            block_reason=message.block_reason or None,
         )
 
 

@@ -7,8 +7,10 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lorry.registry.v1 import resources_pb2 as pb
+from lorry.registry.v1 import watch_service_pb2 as watch_pb
 from lorry_registry import entities
 from lorry_registry.errors import InvalidArgument
+from lorry_registry.events import Event
 
 
 def adapter_to_proto(adapter: entities.Adapter) -> pb.Adapter:
@@ -49,6 +51,13 @@ def version_to_proto(version: entities.Version) -> pb.Version:
         ),
         description=version.description,
         create_time=_timestamp(version.create_time),
+        state=f"VERSION_STATE_{version.state.value}",
+        deprecation=None
+        if version.deprecation is None
+        else pb.Deprecation(
+            reason=version.deprecation.reason, replacement=version.deprecation.replacement
+        ),
+        block_reason=version.block_reason or "",
     )
 
 
@@ -92,6 +101,21 @@ def move_to_proto(move: entities.AliasMove) -> pb.AliasMove:
         from_targets=_targets_to_proto(move.before),
         to_targets=_targets_to_proto(move.after),
         restores=move.restores,
+    )
+
+
+def event_to_proto(event: Event) -> watch_pb.Event:
+    return watch_pb.Event(
+        position=event.position,
+        kind=f"EVENT_KIND_{event.kind.value}",
+        event_time=_timestamp(event.time),
+        principal=event.principal,
+        adapter=event.key.resource_name,
+        version=event.version,
+        digest=event.digest,
+        alias=event.alias,
+        targets=_targets_to_proto(event.targets),
+        why=event.why,
     )
 
 

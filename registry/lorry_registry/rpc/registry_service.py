@@ -10,7 +10,7 @@ from lorry.registry.v1 import registry_service_pb2 as pb
 from lorry.registry.v1 import registry_service_pb2_grpc, resources_pb2
 from lorry_registry import references
 from lorry_registry.catalogue import Catalogue
-from lorry_registry.entities import AdapterKey
+from lorry_registry.entities import AdapterKey, Deprecation
 from lorry_registry.paging import clip_page_size
 from lorry_registry.rpc import convert
 
@@ -129,6 +129,39 @@ class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
             )
 
         return await asyncio.to_thread(_fit_page, answer, request.page_size)
+
+    async def DeprecateVersion(
+        self, request: pb.DeprecateVersionRequest, context: Context
+    ) -> resources_pb2.Version:
+        key, number = references.parse_version_name(request.name)
+        deprecation = Deprecation(request.deprecation.reason, request.deprecation.replacement)
+        return convert.version_to_proto(
+            await asyncio.to_thread(self._catalogue.deprecate, key, number, deprecation)
+        )
+
+    async def UndeprecateVersion(
+        self, request: pb.UndeprecateVersionRequest, context: Context
+    ) -> resources_pb2.Version:
+        key, number = references.parse_version_name(request.name)
+        return convert.version_to_proto(
+            await asyncio.to_thread(self._catalogue.undeprecate, key, number, why=request.why)
+        )
+
+    async def BlockVersion(
+        self, request: pb.BlockVersionRequest, context: Context
+    ) -> resources_pb2.Version:
+        key, number = references.parse_version_name(request.name)
+        return convert.version_to_proto(
+            await asyncio.to_thread(self._catalogue.block, key, number, request.why)
+        )
+
+    async def UnblockVersion(
+        self, request: pb.UnblockVersionRequest, context: Context
+    ) -> resources_pb2.Version:
+        key, number = references.parse_version_name(request.name)
+        return convert.version_to_proto(
+            await asyncio.to_thread(self._catalogue.unblock, key, number, why=request.why)
+        )
 
     async def ResolveReference(
         self, request: pb.ResolveReferenceRequest, context: Context

@@ -11,6 +11,8 @@ from lorry.registry.v1 import (
     blob_service_pb2_grpc,
     registry_service_pb2,
     registry_service_pb2_grpc,
+    watch_service_pb2,
+    watch_service_pb2_grpc,
 )
 from lorry_registry.catalogue import Catalogue
 from lorry_registry.config import RegistryConfig
@@ -18,6 +20,7 @@ from lorry_registry.embedded import open_catalogue
 from lorry_registry.rpc.blob_service import BlobService
 from lorry_registry.rpc.host import GrpcHost, StopSignal, create_server
 from lorry_registry.rpc.registry_service import RegistryService
+from lorry_registry.rpc.watch_service import WatchService
 
 __all__ = ["GrpcHost", "StopSignal", "add_services", "create_server", "run", "serve"]
 
@@ -28,11 +31,13 @@ def add_services(server: grpc.aio.Server, catalogue: Catalogue) -> Sequence[str]
         RegistryService(catalogue), server
     )
     blob_service_pb2_grpc.add_BlobServiceServicer_to_server(BlobService(catalogue), server)
+    watch_service_pb2_grpc.add_WatchServiceServicer_to_server(WatchService(catalogue), server)
     return tuple(
         descriptor.services_by_name[name].full_name
         for descriptor, name in (
             (registry_service_pb2.DESCRIPTOR, "RegistryService"),
             (blob_service_pb2.DESCRIPTOR, "BlobService"),
+            (watch_service_pb2.DESCRIPTOR, "WatchService"),
         )
     )
 
@@ -53,6 +58,7 @@ async def serve(config: RegistryConfig) -> None:
         # The line that callers wait for: it has the real port where 0 was asked for.
         print(f"registry listening on {host.address}", file=sys.stderr, flush=True)
         await stop.wait()
+        catalogue.end_watches()
         await host.stop(config.grace_seconds)
     finally:
         await asyncio.to_thread(catalogue.close)

@@ -11,8 +11,10 @@ from lorry_registry.entities import (
     AdapterKey,
 )
 from lorry_registry.errors import AlreadyExists, FailedPrecondition
+from lorry_registry.events import EventKind
 from lorry_registry.filters import AdapterFilter
 from lorry_registry.sql import rows
+from lorry_registry.sql.event_log import record
 from lorry_registry.sql.lookups import (
     adapter_row,
     check_etag,
@@ -49,6 +51,7 @@ class AdapterVerbs(Transactions):
             with self._write() as session:
                 session.add(row)
                 session.flush()
+                record(session, EventKind.ADAPTER_CREATED, key)
                 return rows.to_adapter(row)
         except IntegrityError as error:
             raise AlreadyExists(
@@ -121,6 +124,7 @@ class AdapterVerbs(Transactions):
             row.etag = new_etag()
             row.update_time = now_utc()
             session.flush()
+            record(session, EventKind.ADAPTER_UPDATED, key)
             return rows.to_adapter(row)
 
     def delete_adapter(self, key: AdapterKey, *, force: bool, etag: str) -> None:
@@ -134,3 +138,4 @@ class AdapterVerbs(Transactions):
                     adapter=key,
                 )
             session.execute(delete(AdapterRow).where(AdapterRow.id == row.id))
+            record(session, EventKind.ADAPTER_DELETED, key)

@@ -11,7 +11,8 @@ from lorry_registry.entities import (
     AliasMove,
     AliasTarget,
 )
-from lorry_registry.errors import Aborted
+from lorry_registry.errors import Aborted, FailedPrecondition
+from lorry_registry.events import EventKind
 from lorry_registry.sql import rows
 from lorry_registry.sql.alias_moves import (
     move_to_restore,
@@ -19,6 +20,7 @@ from lorry_registry.sql.alias_moves import (
     targets_of,
     write_move,
 )
+from lorry_registry.sql.event_log import record
 from lorry_registry.sql.lookups import (
     adapter_row,
     alias_row,
@@ -34,6 +36,7 @@ from lorry_registry.sql.models import (
     AdapterRow,
     AliasRow,
     AliasTargetRow,
+    VersionRow,
 )
 from lorry_registry.sql.transactions import Transactions
 from lorry_registry.store import NEW_ONLY
@@ -112,6 +115,7 @@ class AliasVerbs(Transactions):
             before = rows.to_alias(row).targets
             write_move(session, adapter, alias_id, before=before, after=(), why=why)
             session.execute(delete(AliasRow).where(AliasRow.id == row.id))
+            record(session, EventKind.ALIAS_DELETED, key, alias=alias_id, why=why)
 
 
 def _move(
@@ -135,7 +139,7 @@ def _move(
         session.expire(row, ["targets"])
     row.etag = new_etag()
     row.update_time = adapter.update_time = now_utc()
-    versions = [version_row(session, adapter, target.version) for target in targets]
+    versions = [_usable(session, adapter, target.version) for target in targets]
     session.flush()
     session.add_all(
         AliasTargetRow(alias_id=row.id, position=position, version=version, weight=target.weight)
@@ -147,4 +151,19 @@ def _move(
     write_move(
         session, adapter, alias_id, before=before, after=alias.targets, why=why, restores=restores
     )
+    targets_now = rows.targets_to_json(alias.targets)
+    record(session, EventKind.ALIAS_MOVED, alias.key, alias=alias_id, targets=targets_now, why=why)
     return alias
+
+
+def _usable(session: Session, adapter: AdapterRow, number: int) -> VersionRow:
+    row = version_row(session, adapter, number)
+    if row.block_reason is not None:
+        raise FailedPrecondition(
+            f"{rows.to_key(adapter)}:{number} is blocked ({row.block_reason}): no alias can be pointed at it, choose "
+            "another version, or unblock it first",
+            reason="VERSION_BLOCKED",
+            version=f"{rows.to_key(adapter)}:{number}",
+            why=row.block_reason,
+        )
+    return row

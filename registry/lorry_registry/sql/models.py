@@ -96,6 +96,9 @@ class VersionRow(Row):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     rank_stabilized: Mapped[bool]
     create_time: Mapped[datetime]
+    deprecation_reason: Mapped[str | None]  # None: not deprecated
+    replacement: Mapped[str] = mapped_column(default="", server_default="")
+    block_reason: Mapped[str | None]  # None: not blocked
 
     adapter: Mapped[AdapterRow] = relationship(lazy="joined", innerjoin=True)
     files: Mapped[list["VersionFileRow"]] = relationship(
@@ -169,6 +172,31 @@ class AliasMoveRow(Row):
     restores: Mapped[int]
 
     adapter: Mapped[AdapterRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class EventRow(Row):
+    """A change, with what it was about written out: it outlives what it happened to."""
+
+    __tablename__ = "events"
+
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    kind: Mapped[str]
+    time: Mapped[datetime]
+    principal: Mapped[str]
+    namespace: Mapped[str]
+    adapter: Mapped[str]
+    about: Mapped[dict[str, Any]]
+
+
+class EventLogRow(Row):
+    """The one row that gives events their positions."""
+
+    __tablename__ = "event_log"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    log_id: Mapped[str]
+    position: Mapped[int] = mapped_column(BigInteger)  # of the newest event
+    dropped: Mapped[int] = mapped_column(BigInteger)  # the newest position that is no longer kept
 
 
 class BaseRow(Row):

@@ -13,12 +13,21 @@ from lorry_registry.entities import (
     AliasTarget,
     Base,
     Dataset,
+    Deprecation,
     File,
     Lineage,
     LinearModule,
     Version,
 )
-from lorry_registry.sql.models import AdapterRow, AliasMoveRow, AliasRow, BaseRow, VersionRow
+from lorry_registry.events import Event, EventKind
+from lorry_registry.sql.models import (
+    AdapterRow,
+    AliasMoveRow,
+    AliasRow,
+    BaseRow,
+    EventRow,
+    VersionRow,
+)
 
 
 def to_key(row: AdapterRow) -> AdapterKey:
@@ -56,6 +65,10 @@ def to_version(row: VersionRow) -> Version:
         ),
         description=row.description,
         create_time=row.create_time,
+        deprecation=None
+        if row.deprecation_reason is None
+        else Deprecation(row.deprecation_reason, row.replacement),
+        block_reason=row.block_reason,
     )
 
 
@@ -83,6 +96,18 @@ def to_move(row: AliasMoveRow) -> AliasMove:
         before=targets_from_json(row.before),
         after=targets_from_json(row.after),
         restores=row.restores,
+    )
+
+
+def to_event(row: EventRow) -> Event:
+    """Fields that an older writer did not know are empty."""
+    return Event(
+        position=row.position,
+        kind=EventKind(row.kind),
+        time=row.time,
+        principal=row.principal,
+        key=AdapterKey(row.namespace, row.adapter),
+        **{**row.about, "targets": targets_from_json(row.about.get("targets", ()))},
     )
 
 

@@ -8,8 +8,9 @@ changing the row is therefore safe, and numbers come out without gaps.
 from lorry_registry.sql.adapters import AdapterVerbs
 from lorry_registry.sql.aliases import AliasVerbs
 from lorry_registry.sql.bases import BaseVerbs
+from lorry_registry.sql.events import EventVerbs
 from lorry_registry.sql.versions import VersionVerbs
 
 
-class SqlStore(AdapterVerbs, VersionVerbs, AliasVerbs, BaseVerbs):
+class SqlStore(AdapterVerbs, VersionVerbs, AliasVerbs, BaseVerbs, EventVerbs):
     """A Store on an engine whose schema is in place."""

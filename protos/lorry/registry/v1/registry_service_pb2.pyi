@@ -97,6 +97,38 @@ class ListVersionsResponse(_message.Message):
     next_page_token: str
     def __init__(self, versions: _Optional[_Iterable[_Union[_resources_pb2.Version, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class DeprecateVersionRequest(_message.Message):
+    __slots__ = ("name", "deprecation")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DEPRECATION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    deprecation: _resources_pb2.Deprecation
+    def __init__(self, name: _Optional[str] = ..., deprecation: _Optional[_Union[_resources_pb2.Deprecation, _Mapping]] = ...) -> None: ...
+
+class UndeprecateVersionRequest(_message.Message):
+    __slots__ = ("name", "why")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    why: str
+    def __init__(self, name: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+
+class BlockVersionRequest(_message.Message):
+    __slots__ = ("name", "why")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    why: str
+    def __init__(self, name: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+
+class UnblockVersionRequest(_message.Message):
+    __slots__ = ("name", "why")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    why: str
+    def __init__(self, name: _Optional[str] = ..., why: _Optional[str] = ...) -> None: ...
+
 class ResolveReferenceRequest(_message.Message):
     __slots__ = ("reference", "sticky_key")
     REFERENCE_FIELD_NUMBER: _ClassVar[int]

@@ -77,6 +77,26 @@ class RegistryServiceStub:
                 request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsRequest.SerializeToString,
                 response_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsResponse.FromString,
                 _registered_method=True)
+        self.DeprecateVersion = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/DeprecateVersion',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.DeprecateVersionRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
+                _registered_method=True)
+        self.UndeprecateVersion = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/UndeprecateVersion',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.UndeprecateVersionRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
+                _registered_method=True)
+        self.BlockVersion = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/BlockVersion',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.BlockVersionRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
+                _registered_method=True)
+        self.UnblockVersion = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/UnblockVersion',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.UnblockVersionRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
+                _registered_method=True)
         self.ResolveReference = channel.unary_unary(
                 '/lorry.registry.v1.RegistryService/ResolveReference',
                 request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ResolveReferenceRequest.SerializeToString,
@@ -191,6 +211,36 @@ class RegistryServiceServicer:
 
     def ListVersions(self, request, context):
         """Lists an adapter's versions, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeprecateVersion(self, request, context):
+        """Says that a version should not be used any more: answers that it gives carry a warning. Deprecated again, the reason and the
+        replacement change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeprecateVersion(self, request, context):
+        """Takes a deprecation back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BlockVersion(self, request, context):
+        """Forbids the use of a version: every server that follows this registry refuses new requests for it within a second, ends
+        those that run, and unloads it. No alias can be pointed at it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnblockVersion(self, request, context):
+        """Takes a block back. A deprecation from before holds again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -319,6 +369,26 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListVersions,
                     request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsRequest.FromString,
                     response_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'DeprecateVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeprecateVersion,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.DeprecateVersionRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.SerializeToString,
+            ),
+            'UndeprecateVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeprecateVersion,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.UndeprecateVersionRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.SerializeToString,
+            ),
+            'BlockVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.BlockVersion,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.BlockVersionRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.SerializeToString,
+            ),
+            'UnblockVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnblockVersion,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.UnblockVersionRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.SerializeToString,
             ),
             'ResolveReference': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveReference,
@@ -593,6 +663,114 @@ class RegistryService:
             '/lorry.registry.v1.RegistryService/ListVersions',
             lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsRequest.SerializeToString,
             lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeprecateVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/DeprecateVersion',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.DeprecateVersionRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeprecateVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/UndeprecateVersion',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.UndeprecateVersionRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BlockVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/BlockVersion',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.BlockVersionRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnblockVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/UnblockVersion',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.UnblockVersionRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
             options,
             channel_credentials,
             insecure,

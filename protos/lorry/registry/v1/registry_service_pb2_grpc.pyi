@@ -54,6 +54,18 @@ class RegistryServiceStub:
     """Returns a version by its resource name."""
     ListVersions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListVersionsRequest, _registry_service_pb2.ListVersionsResponse]
     """Lists an adapter's versions, newest first."""
+    DeprecateVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeprecateVersionRequest, _resources_pb2.Version]
+    """Says that a version should not be used any more: answers that it gives carry a warning. Deprecated again, the reason and the
+    replacement change.
+    """
+    UndeprecateVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UndeprecateVersionRequest, _resources_pb2.Version]
+    """Takes a deprecation back."""
+    BlockVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.BlockVersionRequest, _resources_pb2.Version]
+    """Forbids the use of a version: every server that follows this registry refuses new requests for it within a second, ends
+    those that run, and unloads it. No alias can be pointed at it.
+    """
+    UnblockVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UnblockVersionRequest, _resources_pb2.Version]
+    """Takes a block back. A deprecation from before holds again."""
     ResolveReference: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ResolveReferenceRequest, _resources_pb2.Version]
     """Returns the version that a reference (`name`, `name@alias`, `name:3`, `name@sha256:…`) means now.
     A bare name means the alias `production` where there is one, else the newest version.
@@ -109,6 +121,18 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Returns a version by its resource name."""
     ListVersions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListVersionsRequest, _registry_service_pb2.ListVersionsResponse]  # type: ignore[assignment]
     """Lists an adapter's versions, newest first."""
+    DeprecateVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeprecateVersionRequest, _resources_pb2.Version]  # type: ignore[assignment]
+    """Says that a version should not be used any more: answers that it gives carry a warning. Deprecated again, the reason and the
+    replacement change.
+    """
+    UndeprecateVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UndeprecateVersionRequest, _resources_pb2.Version]  # type: ignore[assignment]
+    """Takes a deprecation back."""
+    BlockVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.BlockVersionRequest, _resources_pb2.Version]  # type: ignore[assignment]
+    """Forbids the use of a version: every server that follows this registry refuses new requests for it within a second, ends
+    those that run, and unloads it. No alias can be pointed at it.
+    """
+    UnblockVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UnblockVersionRequest, _resources_pb2.Version]  # type: ignore[assignment]
+    """Takes a block back. A deprecation from before holds again."""
     ResolveReference: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ResolveReferenceRequest, _resources_pb2.Version]  # type: ignore[assignment]
     """Returns the version that a reference (`name`, `name@alias`, `name:3`, `name@sha256:…`) means now.
     A bare name means the alias `production` where there is one, else the newest version.
@@ -209,6 +233,42 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListVersionsResponse, _abc.Awaitable[_registry_service_pb2.ListVersionsResponse]]:
         """Lists an adapter's versions, newest first."""
+
+    @_abc_1.abstractmethod
+    def DeprecateVersion(
+        self,
+        request: _registry_service_pb2.DeprecateVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.Version, _abc.Awaitable[_resources_pb2.Version]]:
+        """Says that a version should not be used any more: answers that it gives carry a warning. Deprecated again, the reason and the
+        replacement change.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeprecateVersion(
+        self,
+        request: _registry_service_pb2.UndeprecateVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.Version, _abc.Awaitable[_resources_pb2.Version]]:
+        """Takes a deprecation back."""
+
+    @_abc_1.abstractmethod
+    def BlockVersion(
+        self,
+        request: _registry_service_pb2.BlockVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.Version, _abc.Awaitable[_resources_pb2.Version]]:
+        """Forbids the use of a version: every server that follows this registry refuses new requests for it within a second, ends
+        those that run, and unloads it. No alias can be pointed at it.
+        """
+
+    @_abc_1.abstractmethod
+    def UnblockVersion(
+        self,
+        request: _registry_service_pb2.UnblockVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.Version, _abc.Awaitable[_resources_pb2.Version]]:
+        """Takes a block back. A deprecation from before holds again."""
 
     @_abc_1.abstractmethod
     def ResolveReference(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lorry/registry/v1/resources.proto\x12\x11lorry.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x02\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x36\n\x06labels\x18\x03 \x03(\x0b\x32&.lorry.registry.v1.Adapter.LabelsEntry\x12\x16\n\x0elatest_version\x18\x04 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x80\x02\n\x07Version\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x05\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12&\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x17.lorry.registry.v1.File\x12+\n\x07lineage\x18\x05 \x01(\x0b\x32\x1a.lorry.registry.v1.Lineage\x12,\n\x04spec\x18\x06 \x01(\x0b\x32\x1e.lorry.registry.v1.AdapterSpec\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"L\n\x04\x46ile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nmedia_type\x18\x04 \x01(\t\"\x8e\x01\n\x0b\x41\x64\x61pterSpec\x12\x11\n\tpeft_type\x18\x01 \x01(\t\x12\x10\n\x08max_rank\x18\x02 \x01(\x05\x12\x14\n\x0cmodule_count\x18\x03 \x01(\x05\x12\x17\n\x0fparameter_count\x18\x04 \x01(\x03\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x17\n\x0frank_stabilized\x18\x06 \x01(\x08\"\x98\x02\n\x07Lineage\x12\x18\n\x10\x62\x61se_fingerprint\x18\x01 \x01(\t\x12\x11\n\tbase_name\x18\x02 \x01(\t\x12\x0e\n\x06recipe\x18\x03 \x01(\t\x12,\n\x08\x64\x61tasets\x18\x04 \x03(\x0b\x32\x1a.lorry.registry.v1.Dataset\x12\x38\n\x07metrics\x18\x05 \x03(\x0b\x32\'.lorry.registry.v1.Lineage.MetricsEntry\x12\x0f\n\x07parents\x18\x06 \x03(\t\x12\x10\n\x08producer\x18\x07 \x01(\t\x12\x15\n\rcode_revision\x18\x08 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"I\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\r\n\x05split\x18\x03 \x01(\t\x12\x11\n\trow_count\x18\x04 \x01(\x03\"\x85\x01\n\x05\x41lias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x07targets\x18\x02 \x03(\x0b\x32\x1e.lorry.registry.v1.AliasTarget\x12/\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\">\n\x0b\x41liasTarget\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x05\"\xf4\x01\n\tAliasMove\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x05\x12-\n\tmove_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x34\n\x0c\x66rom_targets\x18\x06 \x03(\x0b\x32\x1e.lorry.registry.v1.AliasTarget\x12\x32\n\nto_targets\x18\x07 \x03(\x0b\x32\x1e.lorry.registry.v1.AliasTarget\x12\x10\n\x08restores\x18\x08 \x01(\x05\"N\n\x0fWeightedVersion\x12+\n\x07version\x18\x01 \x01(\x0b\x32\x1a.lorry.registry.v1.Version\x12\x0e\n\x06weight\x18\x02 \x01(\x05\"\xf8\x01\n\x04\x42\x61se\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x14\n\x0cquantization\x18\x05 \x01(\t\x12\x30\n\x07modules\x18\x06 \x03(\x0b\x32\x1f.lorry.registry.v1.LinearModule\x12\x10\n\x08max_rank\x18\x07 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x08 \x01(\x05\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x0cLinearModule\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x13\n\x0bin_features\x18\x02 \x01(\x05\x12\x14\n\x0cout_features\x18\x03 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lorry/registry/v1/resources.proto\x12\x11lorry.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x02\n\x07\x41\x64\x61pter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x36\n\x06labels\x18\x03 \x03(\x0b\x32&.lorry.registry.v1.Adapter.LabelsEntry\x12\x16\n\x0elatest_version\x18\x04 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xfb\x02\n\x07Version\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x05\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12&\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x17.lorry.registry.v1.File\x12+\n\x07lineage\x18\x05 \x01(\x0b\x32\x1a.lorry.registry.v1.Lineage\x12,\n\x04spec\x18\x06 \x01(\x0b\x32\x1e.lorry.registry.v1.AdapterSpec\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x05state\x18\t \x01(\x0e\x32\x1f.lorry.registry.v1.VersionState\x12\x33\n\x0b\x64\x65precation\x18\n \x01(\x0b\x32\x1e.lorry.registry.v1.Deprecation\x12\x14\n\x0c\x62lock_reason\x18\x0b \x01(\t\"2\n\x0b\x44\x65precation\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x13\n\x0breplacement\x18\x02 \x01(\t\"L\n\x04\x46ile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nmedia_type\x18\x04 \x01(\t\"\x8e\x01\n\x0b\x41\x64\x61pterSpec\x12\x11\n\tpeft_type\x18\x01 \x01(\t\x12\x10\n\x08max_rank\x18\x02 \x01(\x05\x12\x14\n\x0cmodule_count\x18\x03 \x01(\x05\x12\x17\n\x0fparameter_count\x18\x04 \x01(\x03\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x17\n\x0frank_stabilized\x18\x06 \x01(\x08\"\x98\x02\n\x07Lineage\x12\x18\n\x10\x62\x61se_fingerprint\x18\x01 \x01(\t\x12\x11\n\tbase_name\x18\x02 \x01(\t\x12\x0e\n\x06recipe\x18\x03 \x01(\t\x12,\n\x08\x64\x61tasets\x18\x04 \x03(\x0b\x32\x1a.lorry.registry.v1.Dataset\x12\x38\n\x07metrics\x18\x05 \x03(\x0b\x32\'.lorry.registry.v1.Lineage.MetricsEntry\x12\x0f\n\x07parents\x18\x06 \x03(\t\x12\x10\n\x08producer\x18\x07 \x01(\t\x12\x15\n\rcode_revision\x18\x08 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"I\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\r\n\x05split\x18\x03 \x01(\t\x12\x11\n\trow_count\x18\x04 \x01(\x03\"\x85\x01\n\x05\x41lias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x07targets\x18\x02 \x03(\x0b\x32\x1e.lorry.registry.v1.AliasTarget\x12/\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\">\n\x0b\x41liasTarget\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x05\"\xf4\x01\n\tAliasMove\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x05\x12-\n\tmove_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x34\n\x0c\x66rom_targets\x18\x06 \x03(\x0b\x32\x1e.lorry.registry.v1.AliasTarget\x12\x32\n\nto_targets\x18\x07 \x03(\x0b\x32\x1e.lorry.registry.v1.AliasTarget\x12\x10\n\x08restores\x18\x08 \x01(\x05\"N\n\x0fWeightedVersion\x12+\n\x07version\x18\x01 \x01(\x0b\x32\x1a.lorry.registry.v1.Version\x12\x0e\n\x06weight\x18\x02 \x01(\x05\"\xf8\x01\n\x04\x42\x61se\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x14\n\x0cquantization\x18\x05 \x01(\t\x12\x30\n\x07modules\x18\x06 \x03(\x0b\x32\x1f.lorry.registry.v1.LinearModule\x12\x10\n\x08max_rank\x18\x07 \x01(\x05\x12\x16\n\x0e\x63ontext_length\x18\x08 \x01(\x05\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x0cLinearModule\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x13\n\x0bin_features\x18\x02 \x01(\x05\x12\x14\n\x0cout_features\x18\x03 \x01(\x05*\x80\x01\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14VERSION_STATE_ACTIVE\x10\x01\x12\x1c\n\x18VERSION_STATE_DEPRECATED\x10\x02\x12\x19\n\x15VERSION_STATE_BLOCKED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,32 +36,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADAPTER_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_LINEAGE_METRICSENTRY']._loaded_options = None
   _globals['_LINEAGE_METRICSENTRY']._serialized_options = b'8\001'
+  _globals['_VERSIONSTATE']._serialized_start=2242
+  _globals['_VERSIONSTATE']._serialized_end=2370
   _globals['_ADAPTER']._serialized_start=90
   _globals['_ADAPTER']._serialized_end=373
   _globals['_ADAPTER_LABELSENTRY']._serialized_start=328
   _globals['_ADAPTER_LABELSENTRY']._serialized_end=373
   _globals['_VERSION']._serialized_start=376
-  _globals['_VERSION']._serialized_end=632
-  _globals['_FILE']._serialized_start=634
-  _globals['_FILE']._serialized_end=710
-  _globals['_ADAPTERSPEC']._serialized_start=713
-  _globals['_ADAPTERSPEC']._serialized_end=855
-  _globals['_LINEAGE']._serialized_start=858
-  _globals['_LINEAGE']._serialized_end=1138
-  _globals['_LINEAGE_METRICSENTRY']._serialized_start=1092
-  _globals['_LINEAGE_METRICSENTRY']._serialized_end=1138
-  _globals['_DATASET']._serialized_start=1140
-  _globals['_DATASET']._serialized_end=1213
-  _globals['_ALIAS']._serialized_start=1216
-  _globals['_ALIAS']._serialized_end=1349
-  _globals['_ALIASTARGET']._serialized_start=1351
-  _globals['_ALIASTARGET']._serialized_end=1413
-  _globals['_ALIASMOVE']._serialized_start=1416
-  _globals['_ALIASMOVE']._serialized_end=1660
-  _globals['_WEIGHTEDVERSION']._serialized_start=1662
-  _globals['_WEIGHTEDVERSION']._serialized_end=1740
-  _globals['_BASE']._serialized_start=1743
-  _globals['_BASE']._serialized_end=1991
-  _globals['_LINEARMODULE']._serialized_start=1993
-  _globals['_LINEARMODULE']._serialized_end=2064
+  _globals['_VERSION']._serialized_end=755
+  _globals['_DEPRECATION']._serialized_start=757
+  _globals['_DEPRECATION']._serialized_end=807
+  _globals['_FILE']._serialized_start=809
+  _globals['_FILE']._serialized_end=885
+  _globals['_ADAPTERSPEC']._serialized_start=888
+  _globals['_ADAPTERSPEC']._serialized_end=1030
+  _globals['_LINEAGE']._serialized_start=1033
+  _globals['_LINEAGE']._serialized_end=1313
+  _globals['_LINEAGE_METRICSENTRY']._serialized_start=1267
+  _globals['_LINEAGE_METRICSENTRY']._serialized_end=1313
+  _globals['_DATASET']._serialized_start=1315
+  _globals['_DATASET']._serialized_end=1388
+  _globals['_ALIAS']._serialized_start=1391
+  _globals['_ALIAS']._serialized_end=1524
+  _globals['_ALIASTARGET']._serialized_start=1526
+  _globals['_ALIASTARGET']._serialized_end=1588
+  _globals['_ALIASMOVE']._serialized_start=1591
+  _globals['_ALIASMOVE']._serialized_end=1835
+  _globals['_WEIGHTEDVERSION']._serialized_start=1837
+  _globals['_WEIGHTEDVERSION']._serialized_end=1915
+  _globals['_BASE']._serialized_start=1918
+  _globals['_BASE']._serialized_end=2166
+  _globals['_LINEARMODULE']._serialized_start=2168
+  _globals['_LINEARMODULE']._serialized_end=2239
 # @@protoc_insertion_point(module_scope)

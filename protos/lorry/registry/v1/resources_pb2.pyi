@@ -2,12 +2,24 @@ import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class VersionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERSION_STATE_UNSPECIFIED: _ClassVar[VersionState]
+    VERSION_STATE_ACTIVE: _ClassVar[VersionState]
+    VERSION_STATE_DEPRECATED: _ClassVar[VersionState]
+    VERSION_STATE_BLOCKED: _ClassVar[VersionState]
+VERSION_STATE_UNSPECIFIED: VersionState
+VERSION_STATE_ACTIVE: VersionState
+VERSION_STATE_DEPRECATED: VersionState
+VERSION_STATE_BLOCKED: VersionState
 
 class Adapter(_message.Message):
     __slots__ = ("name", "description", "labels", "latest_version", "create_time", "update_time", "etag")
@@ -35,7 +47,7 @@ class Adapter(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., latest_version: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "number", "digest", "files", "lineage", "spec", "description", "create_time")
+    __slots__ = ("name", "number", "digest", "files", "lineage", "spec", "description", "create_time", "state", "deprecation", "block_reason")
     NAME_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +56,9 @@ class Version(_message.Message):
     SPEC_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DEPRECATION_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_REASON_FIELD_NUMBER: _ClassVar[int]
     name: str
     number: int
     digest: str
@@ -52,7 +67,18 @@ class Version(_message.Message):
     spec: AdapterSpec
     description: str
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., number: _Optional[int] = ..., digest: _Optional[str] = ..., files: _Optional[_Iterable[_Union[File, _Mapping]]] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ..., spec: _Optional[_Union[AdapterSpec, _Mapping]] = ..., description: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    state: VersionState
+    deprecation: Deprecation
+    block_reason: str
+    def __init__(self, name: _Optional[str] = ..., number: _Optional[int] = ..., digest: _Optional[str] = ..., files: _Optional[_Iterable[_Union[File, _Mapping]]] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ..., spec: _Optional[_Union[AdapterSpec, _Mapping]] = ..., description: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., state: _Optional[_Union[VersionState, str]] = ..., deprecation: _Optional[_Union[Deprecation, _Mapping]] = ..., block_reason: _Optional[str] = ...) -> None: ...
+
+class Deprecation(_message.Message):
+    __slots__ = ("reason", "replacement")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REPLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    replacement: str
+    def __init__(self, reason: _Optional[str] = ..., replacement: _Optional[str] = ...) -> None: ...
 
 class File(_message.Message):
     __slots__ = ("path", "digest", "size_bytes", "media_type")

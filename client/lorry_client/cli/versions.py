@@ -1,0 +1,202 @@
+"""`lorry versions`: what was published, and what is said of it since."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lorry_client.cli import output
+from lorry_client.cli.session import JsonOption, ServerOption, session
+
+if TYPE_CHECKING:
+    from lorry_client.results import Lineage, Version
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="[namespace/]name.")]
+ReferenceArgument = Annotated[
+    str, typer.Argument(metavar="REF", help="name, name@alias, name:3 or name@sha256:….")
+]
+WhyOption = Annotated[
+    str, typer.Option("--why", metavar="TEXT", help="For those who ask later.", show_default=False)
+]
+OwedWhyOption = Annotated[
+    str, typer.Option("--why", metavar="TEXT", help="Those who use the version are told.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(
+        help="List versions, and say what is to be thought of them.", no_args_is_help=True
+    )
+    group.callback()(_shared_options)
+    for command in (ls, show, deprecate, undeprecate, block, unblock):
+        group.command(command.__name__)(command)
+    app.add_typer(group, name="versions")
+
+
+def _shared_options(
+    ctx: typer.Context, server: ServerOption = None, as_json: JsonOption = False
+) -> None:
+    session(ctx, server, as_json)
+
+
+def ls(
+    ctx: typer.Context,
+    name: NameArgument,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List an adapter's versions, newest first."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        versions = client.versions(name)
+    if shared.as_json:
+        output.print_json({"versions": versions})
+    else:
+        print_versions(versions)
+
+
+def show(
+    ctx: typer.Context,
+    reference: ReferenceArgument,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a version: its files, its lineage and its state."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        version = client.resolve(reference)
+    if shared.as_json:
+        output.print_json(version)
+    else:
+        _print_version(version)
+
+
+def deprecate(
+    ctx: typer.Context,
+    reference: ReferenceArgument,
+    why: OwedWhyOption,
+    replacement: Annotated[
+        str, typer.Option(metavar="REF", help="What to use instead.", show_default=False)
+    ] = "",
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say that a version should not be used any more: its answers carry a warning."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        _said(client.deprecate(reference, why, replacement=replacement), shared.as_json)
+
+
+def undeprecate(
+    ctx: typer.Context,
+    reference: ReferenceArgument,
+    why: WhyOption = "",
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a deprecation back."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        _said(client.undeprecate(reference, why=why), shared.as_json)
+
+
+def block(
+    ctx: typer.Context,
+    reference: ReferenceArgument,
+    why: OwedWhyOption,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Forbid the use of a version: servers refuse it, end what runs with it, and unload it."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        _said(client.block(reference, why), shared.as_json)
+
+
+def unblock(
+    ctx: typer.Context,
+    reference: ReferenceArgument,
+    why: WhyOption = "",
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a block back."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        _said(client.unblock(reference, why=why), shared.as_json)
+
+
+def print_versions(versions: list[Version]) -> None:
+    output.print_table(
+        ["VERSION", "DIGEST", "RANK", "SIZE", "CREATED", "STATE", "METRICS", "DESCRIPTION"],
+        [
+            [
+                str(version.number),
+                output.short_digest(version.digest),
+                str(version.spec.max_rank),
+                output.size(version.size_bytes),
+                output.time(version.create_time),
+                "" if version.state == "active" else version.state,
+                _metrics(version.lineage),
+                version.description,
+            ]
+            for version in versions
+        ],
+    )
+
+
+def print_lineage(version: Version) -> None:
+    lineage = version.lineage
+    base = f"{lineage.base_name}  {output.short_digest(lineage.base_fingerprint)}".strip()
+    lines = [("base", base), ("producer", lineage.producer), ("code", lineage.code_revision)]
+    lines += [
+        (
+            "data",
+            f"{one.split}: {one.name}, {one.row_count} rows  {output.short_digest(one.digest)}",
+        )
+        for one in lineage.datasets
+    ]
+    lines += [("parent", output.short_digest(parent)) for parent in lineage.parents]
+    if any(value for _, value in lines):
+        output.print_data(f"\nlineage of version {version.number}")
+        output.print_pairs(lines)
+
+
+def _print_version(version: Version) -> None:
+    output.print_data(f"{version.adapter}:{version.number}")
+    lines = [
+        ("digest", version.digest),
+        ("about", version.description),
+        ("created", output.time(version.create_time)),
+        ("rank", str(version.spec.max_rank)),
+        ("metrics", _metrics(version.lineage)),
+        ("state", _state(version)),
+    ]
+    lines += [
+        ("file", f"{file.path}  {output.size(file.size_bytes)}  {output.short_digest(file.digest)}")
+        for file in version.files
+    ]
+    output.print_pairs(lines)
+    print_lineage(version)
+
+
+def _said(version: Version, as_json: bool) -> None:
+    if as_json:
+        output.print_json(version)
+        return
+    output.print_data(version.reference)
+    output.note(f"{version.adapter}:{version.number} is {_state(version)}")
+
+
+def _state(version: Version) -> str:
+    if version.block_reason is not None:
+        return f"blocked: {version.block_reason}"
+    if version.deprecation is None:
+        return version.state
+    instead = version.deprecation.replacement
+    return f"deprecated: {version.deprecation.reason}" + (f"; use {instead}" if instead else "")
+
+
+def _metrics(lineage: Lineage) -> str:
+    return " ".join(f"{name}={value:.4g}" for name, value in sorted(lineage.metrics.items()))

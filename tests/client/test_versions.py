@@ -1,0 +1,113 @@
+"""What is said of versions after they were published, and the events that tell of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import lorry_client
+from lorry_client import AsyncClient, Client, Deprecation
+from lorry_client.cli.main import build_app
+
+OneJson = Callable[[str], Any]
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(build_app(), list(arguments))
+
+
+@pytest.fixture
+def client(server: Any) -> Iterator[Client]:
+    with Client() as client:
+        yield client
+
+
+@pytest.fixture
+def intent(server: Any, folder: Path) -> str:
+    """An adapter with two versions."""
+    with Client() as client:
+        client.push(folder, "intent")
+        (folder / "README.md").write_text("# better\n")
+        client.push(folder, "intent")
+    return "intent"
+
+
+def test_a_version_is_deprecated_and_blocked_by_any_reference(
+    client: Client, intent: str, folder: Path
+) -> None:
+    client.set_alias(intent, "production", 1)
+    assert client.resolve("intent:1").state == "active"
+    old = client.deprecate("intent@production", "old", replacement="2")
+    assert (old.number, old.state) == (1, "deprecated")
+    assert old.deprecation == Deprecation("old", "default/intent:2")
+    assert client.undeprecate("intent:1", why="still good").deprecation is None
+    blocked = client.block("intent:2", "leaks")
+    assert (blocked.number, blocked.state, blocked.block_reason) == (2, "blocked", "leaks")
+    assert client.unblock(blocked.reference).block_reason is None
+    with pytest.raises(lorry_client.InvalidArgument):
+        client.block("intent:2", "")
+    with pytest.raises(lorry_client.NotFound):
+        client.block("intent:9", "leaks")
+
+
+def test_a_watch_yields_what_happens_until_it_is_closed(client: Client, server: Any) -> None:
+    messages = client.watch("default", heartbeat_seconds=0.5)
+    first, second = next(messages), next(messages)
+    assert first.events == ()
+    (event,) = second.events
+    assert (event.kind, event.adapter, event.alias) == (
+        "ALIAS_MOVED",
+        "default/intent",
+        "production",
+    )
+    assert (event.version, event.principal, event.targets[0].version) == (None, "alice", 1)
+    messages.close()
+    assert server.watching.left.wait(20)
+    sent = server.watching.requests[0]
+    assert (sent.parent, sent.heartbeat.ToMilliseconds()) == ("namespaces/default", 500)
+    again = client.watch(resume_token=second.resume_token)
+    assert [next(again).position for _ in range(3)] == [1, 2, 3]
+    again.close()
+    with pytest.raises(lorry_client.OutOfRange):
+        next(client.watch(resume_token="old"))
+
+
+async def test_awaiting_does_the_same(server: Any, folder: Path) -> None:
+    async with AsyncClient() as client:
+        await client.push(folder, "intent")
+        assert (await client.deprecate("intent", "old")).state == "deprecated"
+        assert (await client.undeprecate("intent")).state == "active"
+        assert (await client.block("intent", "leaks")).state == "blocked"
+        assert (await client.unblock("intent")).state == "active"
+        messages = client.watch(resume_token="2")
+        assert [(await anext(messages)).position for _ in range(2)] == [2, 3]
+        await messages.aclose()
+        assert server.watching.left.wait(20)
+
+
+def test_the_commands(intent: str, one_json: OneJson) -> None:
+    listed = invoke("versions", "ls", intent)
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["VERSION", "2", "1"]
+    digest = one_json(invoke("versions", "show", "intent:1", "--json").stdout)["digest"]
+    done = invoke("versions", "block", "intent:1", "--why", "leaks")
+    assert (done.exit_code, done.stdout) == (0, f"default/intent@{digest}\n")
+    assert "blocked: leaks" in done.stderr
+    assert "blocked" in invoke("versions", "ls", intent).stdout
+    assert "blocked: leaks" in invoke("versions", "show", "intent:1").stdout
+    assert invoke("versions", "unblock", "intent:1").exit_code == 0
+    done = invoke("versions", "deprecate", "intent:1", "--why", "old", "--replacement", "2")
+    assert "deprecated: old; use default/intent:2" in done.stderr
+    assert invoke("versions", "undeprecate", "intent:1").exit_code == 0
+    assert invoke("versions", "block", "intent:1").exit_code == 2  # a reason is owed
+
+
+def test_the_watch_command_prints_a_line_an_event(server: Any) -> None:
+    done = invoke("watch", "--timeout", "1")
+    assert done.exit_code != 0  # it was ended by its time, not by itself
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3
+    assert lines[0].endswith("ALIAS_MOVED  default/intent@production = 1  alice  better")
