@@ -42,3 +42,11 @@ class OutputError(TrainerError):
 
     code = "FAILED_PRECONDITION"
     reason = "OUTPUT_NOT_WRITABLE"
+
+
+class ConversionError(TrainerError):
+    """The adapter cannot be converted to LoRA."""
+
+    exit_code = 2
+    code = "INVALID_ARGUMENT"
+    reason = "NOT_CONVERTIBLE"

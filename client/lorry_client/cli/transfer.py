@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lorry_client._converters import converted
 from lorry_client.cli.output import note, print_data, print_json, size
 from lorry_client.cli.session import JsonOption, ServerOption, session
 from lorry_client.progress import Silence
@@ -44,11 +45,18 @@ def push(
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Publish a folder; prints the reference with its digest."""
+    """Publish a folder; prints the reference with its digest.
+
+    An adapter of a kind that is served only as LoRA is converted first, as `lorry convert` does it.
+    """
     shared = session(ctx, server, as_json)
-    with shared.connect() as client, _progress() as progress:
+    with (
+        shared.connect() as client,
+        converted(folder, note) as servable,
+        _progress() as progress,
+    ):
         pushed = client.push(
-            folder, name, alias, base=base, description=description, progress=progress
+            servable, name, alias, base=base, description=description, progress=progress
         )
     version = pushed.version
     if shared.as_json:
