@@ -10,12 +10,10 @@ import pytest
 import torch
 from trl import SFTTrainer
 
-from lorry_trainer import run as runs
-from lorry_trainer.data import load
-from lorry_trainer.objectives import find
 from lorry_trainer.objectives.sft_trainer import Trainer
-from lorry_trainer.resolve import resolve
-from lorry_trainer.train import _trainer
+from lorry_trainer.prepare import prepare, prepare_data
+from lorry_trainer.progress import Silent
+from lorry_trainer.train import make_trainer
 
 Write = Callable[..., Path]
 Build = Callable[..., Any]
@@ -24,12 +22,8 @@ NO_SPLITS = {"path": "rows.jsonl", "splits": {"validation": 0, "test": 0}}
 
 
 def prepared(recipe: Any, folder: Path) -> tuple[Trainer, Any]:
-    data = load(recipe.data, folder, 0)
-    sft = find("sft")
-    base = runs._load_base(recipe, sft, data)
-    resolved = resolve(recipe, runs._facts(recipe, "x", base, data, sft))
-    scratch = str(folder / "scratch")
-    return _trainer(sft, base, resolved, data.train, [], scratch, False), base.tokenizer
+    run = prepare(recipe, "x", prepare_data(recipe, folder, Silent()))
+    return make_trainer(run, str(folder / "scratch"), False), run.base.tokenizer
 
 
 def learnt(trainer: Trainer, tokenizer: Any) -> list[tuple[str, str]]:

@@ -61,8 +61,10 @@ def test_every_fault_is_reported_at_once() -> None:
         ("training: {learning_rate: .nan}", "training.learning_rate"),
         ("training: {learning_rate: 50}", "less than or equal to 1"),
         ("training: {epochs: 1, max_steps: 5}", "not both"),
-        ("method: dora", "method: input should be 'lora' or 'qlora'"),
-        ("method: lora\nquantization: {}", "belongs to `method: qlora`"),
+        ("method: lorax", "method: input should be 'lora', 'qlora'"),
+        ("method: lora\nquantization: {}", "`method: lora` holds the base as none, not nf4"),
+        ("method: loftq\nquantization: {type: none}", "holds the base as nf4, not none"),
+        ("virtual: {tokens: 3}", "`virtual` belongs to prefix_tuning, prompt_tuning, p_tuning"),
         ("evaluation: 3", "evaluation"),
     ],
 )

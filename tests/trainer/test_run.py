@@ -15,7 +15,7 @@ import torch
 
 from lorry_bases import Quantization, fingerprint
 from lorry_bases.load import load_base
-from lorry_trainer import run as runs
+from lorry_trainer import prepare
 from lorry_trainer.errors import DataError, OutputError, RecipeError, TrainingError
 from lorry_trainer.run import Result, run
 from lorry_trainer.train import Outcome
@@ -223,14 +223,14 @@ def test_a_loss_that_is_no_number_ends_the_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    load = runs._load_base
+    load = prepare.load_base
 
     def poisoned(*arguments: Any) -> Any:
         base = load(*arguments)
         base.model.model.norm.weight.data[0] = math.nan
         return base
 
-    monkeypatch.setattr(runs, "_load_base", poisoned)
+    monkeypatch.setattr(prepare, "load_base", poisoned)
     write_rows(letter_rows)
     with pytest.raises(TrainingError, match=r"the loss is nan at step 1\D.*learning_rate"):
         go(tiny_recipe())
@@ -291,14 +291,14 @@ def test_a_base_without_a_chat_template(
     tiny_recipe: Build,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    load = runs._load_base
+    load = prepare.load_base
 
     def bare(*arguments: Any) -> Any:
         base = load(*arguments)
         base.tokenizer.chat_template = None
         return replace(base)
 
-    monkeypatch.setattr(runs, "_load_base", bare)
+    monkeypatch.setattr(prepare, "load_base", bare)
     write_rows(letter_rows)
     with pytest.raises(DataError, match="has no chat template"):
         go(tiny_recipe())

@@ -1,4 +1,4 @@
-"""Answer held-out prompts greedily, in batches, and compare with what was expected."""
+"""Answer held-out prompts greedily, in batches."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import torch
 from transformers import GenerationConfig
 
 from lorry_trainer.formats.contract import Example
-from lorry_trainer.metrics import means
-from lorry_trainer.objectives.contract import Scores
 from lorry_trainer.progress import Progress
 from lorry_trainer.prompts import encode
 
 
-def evaluate(
+def generate(
     model: Any,
     tokenizer: Any,
     rows: list[Example],
@@ -23,16 +21,13 @@ def evaluate(
     max_new_tokens: int,
     batch_size: int,
     progress: Progress,
-) -> Scores:
-    """The same prompts, token for token, whatever adapter is on `model`. Leaves the model in evaluation mode."""
+) -> list[str]:
+    """The answers in the order of the rows, to the same prompts, token for token, whatever adapter is on `model`.
+    Leaves the model in evaluation mode."""
     model.eval()
     prompts = [encode(tokenizer, row.prompt, to_answer=True) for row in rows]
-    context = model.config.get_text_config().max_position_embeddings
-    pad = (
-        tokenizer.pad_token_id
-        if tokenizer.pad_token_id is not None
-        else min(eos_token_ids, default=0)
-    )
+    context = model.config.get_text_config().max_position_embeddings - virtual_tokens(model)
+    pad = pad_id(tokenizer, eos_token_ids)
     answers = [""] * len(rows)
     by_length = sorted(range(len(rows)), key=lambda i: len(prompts[i]))  # less padding
     for start in range(0, len(by_length), batch_size):
@@ -59,4 +54,15 @@ def evaluate(
         for i, text in zip(batch, texts, strict=True):
             answers[i] = text.strip()
         progress.advance(len(batch))
-    return Scores(means(answers, [row.answer for row in rows]), answers)
+    return answers
+
+
+def pad_id(tokenizer: Any, eos_token_ids: frozenset[int]) -> int:
+    pad: int | None = tokenizer.pad_token_id
+    return pad if pad is not None else min(eos_token_ids, default=0)
+
+
+def virtual_tokens(model: Any) -> int:
+    """Positions that an adapter takes before every prompt."""
+    config = getattr(model, "active_peft_config", None)
+    return config.num_virtual_tokens if config is not None and config.is_prompt_learning else 0

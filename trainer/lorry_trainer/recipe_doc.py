@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from lorry_trainer.recipe import Recipe
-from lorry_trainer.recipe_file import section_in
+from lorry_trainer.recipe.section import section_in
 
 HEAD = """\
 # The recipe

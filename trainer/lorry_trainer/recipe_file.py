@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.recipe import Recipe
+from lorry_trainer.recipe.section import section_in
 
 Place = tuple[str | int, ...]
 
@@ -100,14 +100,6 @@ def _section(place: Place) -> type[BaseModel] | None:
         field = section.model_fields.get(str(part)) if section else None
         section = section_in(field.annotation) if field else None
     return section
-
-
-def section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, `X` or `X | None`."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
 
 
 def _all_places(section: type[BaseModel], prefix: str = "") -> Iterator[str]:

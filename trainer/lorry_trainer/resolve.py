@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from lorry_trainer.recipe import Quantization, Recipe
+from lorry_trainer.recipe import HELD, SECTIONS, Quantization, Recipe
+from lorry_trainer.recipe.section import section_in
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,10 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
             reasons[f"{section}.{field}".strip(".")] = reason
 
     choose("lora", "alpha", 2.0 * recipe.lora.rank, "twice the rank")
-    if recipe.method == "qlora":
-        choose("", "quantization", Quantization().model_dump(), "as the QLoRA paper has it")
+    if "nf4" in HELD[recipe.method]:
+        held = Quantization(type=HELD[recipe.method][0])
+        why = "as the QLoRA paper has it" if recipe.method == "qlora" else "as it is served"
+        choose("", "quantization", held.model_dump(), why)
     choose("data", "format", facts.format, "found from the columns")
     choose("data", "max_length", facts.context_length, "the base's context")
 
@@ -52,8 +55,9 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
     choose("training", "device", facts.device, "what this machine has")
     if training.max_steps is None:
         choose("training", "epochs", 3.0, "the usual number")
-    if recipe.method == "qlora" and on_cuda:
-        choose("training", "optimizer", "paged_adamw_32bit", "qlora on CUDA")
+    quantized = (values["quantization"] or {}).get("type") == "nf4"
+    if quantized and on_cuda:
+        choose("training", "optimizer", "paged_adamw_32bit", "a quantized base on CUDA")
     else:
         choose("training", "optimizer", "adamw_torch_fused", f"{recipe.method} on {facts.device}")
     choose("training", "gradient_checkpointing", on_cuda, "saves memory on CUDA, time elsewhere")
@@ -69,6 +73,12 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
         math.ceil(1.25 * facts.longest_answer),
         "a quarter more than the longest expected answer",
     )
+    for section, methods in SECTIONS.items():
+        if recipe.method in methods:
+            made = section_in(Recipe.model_fields[section].annotation)
+            choose(
+                "", section, made().model_dump() if made else None, f"{recipe.method}'s defaults"
+            )
     choose("", "output", f"adapters/{facts.name}", "the recipe's name")
     return Resolved(Recipe.model_validate(values), reasons, total)
 

@@ -19,49 +19,37 @@ from transformers import (
     set_seed,
 )
 
-from lorry_bases.load import Base
 from lorry_trainer.errors import RecipeError, TrainingError
-from lorry_trainer.formats.contract import Example
 from lorry_trainer.methods import METHODS
-from lorry_trainer.objectives.contract import Objective, Setup
+from lorry_trainer.objectives.contract import Setup
+from lorry_trainer.prepare import Prepared
 from lorry_trainer.progress import Progress
 from lorry_trainer.recipe import Recipe
-from lorry_trainer.resolve import Resolved
 
 Curve = list[tuple[int, float]]  # (step, loss)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    model: Any  # the base's model with the adapter that is kept, as it will be published
+    model: Any  # the base's model with the adapter that is kept
     train_loss: Curve
     validation_loss: Curve
     steps: int  # that were run
     kept_step: int  # whose adapter is kept: the best one, or the last
     tokens: int
     seconds: float
-    figures: dict[str, float]  # what the method tells of the adapter
 
 
-def train(
-    objective: Objective,
-    base: Base,
-    resolved: Resolved,
-    rows: list[Example],
-    validation: list[Example],
-    *,
-    scratch: str,
-    progress: Progress,
-) -> Outcome:
-    """Put a new adapter on `base.model` (in place) and train it. Raises RecipeError, or TrainingError.
+def train(run: Prepared, *, scratch: str, progress: Progress) -> Outcome:
+    """Put a new adapter on the base's model (in place) and train it. Raises RecipeError, or TrainingError.
 
     With validation rows and patience, checkpoints of the adapter alone are kept in the folder `scratch`.
     """
-    recipe = resolved.recipe
+    recipe = run.recipe
     method = METHODS[recipe.method]
     set_seed(recipe.training.seed)  # the adapter's first weights are drawn below
-    watched = bool(validation) and recipe.training.early_stopping_patience > 0
-    trainer = _trainer(objective, base, resolved, rows, validation, scratch, watched)
+    watched = bool(run.data.validation) and recipe.training.early_stopping_patience > 0
+    trainer = make_trainer(run, scratch, watched)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Watch(progress))
     if watched:
@@ -71,9 +59,9 @@ def train(
             parameter.requires_grad
         ):  # TRL makes them bfloat16 on a quantized base; small steps get lost in that
             parameter.data = parameter.data.float()
-    trainer.optimizer = method.optimizer(trainer.model, recipe)
+    trainer.optimizer = method.optimizer(trainer, recipe)
 
-    progress.start("training", resolved.total_steps)
+    progress.start("training", run.resolved.total_steps)
     started = time.perf_counter()
     try:
         trainer.train()
@@ -85,37 +73,28 @@ def train(
     seconds = time.perf_counter() - started
     state = trainer.state
     best = state.best_global_step if watched and state.best_model_checkpoint else None
-    model, figures = method.finish(base, trainer.model, recipe)
     return Outcome(
-        model=model,
+        model=trainer.model,
         train_loss=_curve(state.log_history, "loss"),
         validation_loss=_curve(state.log_history, "eval_loss"),
         steps=state.global_step,
         kept_step=best or state.global_step,
         tokens=int(max((log.get("num_tokens", 0) for log in state.log_history), default=0)),
         seconds=seconds,
-        figures=figures,
     )
 
 
-def _trainer(
-    objective: Objective,
-    base: Base,
-    resolved: Resolved,
-    rows: list[Example],
-    validation: list[Example],
-    scratch: str,
-    watched: bool,
-) -> Trainer:
-    recipe = resolved.recipe
+def make_trainer(run: Prepared, scratch: str, watched: bool) -> Trainer:
+    """The objective's trainer, with the method's adapter on the base's model."""
+    recipe, base, validation = run.recipe, run.base, run.data.validation
     try:
-        model = METHODS[recipe.method].attach(base, recipe, objective.task)
-        arguments = _arguments(recipe, resolved.total_steps, scratch, bool(validation), watched)
-        return objective.trainer(Setup(base, model, recipe, rows, validation, arguments))
+        model = METHODS[recipe.method].attach(base, recipe, run.objective.task)
+        arguments = _arguments(recipe, run.resolved.total_steps, scratch, bool(validation), watched)
+        setup = Setup(base, model, recipe, run.data.train, validation, arguments)
+        return run.objective.trainer(setup)
     except ValueError as error:
-        if "arget modules" in str(error) or "lm_head" in str(
-            error
-        ):  # PEFT: none matches; TRL: the head is fused
+        # PEFT: no layer has such a name, or the family is unknown; TRL: the head is fused
+        if any(part in str(error) for part in ("arget modules", "target_modules", "lm_head")):
             layers = sorted(
                 {
                     n.rpartition(".")[2]
@@ -123,8 +102,10 @@ def _trainer(
                     if hasattr(m, "in_features")
                 }
             )
+            section = "ia3" if recipe.method == "ia3" else "lora"
+            targets = getattr(recipe, section).target_modules
             raise RecipeError(
-                f"lora.target_modules {recipe.lora.target_modules!r}: {error}. "
+                f"{section}.target_modules {targets!r}: {error}. "
                 f"Linear layers of {base.name!r}: {', '.join(layers)}"
             ) from error
         raise TrainingError(f"the run is refused: {error}") from error
@@ -147,6 +128,7 @@ def _arguments(
         "warmup_steps": t.warmup_ratio,  # below 1, a share
         "weight_decay": t.weight_decay,
         "max_grad_norm": t.max_grad_norm,
+        "neftune_noise_alpha": t.neftune_alpha,
         "optim": t.optimizer,
         "seed": t.seed,
         "use_cpu": not on_cuda,

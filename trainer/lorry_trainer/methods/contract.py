@@ -1,4 +1,4 @@
-"""What a method owes: how the base is held, what is put on it to be learnt, and what of that is published.
+"""What a method owes: what is put on the base to be learnt, and what of that is published.
 
 `Peft` is the way of all that PEFT itself implements; a method of another kind gives its own verbs.
 """
@@ -6,19 +6,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from peft import PeftConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import Trainer
 
-from lorry_bases import Quantization
 from lorry_bases.load import Base
 from lorry_trainer.recipe import Recipe
 
 
 class Method(Protocol):
-    def quantization(self, recipe: Recipe) -> Quantization:
-        """How the base is held in training."""
+    exact: ClassVar[bool]  # whether what is published acts as what was trained
+
+    def virtual_tokens(self, recipe: Recipe) -> int:
+        """Positions of the context that the adapter takes for itself."""
         ...
 
     def attach(self, base: Base, recipe: Recipe, task: str) -> Any:
@@ -26,7 +29,7 @@ class Method(Protocol):
         PEFT's task type. The recipe is a resolved one. Raises ValueError where it cannot be put on this base."""
         ...
 
-    def optimizer(self, model: Any, recipe: Recipe) -> torch.optim.Optimizer | None:
+    def optimizer(self, trainer: Trainer, recipe: Recipe) -> torch.optim.Optimizer | None:
         """An optimizer of the method's own, or None for the recipe's."""
         ...
 
@@ -38,12 +41,18 @@ class Method(Protocol):
         """Write what is published: `adapter_config.json` and `adapter_model.safetensors`."""
         ...
 
+    def detach(self, base: Base, model: Any) -> None:
+        """Take what `finish` gave off the base: `base.model` acts again as it was loaded."""
+        ...
+
 
 class Peft:
-    """An adapter of PEFT's on a base in full precision; a subclass says which."""
+    """An adapter of PEFT's; a subclass says which."""
 
-    def quantization(self, recipe: Recipe) -> Quantization:
-        return Quantization(type="none")
+    exact: ClassVar[bool] = True
+
+    def virtual_tokens(self, recipe: Recipe) -> int:
+        return 0
 
     def config(self, recipe: Recipe, task: str) -> PeftConfig:
         raise NotImplementedError
@@ -51,7 +60,7 @@ class Peft:
     def attach(self, base: Base, recipe: Recipe, task: str) -> Any:
         return get_peft_model(base.model, self.config(recipe, task))
 
-    def optimizer(self, model: Any, recipe: Recipe) -> torch.optim.Optimizer | None:
+    def optimizer(self, trainer: Trainer, recipe: Recipe) -> torch.optim.Optimizer | None:
         return None
 
     def finish(self, base: Base, model: Any, recipe: Recipe) -> tuple[Any, dict[str, float]]:
@@ -59,3 +68,13 @@ class Peft:
 
     def save(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder, save_embedding_layers=False)
+
+    def detach(self, base: Base, model: Any) -> None:
+        # model.unload() would do, but that of (IA)³ refuses 4-bit layers, though nothing is merged.
+        for name, layer in list(base.model.named_modules()):
+            if isinstance(layer, BaseTunerLayer):
+                parent, _, own = name.rpartition(".")
+                setattr(base.model.get_submodule(parent), own, layer.get_base_layer())
+        vars(base.model).pop("peft_config", None)
+        vars(base.model).pop("forward", None)  # TRL's way to the loss
+        base.model.eval().requires_grad_(False)

@@ -11,7 +11,9 @@ from lorry_bases import Quantization
 from lorry_bases.load import Base, load_base
 from lorry_trainer.data import Examples
 from lorry_trainer.formats.contract import Example
-from lorry_trainer.generation import evaluate
+from lorry_trainer.generation import generate, pad_id
+from lorry_trainer.likelihood import answer_loss, perplexity
+from lorry_trainer.metrics import means
 from lorry_trainer.objectives.contract import Scores, Setup
 from lorry_trainer.objectives.sft_trainer import Trainer
 from lorry_trainer.progress import Progress
@@ -55,15 +57,24 @@ class Sft:
     def score(
         self, base: Base, model: Any, rows: list[Example], recipe: Recipe, progress: Progress
     ) -> Scores:
-        return evaluate(
+        model.eval()
+        size = recipe.evaluation.batch_size
+        pad = pad_id(base.tokenizer, base.eos_token_ids)
+        loss = answer_loss(model, base.tokenizer, rows, pad, size)
+        figures = {"loss": loss, "perplexity": perplexity(loss)}
+        if recipe.data.format == "text":  # it asks nothing
+            progress.advance(len(rows))
+            return Scores(figures, [""] * len(rows))
+        answers = generate(
             model,
             base.tokenizer,
             rows,
             eos_token_ids=base.eos_token_ids,
             max_new_tokens=recipe.evaluation.max_new_tokens or 1,
-            batch_size=recipe.evaluation.batch_size,
+            batch_size=size,
             progress=progress,
         )
+        return Scores(means(answers, [row.answer for row in rows]) | figures, answers)
 
 
 def _dataset(examples: list[Example]) -> Dataset:

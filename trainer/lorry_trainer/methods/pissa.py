@@ -1,0 +1,50 @@
+"""PiSSA: LoRA whose factors start as the principal part of the weights, which is taken out of them (arXiv 2404.02948).
+
+The published adapter must fit the base as it is, so what was learnt is published as its difference from the start:
+plain LoRA of twice the rank, `W + BA − B₀A₀`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+
+from lorry_bases.load import Base
+from lorry_trainer.methods.lora import Lora, factors
+from lorry_trainer.recipe import Recipe
+
+
+class Pissa(Lora):
+    def config(self, recipe: Recipe, task: str) -> LoraConfig:
+        config = super().config(recipe, task)
+        config.init_lora_weights = "pissa"
+        return config
+
+    def attach(self, base: Base, recipe: Recipe, task: str) -> Any:
+        kept = {
+            name: layer.weight.detach().clone()
+            for name, layer in base.model.named_modules()
+            if isinstance(layer, torch.nn.Linear)
+        }
+        model = super().attach(base, recipe, task)
+        model.original_weights = {name: kept[name] for name in factors(model)}
+        model.start = tempfile.TemporaryDirectory(prefix="lorry-pissa-")  # gone with the model
+        model.save_pretrained(model.start.name, save_embedding_layers=False)
+        return model
+
+    def finish(self, base: Base, model: Any, recipe: Recipe) -> tuple[Any, dict[str, float]]:
+        with tempfile.TemporaryDirectory(prefix="lorry-pissa-") as folder:
+            model.save_pretrained(
+                folder,
+                save_embedding_layers=False,
+                path_initial_model_for_weight_conversion=model.start.name,
+            )
+            original = model.original_weights
+            plain = model.unload()
+            with torch.no_grad():
+                for name, weight in original.items():
+                    plain.get_submodule(name).weight.copy_(weight)
+            return PeftModel.from_pretrained(plain, folder), {}

@@ -1,0 +1,115 @@
+"""From a recipe to all that training needs, nothing trained yet: rows, base, and the recipe with nothing left open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorry_trainer.data import Examples, choose, load, refuse_long_rows
+from lorry_trainer.errors import RecipeError
+from lorry_trainer.formats.contract import Example
+from lorry_trainer.objectives import OBJECTIVES, find
+from lorry_trainer.progress import Progress
+from lorry_trainer.recipe import HELD, Recipe
+from lorry_trainer.resolve import Facts, Resolved, resolve
+
+if TYPE_CHECKING:
+    from lorry_bases import Quantization
+    from lorry_bases.load import Base
+    from lorry_trainer.objectives.contract import Objective
+
+
+@dataclass(frozen=True)
+class Prepared:
+    name: str
+    resolved: Resolved
+    data: Examples
+    test: list[Example]  # the test rows that are scored
+    objective: Objective
+    base: Base
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.resolved.recipe
+
+
+def prepare_data(recipe: Recipe, folder: Path, progress: Progress) -> Examples:
+    """What can be refused without loading the base. Raises DataError."""
+    data = load(recipe.data, folder, recipe.training.seed, OBJECTIVES[recipe.objective])
+    if data.dropped:
+        progress.say(
+            f"{data.dropped} training rows ask what a held-out row asks; left out of training"
+        )
+    return data
+
+
+def prepare(
+    recipe: Recipe,
+    name: str,
+    data: Examples,
+    load: Callable[[Recipe, Objective, Examples], Base] | None = None,
+) -> Prepared:
+    """The base, and the rows as it reads them. `load` may hand out one that is loaded already.
+
+    Raises RecipeError or DataError.
+    """
+    objective = find(recipe.objective)
+    base = (load or load_base)(recipe, objective, data)
+    objective.refuse(base, data)
+    limit = _longest_row(recipe, base)
+    refuse_long_rows(data.all(), limit, lambda rows: objective.lengths(base, rows))
+    facts = Facts(
+        name=name,
+        device=base.model.device.type,
+        context_length=limit,
+        format=data.format,
+        train_rows=len(data.train),
+        longest_answer=objective.answer_length(base, data.train),
+    )
+    resolved = resolve(recipe, facts)
+    test = choose(data.test, recipe.evaluation.max_rows, recipe.training.seed)
+    return Prepared(name, resolved, data, test, objective, base)
+
+
+def held(recipe: Recipe) -> Quantization:
+    """How the base is held in training: as the recipe says, or as its method has it."""
+    from lorry_bases import Quantization
+
+    given = recipe.quantization
+    kind = given.type if given else HELD[recipe.method][0]
+    return Quantization(type=kind, double=kind == "nf4" and (given is None or given.double))
+
+
+def load_base(recipe: Recipe, objective: Objective, data: Examples) -> Base:
+    """As the recipe asks for it. Raises RecipeError."""
+    import torch
+
+    from lorry_bases import BaseNotFound
+    from lorry_bases.load import BaseRefused
+
+    device = recipe.training.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RecipeError(
+            "training.device is cuda, and this machine has none that torch can use; set it to auto"
+        )
+    try:
+        return objective.load(recipe, data, held(recipe), None if device == "auto" else device)
+    except (BaseNotFound, BaseRefused) as error:
+        raise RecipeError(f"base: {error}") from error
+
+
+def _longest_row(recipe: Recipe, base: Base) -> int:
+    """In tokens: what the recipe allows, and the base has room for beside the adapter's virtual tokens."""
+    from lorry_trainer.methods import METHODS
+
+    virtual = METHODS[recipe.method].virtual_tokens(recipe)
+    room = base.context_length - virtual
+    wanted = recipe.data.max_length or room
+    if wanted > room or room < 1:
+        beside = f" beside {virtual} virtual ones" if virtual else ""
+        raise RecipeError(
+            f"data.max_length is {wanted}, and {base.name!r} takes {room} tokens{beside} at most"
+        )
+    return wanted

@@ -1,0 +1,29 @@
+"""The recipe: what to train, on what, how, and how to score it. All its fields, their rules and their meaning.
+
+A recipe is frozen, and an unknown key is an error. `None` (or `auto`) stands for a choice that `resolve` makes and
+explains. `RECIPE.md` is made from the descriptions here. Knows nothing about files, torch or how training is done.
+"""
+
+from lorry_trainer.recipe.data import Columns, Data, Splits
+from lorry_trainer.recipe.evaluation import Evaluation
+from lorry_trainer.recipe.method import HELD, Full, Ia3, Lora, Quantization, Virtual
+from lorry_trainer.recipe.section import Section
+from lorry_trainer.recipe.training import Training
+from lorry_trainer.recipe.whole import SECTIONS, Recipe
+
+__all__ = [
+    "HELD",
+    "SECTIONS",
+    "Columns",
+    "Data",
+    "Evaluation",
+    "Full",
+    "Ia3",
+    "Lora",
+    "Quantization",
+    "Recipe",
+    "Section",
+    "Splits",
+    "Training",
+    "Virtual",
+]

@@ -1,0 +1,106 @@
+"""The section that says from what: files, columns, splits."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from lorry_trainer.recipe.section import Section, Share
+
+
+class Columns(Section):
+    """The names that the data uses, where they are not the names that a format expects."""
+
+    instruction: str | None = Field(default=None, description="Column that holds what is asked.")
+    context: str | None = Field(
+        default=None, description="Column that holds what the instruction is about; may be absent."
+    )
+    output: str | None = Field(
+        default=None, description="Column that holds the answer to an instruction."
+    )
+    messages: str | None = Field(
+        default=None, description="Column that holds a list of chat messages."
+    )
+    prompt: str | None = Field(default=None, description="Column that holds a prompt.")
+    completion: str | None = Field(
+        default=None, description="Column that holds what follows a prompt."
+    )
+    text: str | None = Field(default=None, description="Column that holds plain text.")
+
+
+class Splits(Section):
+    """Shares of the rows that are held out, for each split that has no file of its own."""
+
+    validation: Share = Field(
+        default=0.1,
+        description="Rows that steer training (early stopping) and are not learnt from.",
+    )
+    test: Share = Field(
+        default=0.1, description="Rows for the score before and after; nothing else sees them."
+    )
+
+    @model_validator(mode="after")
+    def _leave_some(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                "validation and test together leave no rows to train on; their sum must be below 1"
+            )
+        return self
+
+
+class Data(Section):
+    """The examples: JSON lines, JSON or CSV. A relative path starts at the recipe's folder."""
+
+    path: str | None = Field(
+        default=None, description="One file, split by `splits`. Either this or `train`."
+    )
+    train: str | None = Field(
+        default=None,
+        description="File of training rows, where other splits have files of their own.",
+    )
+    validation: str | None = Field(
+        default=None,
+        description="File of validation rows. Without it, a share of the training file.",
+    )
+    test: str | None = Field(
+        default=None, description="File of test rows. Without it, a share of the training file."
+    )
+    format: Literal["auto", "instruction", "messages", "prompt_completion", "text"] = Field(
+        default="auto",
+        description="`instruction`: `instruction`, optional `context`, `output`, put into the base's chat template. "
+        "`messages`: a chat; the assistant's words alone are learnt. `prompt_completion`: `prompt` and `completion`, "
+        "plain text as it stands, or lists of messages. `text`: plain text, all of it learnt. `auto`: found from the "
+        "columns.",
+    )
+    columns: Columns = Field(
+        default_factory=Columns, description="Column names that differ from the format's."
+    )
+    system: str | None = Field(
+        default=None,
+        min_length=1,
+        description="System message put before every chat that has none.",
+    )
+    template: str = Field(
+        default="{instruction}\n\n{context}",
+        description="How `instruction` rows become a user's message. Blank space left by an empty context is removed.",
+    )
+    max_length: int | None = Field(
+        default=None,
+        ge=8,
+        description="Longest row in tokens; a longer one is an error. Left out: what the base can take.",
+    )
+    splits: Splits = Field(default_factory=Splits, description="Shares of held-out rows.")
+    max_rows: int | None = Field(
+        default=None, ge=1, description="Use the first so many rows of the training file only."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.train is None):
+            raise ValueError(
+                "name the file of rows with `path` or with `train`, exactly one of the two"
+            )
+        if "{instruction}" not in self.template:
+            raise ValueError("`template` must contain {instruction}")
+        return self

@@ -1,0 +1,87 @@
+"""One training run: the sections together, and the rules between them."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from lorry_trainer.recipe.data import Data
+from lorry_trainer.recipe.evaluation import Evaluation
+from lorry_trainer.recipe.method import HELD, Full, Ia3, Lora, Quantization, Virtual
+from lorry_trainer.recipe.section import Section
+from lorry_trainer.recipe.training import Training
+
+# section -> the methods that it is for
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "virtual": ("prefix_tuning", "prompt_tuning", "p_tuning"),
+    "ia3": ("ia3",),
+    "full": ("full",),
+}
+
+
+class Recipe(Section):
+    """One training run."""
+
+    base: str = Field(
+        default="lorry-tiny", min_length=1, description="A shipped base, a folder, or a hub id."
+    )
+    objective: Literal["sft"] = Field(
+        default="sft", description="What is learnt. `sft`: to answer as the examples do."
+    )
+    method: Literal[
+        "lora",
+        "qlora",
+        "rslora",
+        "dora",
+        "lora_plus",
+        "pissa",
+        "loftq",
+        "prefix_tuning",
+        "prompt_tuning",
+        "p_tuning",
+        "ia3",
+        "full",
+    ] = Field(
+        default="qlora",
+        description="`qlora`: LoRA on the base in 4 bits, as it will be served; `lora`: on full precision. `rslora`, "
+        "`dora`, `lora_plus`: LoRA with that switched on. `pissa`: LoRA that starts from the weights' principal part; "
+        "saved as plain LoRA of twice the rank. `loftq`: QLoRA that starts from what quantizing lost. `prefix_tuning`, "
+        "`prompt_tuning`, `p_tuning`: virtual tokens. `ia3`: one factor per output. `full`: the weights "
+        "themselves, cut down to an adapter.",
+    )
+    description: str = Field(
+        default="", description="One line about the task, for the model card and the registry."
+    )
+    lora: Lora = Field(default_factory=Lora, description="Size and place of the adapter.")
+    virtual: Virtual | None = Field(
+        default=None, description="The virtual tokens, where the method has any."
+    )
+    ia3: Ia3 | None = Field(default=None, description="Where (IA)³ sits.")
+    full: Full | None = Field(default=None, description="What full fine-tuning trains and keeps.")
+    quantization: Quantization | None = Field(
+        default=None, description="How the base is held. Left out: as the method has it."
+    )
+    data: Data = Field(description="The examples.")
+    training: Training = Field(default_factory=Training, description="The optimizer's course.")
+    evaluation: Evaluation = Field(default_factory=Evaluation, description="The held-out score.")
+    output: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder to write, relative to where `lorry train` runs. Left out: `adapters/` and the recipe's "
+        "name.",
+    )
+
+    @model_validator(mode="after")
+    def _sections_fit_the_method(self) -> Self:
+        held = HELD[self.method]
+        if self.quantization is not None and self.quantization.type not in held:
+            raise ValueError(
+                f"`method: {self.method}` holds the base as {' or '.join(held)}, not {self.quantization.type}"
+            )
+        for section, methods in SECTIONS.items():
+            if getattr(self, section) is not None and self.method not in methods:
+                raise ValueError(
+                    f"`{section}` belongs to {', '.join(methods)}, and the method is {self.method}"
+                )
+        return self
