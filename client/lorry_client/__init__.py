@@ -29,6 +29,7 @@ from lorry_client.errors import (
 )
 
 if TYPE_CHECKING:
+    from lorry_client._login import Login
     from lorry_client.aio import AsyncClient
     from lorry_client.client import Client
     from lorry_client.compositions import Composition
@@ -62,6 +63,14 @@ if TYPE_CHECKING:
         Version,
         VersionState,
     )
+    from lorry_client.results.access import (
+        AuditEvent,
+        Caller,
+        FreshToken,
+        Namespace,
+        Quotas,
+        Token,
+    )
     from lorry_client.sampling import Message, Prompt, Sampling
 
 __all__ = [
@@ -73,6 +82,8 @@ __all__ = [
     "AliasTarget",
     "AlreadyExists",
     "AsyncClient",
+    "AuditEvent",
+    "Caller",
     "Cancelled",
     "Chunk",
     "Client",
@@ -87,12 +98,15 @@ __all__ = [
     "FailedPrecondition",
     "File",
     "FileState",
+    "FreshToken",
     "Internal",
     "InvalidArgument",
     "Lineage",
+    "Login",
     "LorryError",
     "Message",
     "Model",
+    "Namespace",
     "NotFound",
     "OutOfRange",
     "PermissionDenied",
@@ -100,12 +114,14 @@ __all__ = [
     "Prompt",
     "Pulled",
     "Pushed",
+    "Quotas",
     "Resident",
     "ResourceExhausted",
     "Sampling",
     "Status",
     "Term",
     "Timings",
+    "Token",
     "TokenLogprob",
     "TokenLogprobs",
     "Tokens",
@@ -119,10 +135,17 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Token": "lorry_client.results.access",
+    "Quotas": "lorry_client.results.access",
+    "Namespace": "lorry_client.results.access",
+    "FreshToken": "lorry_client.results.access",
+    "Caller": "lorry_client.results.access",
+    "AuditEvent": "lorry_client.results.access",
     "AsyncClient": "lorry_client.aio",
     "Client": "lorry_client.client",
     "Composition": "lorry_client.compositions",
     "FileState": "lorry_client.progress",
+    "Login": "lorry_client._login",
     "Progress": "lorry_client.progress",
     "Message": "lorry_client.sampling",
     "Prompt": "lorry_client.sampling",

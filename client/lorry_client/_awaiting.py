@@ -13,6 +13,7 @@ from grpc import aio
 
 from lorry_client import _channel, errors
 from lorry_client._calls import inference
+from lorry_client._login import Login
 from lorry_client._steps import Call, Done, Download, Pause, Step, Steps, Upload, advance
 from lorry_client.results import Chunk
 
@@ -25,8 +26,12 @@ Result = TypeVar("Result")
 class AwaitingDriver:
     """One channel, opened at the first call and used in that call's event loop only."""
 
-    def __init__(self, server: str | None, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(
+        self, server: str | None, credentials: grpc.ChannelCredentials | None, login: Login
+    ) -> None:
         self.server = _channel.server_address(server)
+        credentials = credentials or login.credentials()
+        self._metadata = login.metadata(self.server, secure=credentials is not None)
         self._credentials = credentials
 
     @cached_property
@@ -49,7 +54,9 @@ class AwaitingDriver:
         """Asks once."""
         deadline = call.timeout if timeout is None else timeout
         try:
-            answer = await call.method(self._stubs)(call.request, timeout=deadline)
+            answer = await call.method(self._stubs)(
+                call.request, timeout=deadline, metadata=self._metadata
+            )
         except grpc.RpcError as error:
             raise errors.from_rpc(error, self.server) from error
         return call.read(answer)
@@ -94,7 +101,9 @@ class AwaitingDriver:
                 return await self.call(step)
             case Upload():
                 try:
-                    return await step.method(self._stubs)(_pieces(step), timeout=step.timeout)
+                    return await step.method(self._stubs)(
+                        _pieces(step), timeout=step.timeout, metadata=self._metadata
+                    )
                 except grpc.RpcError as error:
                     if _broke_off(error):
                         raise errors.Unavailable(
@@ -115,7 +124,7 @@ class AwaitingDriver:
         self, call: Call[Any] | Download, timeout: float | None
     ) -> AsyncGenerator[Any, None]:
         deadline = call.timeout if timeout is None else timeout
-        answers = call.method(self._stubs)(call.request, timeout=deadline)
+        answers = call.method(self._stubs)(call.request, timeout=deadline, metadata=self._metadata)
         try:
             async for message in answers:
                 yield message

@@ -11,6 +11,7 @@ import grpc
 
 from lorry_client import _channel, errors
 from lorry_client._calls import inference
+from lorry_client._login import Login
 from lorry_client._steps import Call, Done, Download, Pause, Step, Steps, Upload, advance
 from lorry_client.results import Chunk
 
@@ -20,8 +21,12 @@ Result = TypeVar("Result")
 class BlockingDriver:
     """One channel, used from any thread."""
 
-    def __init__(self, server: str | None, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(
+        self, server: str | None, credentials: grpc.ChannelCredentials | None, login: Login
+    ) -> None:
         self.server = _channel.server_address(server)
+        credentials = credentials or login.credentials()
+        self._metadata = login.metadata(self.server, secure=credentials is not None)
         options = _channel.CHANNEL_OPTIONS
         if credentials is None:
             self._grpc = grpc.insecure_channel(self.server, options)
@@ -37,7 +42,9 @@ class BlockingDriver:
         """Asks once."""
         deadline = call.timeout if timeout is None else timeout
         try:
-            answer = call.method(self._stubs)(call.request, timeout=deadline)
+            answer = call.method(self._stubs)(
+                call.request, timeout=deadline, metadata=self._metadata
+            )
         except grpc.RpcError as error:
             raise errors.from_rpc(error, self.server) from error
         return call.read(answer)
@@ -82,7 +89,9 @@ class BlockingDriver:
                 return self.call(step)
             case Upload():
                 try:
-                    return step.method(self._stubs)(step.pieces, timeout=step.timeout)
+                    return step.method(self._stubs)(
+                        step.pieces, timeout=step.timeout, metadata=self._metadata
+                    )
                 except grpc.RpcError as error:
                     raise errors.from_rpc(error, self.server) from error
             case Download():
@@ -98,7 +107,7 @@ class BlockingDriver:
         self, call: Call[Any] | Download, timeout: float | None
     ) -> Generator[Any, None, None]:
         deadline = call.timeout if timeout is None else timeout
-        answers = call.method(self._stubs)(call.request, timeout=deadline)
+        answers = call.method(self._stubs)(call.request, timeout=deadline, metadata=self._metadata)
         try:
             yield from answers
         except grpc.RpcError as error:

@@ -1,4 +1,4 @@
-"""Where a client's calls go and by which rules: one channel, five services, retries by gRPC's own service config."""
+"""Where a client's calls go and by which rules: one channel, six services, retries by gRPC's own service config."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lorry.admin.v1 import admin_service_pb2_grpc
 from lorry.inference.v1 import inference_service_pb2_grpc
 from lorry.registry.v1 import (
+    access_service_pb2_grpc,
     blob_service_pb2_grpc,
     registry_service_pb2_grpc,
     watch_service_pb2_grpc,
@@ -71,6 +72,7 @@ class Stubs:
     blobs: blob_service_pb2_grpc.BlobServiceStub
     admin: admin_service_pb2_grpc.AdminServiceStub
     watch: watch_service_pb2_grpc.WatchServiceStub
+    access: access_service_pb2_grpc.AccessServiceStub
 
     @classmethod
     def over(cls, channel: grpc.Channel | aio.Channel) -> Stubs:
@@ -80,4 +82,5 @@ class Stubs:
             blob_service_pb2_grpc.BlobServiceStub(channel),
             admin_service_pb2_grpc.AdminServiceStub(channel),
             watch_service_pb2_grpc.WatchServiceStub(channel),
+            access_service_pb2_grpc.AccessServiceStub(channel),
         )

@@ -92,6 +92,19 @@ class Page(Generic[Result]):
     next_page_token: str
 
 
+def first_of(page_at: Callable[[int, str], Call[Page[Result]]], limit: int) -> Steps[list[Result]]:
+    """At most `limit` items of a list, page by page."""
+    items: list[Result] = []
+    token = ""
+    while len(items) < limit:
+        page = yield from ask(page_at(limit - len(items), token))
+        items.extend(page.items)
+        token = page.next_page_token
+        if not token:
+            break
+    return items[:limit]
+
+
 def all_pages(page_at: Callable[[str], Call[Page[Result]]]) -> Steps[list[Result]]:
     """Every item of a list, page by page."""
     items: list[Result] = []

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from lorry_client._awaiting import AwaitingDriver
-from lorry_client._calls import admin, inference, registry
+from lorry_client._calls import access, admin, inference, registry
 from lorry_client._calls.registry import Target
+from lorry_client._login import Login
 from lorry_client._pull import pull
 from lorry_client._push import AnyLineage, push
-from lorry_client._steps import all_pages
+from lorry_client._steps import all_pages, first_of
 from lorry_client._versions import AsyncVersionVerbs
 from lorry_client.progress import Progress, Silence
 from lorry_client.results import (
@@ -28,6 +30,14 @@ from lorry_client.results import (
     Status,
     Tokens,
     Version,
+)
+from lorry_client.results.access import (
+    AuditEvent,
+    Caller,
+    FreshToken,
+    Namespace,
+    Quotas,
+    Token,
 )
 
 if TYPE_CHECKING:
@@ -45,15 +55,21 @@ class AsyncClient(AsyncVersionVerbs):
 
     Args:
         server: `HOST:PORT`; where absent, `LORRY_SERVER`, else 127.0.0.1:7070.
-        credentials: for TLS; a plain channel without.
+        login: a token and TLS; what it leaves out is taken from LORRY_TOKEN and the like.
+        credentials: for TLS by gRPC's own means, instead of the login's.
     """
 
     def __init__(
-        self, server: str | None = None, *, credentials: grpc.ChannelCredentials | None = None
+        self,
+        server: str | None = None,
+        *,
+        login: Login | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self._driver = AwaitingDriver(server, credentials)
+        self._driver = AwaitingDriver(server, credentials, login or Login())
         self.server = self._driver.server
         self.adapters = AsyncAdapters(self._driver)
+        self.access = AsyncAccessControl(self._driver)
 
     async def close(self) -> None:
         """Ends the channel; calls in flight are cancelled."""
@@ -282,3 +298,80 @@ class AsyncAdapters:
     ) -> None:
         """Deletes an adapter; one that has versions only with `force`, and the versions with it."""
         await self._driver.call(registry.delete_adapter(name, force, etag), timeout)
+
+
+class AsyncAccessControl:
+    """Who may do what: `client.access`."""
+
+    def __init__(self, driver: AwaitingDriver) -> None:
+        self._driver = driver
+
+    async def caller(self, *, timeout: float | None = None) -> Caller:
+        """Returns who this client is to the server, and what it may do."""
+        return await self._driver.call(access.caller(), timeout)
+
+    async def create_token(
+        self,
+        grants: Sequence[str],
+        *,
+        display_name: str = "",
+        lifetime: timedelta | None = None,
+        timeout: float | None = None,
+    ) -> FreshToken:
+        """Creates a token; its text is in the answer and can be had nowhere else.
+
+        Args:
+            grants: `role:namespace` or `role:*` each; roles are read, infer, publish, promote and admin.
+            lifetime: None for a token that does not end by itself.
+        """
+        return await self._driver.call(access.create_token(grants, display_name, lifetime), timeout)
+
+    async def tokens(self) -> list[Token]:
+        """Lists the tokens that this client administers, newest first."""
+        return await self._driver.run(all_pages(access.list_tokens))
+
+    async def revoke_token(self, token_id: str, *, timeout: float | None = None) -> Token:
+        """Ends a token's life; within two seconds no server takes it any more."""
+        return await self._driver.call(access.revoke_token(token_id), timeout)
+
+    async def create_namespace(
+        self,
+        name: str,
+        *,
+        description: str = "",
+        quotas: Quotas | None = None,
+        timeout: float | None = None,
+    ) -> Namespace:
+        """Creates a namespace with its quotas; one without any need not be created."""
+        return await self._driver.call(access.create_namespace(name, description, quotas), timeout)
+
+    async def namespace(self, name: str, *, timeout: float | None = None) -> Namespace:
+        """Returns a namespace."""
+        return await self._driver.call(access.get_namespace(name), timeout)
+
+    async def namespaces(self) -> list[Namespace]:
+        """Lists the namespaces in which this client has a role."""
+        return await self._driver.run(all_pages(access.list_namespaces))
+
+    async def update_namespace(
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        quotas: Quotas | None = None,
+        etag: str | None = None,
+        timeout: float | None = None,
+    ) -> Namespace:
+        """Changes what is given; with an etag, only where nobody else has changed it since."""
+        call = access.update_namespace(name, description, quotas, etag)
+        return await self._driver.call(call, timeout)
+
+    async def delete_namespace(self, name: str, *, timeout: float | None = None) -> None:
+        """Deletes a namespace that has no adapters."""
+        await self._driver.call(access.delete_namespace(name), timeout)
+
+    async def audit(
+        self, namespace: str | None = None, *, principal: str = "", limit: int = 100
+    ) -> list[AuditEvent]:
+        """Lists what was done and refused, newest first, in one namespace or in all that this client administers."""
+        return await self._driver.run(first_of(partial(access.audit, namespace, principal), limit))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from lorry_client._blocking import BlockingDriver
-from lorry_client._calls import admin, inference, registry
+from lorry_client._calls import access, admin, inference, registry
 from lorry_client._calls.registry import Target
+from lorry_client._login import Login
 from lorry_client._pull import pull
 from lorry_client._push import AnyLineage, push
-from lorry_client._steps import all_pages
+from lorry_client._steps import all_pages, first_of
 from lorry_client._versions import VersionVerbs
 from lorry_client.progress import Progress, Silence
 from lorry_client.results import (
@@ -29,6 +31,14 @@ from lorry_client.results import (
     Tokens,
     Version,
 )
+from lorry_client.results.access import (
+    AuditEvent,
+    Caller,
+    FreshToken,
+    Namespace,
+    Quotas,
+    Token,
+)
 
 if TYPE_CHECKING:
     import grpc
@@ -44,15 +54,21 @@ class Client(VersionVerbs):
 
     Args:
         server: `HOST:PORT`; where absent, `LORRY_SERVER`, else 127.0.0.1:7070.
-        credentials: for TLS; a plain channel without.
+        login: a token and TLS; what it leaves out is taken from LORRY_TOKEN and the like.
+        credentials: for TLS by gRPC's own means, instead of the login's.
     """
 
     def __init__(
-        self, server: str | None = None, *, credentials: grpc.ChannelCredentials | None = None
+        self,
+        server: str | None = None,
+        *,
+        login: Login | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self._driver = BlockingDriver(server, credentials)
+        self._driver = BlockingDriver(server, credentials, login or Login())
         self.server = self._driver.server
         self.adapters = Adapters(self._driver)
+        self.access = AccessControl(self._driver)
 
     def close(self) -> None:
         """Ends the channel; calls in flight are cancelled."""
@@ -277,3 +293,80 @@ class Adapters:
     ) -> None:
         """Deletes an adapter; one that has versions only with `force`, and the versions with it."""
         self._driver.call(registry.delete_adapter(name, force, etag), timeout)
+
+
+class AccessControl:
+    """Who may do what: `client.access`."""
+
+    def __init__(self, driver: BlockingDriver) -> None:
+        self._driver = driver
+
+    def caller(self, *, timeout: float | None = None) -> Caller:
+        """Returns who this client is to the server, and what it may do."""
+        return self._driver.call(access.caller(), timeout)
+
+    def create_token(
+        self,
+        grants: Sequence[str],
+        *,
+        display_name: str = "",
+        lifetime: timedelta | None = None,
+        timeout: float | None = None,
+    ) -> FreshToken:
+        """Creates a token; its text is in the answer and can be had nowhere else.
+
+        Args:
+            grants: `role:namespace` or `role:*` each; roles are read, infer, publish, promote and admin.
+            lifetime: None for a token that does not end by itself.
+        """
+        return self._driver.call(access.create_token(grants, display_name, lifetime), timeout)
+
+    def tokens(self) -> list[Token]:
+        """Lists the tokens that this client administers, newest first."""
+        return self._driver.run(all_pages(access.list_tokens))
+
+    def revoke_token(self, token_id: str, *, timeout: float | None = None) -> Token:
+        """Ends a token's life; within two seconds no server takes it any more."""
+        return self._driver.call(access.revoke_token(token_id), timeout)
+
+    def create_namespace(
+        self,
+        name: str,
+        *,
+        description: str = "",
+        quotas: Quotas | None = None,
+        timeout: float | None = None,
+    ) -> Namespace:
+        """Creates a namespace with its quotas; one without any need not be created."""
+        return self._driver.call(access.create_namespace(name, description, quotas), timeout)
+
+    def namespace(self, name: str, *, timeout: float | None = None) -> Namespace:
+        """Returns a namespace."""
+        return self._driver.call(access.get_namespace(name), timeout)
+
+    def namespaces(self) -> list[Namespace]:
+        """Lists the namespaces in which this client has a role."""
+        return self._driver.run(all_pages(access.list_namespaces))
+
+    def update_namespace(
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        quotas: Quotas | None = None,
+        etag: str | None = None,
+        timeout: float | None = None,
+    ) -> Namespace:
+        """Changes what is given; with an etag, only where nobody else has changed it since."""
+        call = access.update_namespace(name, description, quotas, etag)
+        return self._driver.call(call, timeout)
+
+    def delete_namespace(self, name: str, *, timeout: float | None = None) -> None:
+        """Deletes a namespace that has no adapters."""
+        self._driver.call(access.delete_namespace(name), timeout)
+
+    def audit(
+        self, namespace: str | None = None, *, principal: str = "", limit: int = 100
+    ) -> list[AuditEvent]:
+        """Lists what was done and refused, newest first, in one namespace or in all that this client administers."""
+        return self._driver.run(first_of(partial(access.audit, namespace, principal), limit))

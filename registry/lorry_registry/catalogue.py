@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from typing import BinaryIO
 
 from lorry_registry import references, resolution
+from lorry_registry.access.access import Access
+from lorry_registry.access.rights import Role, current_rights
 from lorry_registry.admission import admit, check_blobs, check_same_base
 from lorry_registry.blobs import BlobStore, WriteProgress
 from lorry_registry.checks import check_manifest
@@ -53,6 +55,7 @@ class Catalogue:
     def __init__(self, store: Store, blobs: BlobStore) -> None:
         self._store = store
         self.blobs = blobs
+        self.access = Access(store)
 
     def close(self) -> None:
         self._store.close()
@@ -80,12 +83,12 @@ class Catalogue:
         page_token: str = "",
         filter_text: str = "",
     ) -> Page[Adapter]:
-        """A page in the order of names; of every namespace where `namespace` is None."""
+        """A page in the order of names; of every namespace that the caller may read where `namespace` is None."""
         size = clip_page_size(page_size)
         arguments = ("adapters", namespace, filter_text)
         key = decode_token(page_token, arguments, types=(str, str))
         rows = self._store.list_adapters(
-            namespace,
+            current_rights.get().namespaces(Role.READ) if namespace is None else {namespace},
             where=parse_filter(filter_text),
             after=None if key is None else AdapterKey(str(key[0]), str(key[1])),
             limit=size + 1,
@@ -328,11 +331,15 @@ class Catalogue:
         namespace: str | None = None,
         heartbeat_seconds: float = DEFAULT_HEARTBEAT_SECONDS,
     ) -> AsyncIterator[Batch]:
-        """The events of a namespace, or of all: see `watching.watch`. For an event loop, which it never blocks."""
+        """The events of a namespace, or of all that the caller may read: see `watching.watch`.
+
+        For an event loop, which it never blocks.
+        """
+        readable = current_rights.get().namespaces(Role.READ) if namespace is None else {namespace}
         return watch(
             self._store,
             resume_token=resume_token,
-            where=lambda event: namespace in (None, event.key.namespace),
+            where=lambda event: readable is None or event.key.namespace in readable,
             heartbeat_seconds=heartbeat_seconds,
         )
 

@@ -1,11 +1,21 @@
 """`lorry registry …`. Imports little: `lorry --help` loads this file."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lorry_registry.config import DATABASE_VARIABLE, HOME_VARIABLE, RegistryConfig
+from lorry_registry import access_cli
+from lorry_registry.config import RegistryConfig
+from lorry_registry.security import Auth, Security
+from lorry_registry.security_options import (
+    AccessFileOption,
+    AuthOption,
+    InsecureOption,
+    TlsCertOption,
+    TlsClientCaOption,
+    TlsKeyOption,
+)
+from lorry_registry.store_options import DatabaseOption, HomeOption
 
 
 def register(app: typer.Typer) -> None:
@@ -15,31 +25,13 @@ def register(app: typer.Typer) -> None:
     )
     group.command("serve")(serve)
     group.command("migrate")(migrate)
+    access_cli.register(group)
     group.callback()(_group)
     app.add_typer(group, name="registry")
 
 
 def _group() -> None:
     """Run a registry by itself, and look after its stores."""
-
-
-HomeOption = Annotated[
-    Path | None,
-    typer.Option(
-        envvar=HOME_VARIABLE,
-        help="Folder of the database and the blobs.",
-        show_default="the user's data folder",
-    ),
-]
-DatabaseOption = Annotated[
-    str,
-    typer.Option(
-        envvar=DATABASE_VARIABLE,
-        metavar="URL",
-        help="postgresql://… of a database that registries share.",
-        show_default="SQLite in the home",
-    ),
-]
 
 
 def serve(
@@ -52,6 +44,12 @@ def serve(
     listen: Annotated[
         str, typer.Option(help="HOST:PORT; port 0 takes a free one and prints it.")
     ] = RegistryConfig.listen,
+    auth: AuthOption = Auth.AUTO,
+    access: AccessFileOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_client_ca: TlsClientCaOption = None,
+    insecure: InsecureOption = False,
 ) -> None:
     """Serve the registry alone; servers use it with `lorry serve --registry HOST:PORT`."""
     import logging
@@ -66,7 +64,8 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)  # what it did is said by us
     # What goes wrong reaches the `lorry` command, which says it in a line and ends with the code for its kind.
-    run(RegistryConfig(home or default_home(), database, migrate, listen))
+    security = Security(auth, access, tls_cert, tls_key, tls_client_ca, insecure)
+    run(RegistryConfig(home or default_home(), database, migrate, listen, security))
 
 
 def migrate(home: HomeOption = None, database: DatabaseOption = "") -> None:

@@ -1,10 +1,12 @@
 """How a registry is run. Cheap to import: the command line reads its defaults from here."""
 
+import ipaddress
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorry_registry.errors import InvalidArgument
+from lorry_registry.security import Security
 
 HOME_VARIABLE = "LORRY_HOME"
 DATABASE_VARIABLE = "LORRY_DATABASE"
@@ -22,6 +24,7 @@ class RegistryConfig:
     """Whether a shared database is brought to the newest schema; one in `home` is anyway."""
     listen: str = "127.0.0.1:7071"
     """HOST:PORT; port 0 takes a free one."""
+    security: Security = field(default_factory=Security)
     grace_seconds: float = 10.0
     """How long calls in flight may go on after SIGTERM."""
 
@@ -54,3 +57,12 @@ def parse_address(address: str, option: str) -> tuple[str, int]:
             address=address,
         )
     return bare, int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach an address."""
+    host, _ = parse_address(address, "listen")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, and whoever resolves it
+        return False

@@ -38,6 +38,14 @@ class FailedPrecondition(LorryError):
     """The system is not in the state that the request needs; trying again alone does not help."""
 
 
+class Unauthenticated(LorryError):
+    """Nobody knows who calls."""
+
+
+class PermissionDenied(LorryError):
+    """The caller is known, and may not do this."""
+
+
 class Aborted(LorryError):
     """Somebody else changed it first (a stale etag): read again, then retry."""
 

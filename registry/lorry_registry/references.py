@@ -83,6 +83,14 @@ def parse_namespace_name(name: str, *, all_allowed: bool = False) -> str | None:
     return check_id(namespace, "namespace")
 
 
+def parse_namespace(name: str) -> str:
+    """The namespace of any resource name that begins with one: `namespaces/{namespace}` and what follows it."""
+    parts = name.split("/")
+    if len(parts) < 2 or parts[0] != "namespaces":
+        raise _bad_name(name, "write namespaces/{namespace}/…")
+    return check_id(parts[1], "namespace")
+
+
 def parse_adapter_name(name: str) -> AdapterKey:
     """Reads `namespaces/{namespace}/adapters/{adapter}`."""
     namespace, adapter_id = _segments(name, "namespaces/{namespace}/adapters/{adapter}")
@@ -116,6 +124,12 @@ def parse_base_name(name: str) -> str:
     if not is_digest(fingerprint):
         raise _bad_name(name, "a fingerprint is 'sha256:' and 64 lower-case hex digits")
     return fingerprint
+
+
+def parse_token_name(name: str) -> str:
+    """Reads `tokens/{id}`."""
+    (token_id,) = _segments(name, "tokens/{id}")
+    return token_id
 
 
 def check_id(value: str, what: str) -> str:

@@ -6,9 +6,10 @@ processes, so that numbers have no gaps and no update is lost. Lists are keyset 
 entity of the page before, `limit` is at least 1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+from lorry_registry.access.store import AccessStore
 from lorry_registry.bell import Bell
 from lorry_registry.entities import (
     Adapter,
@@ -32,7 +33,7 @@ NEW_ONLY = "*"
 """The guard that asks that an alias be new."""
 
 
-class Store(Protocol):
+class Store(AccessStore, Protocol):
     """The catalogue's rows. Raises NotFound, with `ADAPTER_NOT_FOUND` and the like, for what is not there."""
 
     # Adapters.
@@ -47,13 +48,13 @@ class Store(Protocol):
 
     def list_adapters(
         self,
-        namespace: str | None,
+        among: Collection[str] | None,
         *,
         where: AdapterFilter,
         after: AdapterKey | None,
         limit: int,
     ) -> list[Adapter]:
-        """In the order of (namespace, id); of all namespaces where `namespace` is None."""
+        """In the order of (namespace, id); of all namespaces where `among` is None."""
         ...
 
     def update_adapter(

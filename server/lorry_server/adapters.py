@@ -8,6 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TypeVar
 
+from lorry_registry.access.rights import Role, current_rights
 from lorry_registry.entities import AdapterKey
 from lorry_registry.errors import (
     FailedPrecondition,
@@ -135,11 +136,13 @@ class AdapterDirectory:
         return ResolvedAdapter(recipe.digest, expression(recipe, pinned), terms)
 
     async def page(self, limit: int, page_token: str) -> ListedPage:
-        """The adapters that have a version for this base, in the order of their names."""
+        """The adapters that have a version for this base and that the caller may use, in the order of their names."""
         names = await self._registry.adapters_for(
             self._base.fingerprint, limit=limit, page_token=page_token
         )
-        listed = await asyncio.gather(*(self._listed(str(key)) for key in names.keys))
+        rights = current_rights.get()
+        allowed = [key for key in names.keys if rights.allows(Role.INFER, key.namespace)]
+        listed = await asyncio.gather(*(self._listed(str(key)) for key in allowed))
         return ListedPage(
             [adapter for adapter in listed if adapter is not None], names.next_page_token
         )

@@ -16,21 +16,27 @@ from lorry_bases import BaseNotFound, Quantization
 from lorry_bases.load import Base, BaseRefused, load_base
 from lorry_bases.shapes import bytes_per_parameter, linear_shapes
 from lorry_registry import entities
+from lorry_registry.access.authority import Authority
+from lorry_registry.access.settings import read_settings
+from lorry_registry.config import is_loopback
 from lorry_registry.embedded import open_catalogue
 from lorry_registry.errors import FailedPrecondition, NotFound
+from lorry_registry.rpc.gate import Gate
 from lorry_registry.rpc.host import StopSignal, create_server
-from lorry_registry.rpc.server import add_services
+from lorry_registry.rpc.server import add_services, authority_of
+from lorry_server.access import SERVER_RULES
 from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
 from lorry_server.cache import AdapterCache
 from lorry_server.composition import SERVICE_NAMES, build_services, warm_up
-from lorry_server.config import ServeConfig, is_loopback
+from lorry_server.config import ServeConfig
 from lorry_server.engine.engine import Engine
 from lorry_server.lifecycle import shut_down, until_failed
 from lorry_server.metrics.endpoint import MetricsEndpoint
 from lorry_server.registries import Registry
+from lorry_server.registries.authority import AuthorityElsewhere, OpenDoor
 from lorry_server.registries.local import LocalRegistry
-from lorry_server.registries.remote import RemoteRegistry
+from lorry_server.registries.remote import RemoteRegistry, channel_credentials
 from lorry_server.services.outputs import OutputDispatcher
 from lorry_server.services.text import TextCodec
 
@@ -45,9 +51,12 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
     """
     async with AsyncExitStack() as stack:
         # What can fail quickly is tried before the base is loaded.
-        registry, registry_services = await _open_registry(config, stack)
+        registry, registry_services, authority = await _open_registry(config, stack)
         host = create_server(
-            config.listen, lambda server: [*registry_services(server), *SERVICE_NAMES]
+            config.listen,
+            lambda server: [*registry_services(server), *SERVICE_NAMES],
+            gate=Gate(SERVER_RULES, authority),
+            security=config.security,
         )
         stack.push_async_callback(host.stop, 0)
         collectors = CollectorRegistry()
@@ -97,8 +106,8 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
         if endpoint is not None:
             say(f"metrics on {endpoint.url}")
         say(f"listening on {host.address}")
-        if not is_loopback(host.address):
-            say("WARNING: no TLS and no login yet: whoever can reach this may use and change it")
+        if config.security.insecure and not is_loopback(host.address):
+            say("WARNING: --insecure: whoever can reach this address may use what is not guarded")
 
         told = asyncio.create_task(stop_signal.wait())
         died = asyncio.create_task(until_failed(engine))
@@ -125,20 +134,33 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
 
 async def _open_registry(
     config: ServeConfig, stack: AsyncExitStack
-) -> tuple[Registry, Callable[[grpc.aio.Server], Sequence[str]]]:
-    """The registry, and what adds the services by which this process offers it to others, if it does."""
+) -> tuple[Registry, Callable[[grpc.aio.Server], Sequence[str]], Authority]:
+    """The registry; what adds the services by which this process offers it to others, if it does; who knows callers."""
     if config.registry is not None:
-        remote = RemoteRegistry(config.registry)
+        login = config.registry_login
+        remote = RemoteRegistry(
+            config.registry, token=login.token(), credentials=channel_credentials(login)
+        )
         stack.push_async_callback(remote.close)
         await remote.ready()
-        return remote, lambda server: ()
+        return remote, lambda server: (), _authority_elsewhere(config, remote)
     catalogue = await asyncio.to_thread(
         open_catalogue, config.home, database=config.database, migrate=config.migrate
     )
     stack.callback(catalogue.close)
     local = LocalRegistry(catalogue)
     stack.callback(local.close)
-    return local, functools.partial(add_services, catalogue=catalogue)
+    authority = authority_of(catalogue, config.security, config.listen)
+    return local, functools.partial(add_services, catalogue=catalogue), authority
+
+
+def _authority_elsewhere(config: ServeConfig, remote: RemoteRegistry) -> Authority:
+    if not config.security.requires_auth(loopback=is_loopback(config.listen)):
+        return OpenDoor(remote.caller_of, remote.quotas_of)
+    file = config.security.access_file
+    return AuthorityElsewhere(
+        remote.caller_of, remote.quotas_of, None if file is None else read_settings(file)
+    )
 
 
 def _load(name: str) -> Base:

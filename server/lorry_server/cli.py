@@ -9,7 +9,16 @@ import typer
 
 from lorry_registry.config import DATABASE_VARIABLE, default_home
 from lorry_registry.errors import LorryError
-from lorry_server.config import ServeConfig
+from lorry_registry.security import Auth, Security
+from lorry_registry.security_options import (
+    AccessFileOption,
+    AuthOption,
+    InsecureOption,
+    TlsCertOption,
+    TlsClientCaOption,
+    TlsKeyOption,
+)
+from lorry_server.config import RegistryLogin, ServeConfig
 
 _DEFAULTS = ServeConfig(home=Path())  # where home is by default is found out when it is needed
 
@@ -44,6 +53,19 @@ def serve(
             metavar="HOST:PORT", help="A registry elsewhere, instead of the one in this process."
         ),
     ] = _DEFAULTS.registry,
+    registry_token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The token to show it; else $LORRY_REGISTRY_TOKEN."),
+    ] = None,
+    registry_tls_ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Whose certificate it shows, PEM: TLS.")
+    ] = None,
+    registry_tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The certificate to show it, PEM.")
+    ] = None,
+    registry_tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its key, PEM.")
+    ] = None,
     slots: Annotated[
         int, typer.Option(metavar="N", help="How many adapters are in device memory at once.")
     ] = _DEFAULTS.slots,
@@ -67,6 +89,12 @@ def serve(
         bool,
         typer.Option("--migrate", help="Bring a shared database to the newest schema first."),
     ] = _DEFAULTS.migrate,
+    auth: AuthOption = Auth.AUTO,
+    access: AccessFileOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_client_ca: TlsClientCaOption = None,
+    insecure: InsecureOption = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Say what goes wrong as one JSON object.")
     ] = False,
@@ -89,6 +117,10 @@ def serve(
         listen=listen,
         metrics=metrics,
         registry=registry,
+        registry_login=RegistryLogin(
+            registry_token_file, registry_tls_ca, registry_tls_cert, registry_tls_key
+        ),
+        security=Security(auth, access, tls_cert, tls_key, tls_client_ca, insecure),
         slots=slots,
         max_rank=max_rank,
         cache_bytes=cache_bytes,

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-import ipaddress
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lorry_registry.config import default_home, parse_address
 from lorry_registry.errors import InvalidArgument
+from lorry_registry.security import Security, read_token_file
 from lorry_server.engine.config import EngineConfig
 
+REGISTRY_TOKEN_VARIABLE = "LORRY_REGISTRY_TOKEN"
 DEFAULT_CACHE_BYTES = 20 << 30
 _ENGINE = EngineConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryLogin:
+    """How a server shows itself to a registry elsewhere, and knows that one."""
+
+    token_file: Path | None = None  # else LORRY_REGISTRY_TOKEN, else no token
+    tls_ca: Path | None = None  # PEM; TLS where it or the next is given
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+    def token(self) -> str:
+        """Raises FailedPrecondition where the file cannot be read, or others can read it."""
+        if self.token_file is not None:
+            return read_token_file(self.token_file)
+        return os.environ.get(REGISTRY_TOKEN_VARIABLE, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +46,8 @@ class ServeConfig:
     listen: str = "127.0.0.1:7070"  # port 0 takes any free port
     metrics: str = "127.0.0.1:9090"  # empty: no metrics endpoint
     registry: str | None = None  # HOST:PORT of a registry elsewhere; None keeps one in this process
+    registry_login: RegistryLogin = field(default_factory=RegistryLogin)  # used with that one
+    security: Security = field(default_factory=Security)
     slots: int = _ENGINE.slots
     max_rank: int = _ENGINE.max_rank
     cache_bytes: int = (
@@ -59,12 +79,3 @@ class ServeConfig:
     def cache(self) -> Path:
         """Where adapters lie that the engine can load: one folder for each digest."""
         return self.home / "cache"
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach an address."""
-    host, _ = parse_address(address, "listen")
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name, and whoever resolves it
-        return False

@@ -293,7 +293,7 @@ async def test_a_write_that_the_server_ends_under_a_piece_is_resumed(
             return upload
         broken.append(pieces)
 
-        async def ends_early(pieces: Any, timeout: float) -> Any:
+        async def ends_early(pieces: Any, **_: Any) -> Any:
             raise grpc.aio.AioRpcError(
                 grpc.StatusCode.INTERNAL,
                 grpc.aio.Metadata(),

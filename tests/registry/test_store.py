@@ -148,7 +148,8 @@ def test_adapters_are_listed_by_filter_and_page(store: Store) -> None:
         after: AdapterKey | None = None,
         limit: int = 99,
     ) -> list[str]:
-        found = store.list_adapters(namespace, where=parse_filter(where), after=after, limit=limit)
+        among = None if namespace is None else {namespace}
+        found = store.list_adapters(among, where=parse_filter(where), after=after, limit=limit)
         return [str(adapter.key) for adapter in found]
 
     everything = names()

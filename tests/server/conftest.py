@@ -27,7 +27,7 @@ from prometheus_client import CollectorRegistry
 from lorry.admin.v1.admin_service_pb2_grpc import AdminServiceStub
 from lorry.inference.v1 import inference_service_pb2 as pb
 from lorry.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
-from lorry_registry.entities import AdapterKey, Base, File
+from lorry_registry.entities import Base, File
 from lorry_registry.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -282,7 +282,7 @@ class FakeRegistry:
             self.blobs[files[-1].digest] = data
         digest = "sha256:" + hashlib.sha256(repr(files).encode()).hexdigest()
         version = Published(
-            AdapterKey("default", name),
+            parse_reference(name).key,
             len(versions) + 1,
             digest,
             base,
@@ -310,7 +310,7 @@ class FakeRegistry:
         if self.away:
             raise Unavailable("The registry is away.", reason="REGISTRY_UNAVAILABLE")
         wanted = parse_reference(reference)
-        versions = self.versions.get(wanted.key.adapter_id)
+        versions = self.versions.get(str(wanted.key).removeprefix("default/"))
         if not versions:
             raise NotFound("no such adapter", reason="ADAPTER_NOT_FOUND")
         if wanted.alias is not None:
@@ -330,7 +330,7 @@ class FakeRegistry:
     ) -> AdapterNames:
         names = [name for name in sorted(self.versions) if name > page_token]
         token = names[limit - 1] if len(names) > limit else ""
-        return AdapterNames(tuple(AdapterKey("default", name) for name in names[:limit]), token)
+        return AdapterNames(tuple(parse_reference(name).key for name in names[:limit]), token)
 
     async def create_base(self, base: Base) -> None:
         self.bases.append(base)
@@ -404,7 +404,9 @@ def start_node(base, tmp_path):
     """Starts a server; options go to the fake engine."""
 
     @asynccontextmanager
-    async def start(served: ServedBase = base, *, max_requests: int = 1000, **engine_options):
+    async def start(
+        served: ServedBase = base, *, max_requests: int = 1000, gate=None, **engine_options
+    ):
         registry = FakeRegistry()
         cache = AdapterCache(tmp_path / "cache", registry)
         directory = AdapterDirectory(registry, served, max_rank=MAX_RANK, cache=cache)
@@ -421,7 +423,7 @@ def start_node(base, tmp_path):
             max_requests=max_requests,
             collectors=collectors,
         )
-        host = create_server("127.0.0.1:0", lambda _: SERVICE_NAMES)
+        host = create_server("127.0.0.1:0", lambda _: SERVICE_NAMES, gate=gate)
         services.add_to(host.server)
         engine.start()
         await host.start()

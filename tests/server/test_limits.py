@@ -10,8 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from lorry.inference.v1 import inference_service_pb2 as pb
+from lorry_registry.config import is_loopback
 from lorry_registry.errors import InvalidArgument
-from lorry_server.config import ServeConfig, is_loopback
+from lorry_server.config import ServeConfig
 from lorry_server.metrics import requests as request_metrics
 from lorry_server.services.text import TextCodec
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from lorry_client._login import Login
 from lorry_client.cli import (
+    access,
     adapters,
     aliases,
     generate,
@@ -23,6 +26,8 @@ from lorry_client.cli import (
 from lorry_client.cli.exit_codes import EPILOG, exit_code
 from lorry_client.cli.output import print_data, print_error
 from lorry_client.cli.session import JsonOption, ServerOption, Session, session
+
+_SECURITY = "Security"
 
 
 class Root(TyperGroup):
@@ -64,6 +69,7 @@ def build_app() -> typer.Typer:
     aliases.register(app)
     versions.register(app)
     watch.register(app)
+    access.register(app)
     plugins.register_all(app)
     return app
 
@@ -101,6 +107,51 @@ def _print_version(wanted: bool) -> None:
 def _shared_options(
     ctx: typer.Context,
     server: ServerOption = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="Who calls; better in LORRY_TOKEN, where no list of processes shows it.",
+            rich_help_panel=_SECURITY,
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file with the token that only its owner can read; else LORRY_TOKEN_FILE.",
+            rich_help_panel=_SECURITY,
+        ),
+    ] = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TLS: whose certificate the server shows, PEM; else LORRY_TLS_CA.",
+            rich_help_panel=_SECURITY,
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Mutual TLS: the certificate to show, PEM; else LORRY_TLS_CERT.",
+            rich_help_panel=_SECURITY,
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Its key, PEM; else LORRY_TLS_KEY.", rich_help_panel=_SECURITY
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Send the token to another machine in clear text.",
+            rich_help_panel=_SECURITY,
+        ),
+    ] = False,
     as_json: JsonOption = False,
     version: Annotated[
         bool,
@@ -109,4 +160,5 @@ def _shared_options(
         ),
     ] = False,
 ) -> None:
-    session(ctx, server, as_json)
+    shared = session(ctx, server, as_json)
+    shared.login = Login(token, token_file, tls_ca, tls_cert, tls_key, insecure)

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from lorry_client._login import Login
 
 if TYPE_CHECKING:
     from lorry_client.client import Client
@@ -33,12 +35,13 @@ class Session:
 
     server: str | None = None
     as_json: bool = False
+    login: Login = field(default_factory=Login)
 
     def connect(self) -> Client:
         """A client of the chosen server; to be closed."""
         from lorry_client.client import Client
 
-        return Client(self.server)
+        return Client(self.server, login=self.login)
 
 
 def session(ctx: typer.Context, server: str | None = None, as_json: bool = False) -> Session:

@@ -1,14 +1,16 @@
 """The one table from exceptions to gRPC statuses, and the interceptor that applies it to every call.
 
 Every failing call ends with a google.rpc.Status that carries ErrorInfo: a reason for programs, the domain `lorry`,
-and the variable parts of the message as metadata. What is nobody's fault but ours becomes INTERNAL; its trace goes
-to the log, under an id that the caller is given, and never over the wire.
+and the variable parts of the message as metadata; and RetryInfo, where waiting helps and it is known how long. What
+is nobody's fault but ours becomes INTERNAL; its trace goes to the log, under an id that the caller is given, and
+never over the wire.
 """
 
 import asyncio
 import errno
 import inspect
 import logging
+import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -16,7 +18,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
@@ -29,6 +31,8 @@ CODES: Mapping[type[errors.LorryError], grpc.StatusCode] = {
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     errors.FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.Aborted: grpc.StatusCode.ABORTED,
     errors.OutOfRange: grpc.StatusCode.OUT_OF_RANGE,
     errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -74,10 +78,15 @@ def to_lorry_error(error: Exception) -> errors.LorryError:
     )
 
 
+def code_of(error: errors.LorryError) -> grpc.StatusCode:
+    """The table's code for an error."""
+    kind = next(kind for kind in type(error).__mro__ if kind in CODES or kind is errors.LorryError)
+    return CODES.get(kind, grpc.StatusCode.UNKNOWN)
+
+
 def to_status(error: errors.LorryError) -> grpc.Status:
     """The status that a call ends with."""
-    kind = next(kind for kind in type(error).__mro__ if kind in CODES or kind is errors.LorryError)
-    code = CODES.get(kind, grpc.StatusCode.UNKNOWN)
+    code = code_of(error)
     info = ErrorInfo(
         reason=error.reason,
         domain=DOMAIN,
@@ -88,11 +97,18 @@ def to_status(error: errors.LorryError) -> grpc.Status:
     )
     detail = AnyMessage()
     detail.Pack(info)
+    details = [detail]
+    if (seconds := error.metadata.get("retry_after_seconds")) is not None:
+        retry = RetryInfo()
+        retry.retry_delay.FromMilliseconds(math.ceil(float(seconds) * 1000))
+        detail = AnyMessage()
+        detail.Pack(retry)
+        details.append(detail)
     status: grpc.Status = rpc_status.to_status(
         Status(
             code=code.value[0],
             message=_clip(error.message, _MAX_MESSAGE_BYTES),
-            details=[detail],
+            details=details,
         )
     )
     return status

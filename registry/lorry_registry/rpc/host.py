@@ -8,9 +8,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from lorry_registry.config import parse_address
+from lorry_registry.config import is_loopback, parse_address
 from lorry_registry.errors import FailedPrecondition
 from lorry_registry.rpc.errors import ErrorInterceptor
+from lorry_registry.rpc.gate import Gate
+from lorry_registry.security import Security, read_pem
 
 MAX_MESSAGE_BYTES = 4 << 20
 
@@ -55,22 +57,30 @@ def create_server(
     listen: str,
     mount: Callable[[grpc.aio.Server], Sequence[str]],
     *,
+    gate: Gate | None = None,
+    security: Security | None = None,
     maximum_concurrent_rpcs: int | None = None,
 ) -> GrpcHost:
     """A server bound to `listen` (HOST:PORT; port 0 takes a free one) with the services that `mount` adds.
 
     Args:
         mount: adds services to the server and returns their full names.
+        gate: in front of every service but health and reflection; without one, whoever reaches the server may do all.
+        security: TLS, and whether the address may be listened on with what there is of it.
 
     Must be called in the event loop that will run it. It answers nothing before `start`.
 
     Raises:
         FailedPrecondition: `ADDRESS_IN_USE`, the address is taken or is not this machine's.
+        FailedPrecondition: `INSECURE_ADDRESS`, others would reach it, and it is not guarded.
         InvalidArgument: `ADDRESS_INVALID`.
     """
     parse_address(listen, "listen")
+    security = security or Security()
+    security.check(listen, loopback=is_loopback(listen))
+    credentials = _server_credentials(security)
     server = grpc.aio.server(
-        interceptors=[ErrorInterceptor()],
+        interceptors=[ErrorInterceptor(), *([] if gate is None else [gate])],
         options=[
             # Two servers on one port would otherwise share it without a word.
             ("grpc.so_reuseport", 0),
@@ -89,7 +99,11 @@ def create_server(
         (*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server
     )
     try:
-        bound = server.add_insecure_port(listen)
+        bound = (
+            server.add_insecure_port(listen)
+            if credentials is None
+            else server.add_secure_port(listen, credentials)
+        )
     except RuntimeError as error:
         raise FailedPrecondition(
             f"cannot listen on {listen}: another server has the port, or the address is not this machine's. "
@@ -98,6 +112,17 @@ def create_server(
             address=listen,
         ) from error
     return GrpcHost(server, health_servicer, services, f"{listen.rpartition(':')[0]}:{bound}")
+
+
+def _server_credentials(security: Security) -> grpc.ServerCredentials | None:
+    if security.tls_cert is None or security.tls_key is None:
+        return None
+    ca = security.tls_client_ca
+    return grpc.ssl_server_credentials(
+        [(read_pem(security.tls_key, "tls-key"), read_pem(security.tls_cert, "tls-cert"))],
+        root_certificates=None if ca is None else read_pem(ca, "tls-client-ca"),
+        require_client_auth=ca is not None,
+    )
 
 
 class StopSignal:

@@ -1,6 +1,6 @@
 """The store's verbs over adapters."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import delete, exists, select, tuple_
 from sqlalchemy.exc import IntegrityError
@@ -27,6 +27,7 @@ from lorry_registry.sql.models import (
     AdapterRow,
     VersionRow,
 )
+from lorry_registry.sql.namespaces import check_room
 from lorry_registry.sql.transactions import Transactions
 
 
@@ -49,6 +50,7 @@ class AdapterVerbs(Transactions):
         )
         try:
             with self._write() as session:
+                check_room(session, key.namespace, adapters=1)
                 session.add(row)
                 session.flush()
                 record(session, EventKind.ADAPTER_CREATED, key)
@@ -66,7 +68,7 @@ class AdapterVerbs(Transactions):
 
     def list_adapters(
         self,
-        namespace: str | None,
+        among: Collection[str] | None,
         *,
         where: AdapterFilter,
         after: AdapterKey | None,
@@ -74,8 +76,8 @@ class AdapterVerbs(Transactions):
     ) -> list[Adapter]:
         query = select(AdapterRow).order_by(AdapterRow.namespace, AdapterRow.name).limit(limit)
         query = query.options(selectinload(AdapterRow.labels))
-        if namespace is not None:
-            query = query.where(AdapterRow.namespace == namespace)
+        if among is not None:
+            query = query.where(AdapterRow.namespace.in_(among))
         if after is not None:
             query = query.where(
                 tuple_(AdapterRow.namespace, AdapterRow.name) > (after.namespace, after.adapter_id)

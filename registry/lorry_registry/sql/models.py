@@ -211,3 +211,51 @@ class BaseRow(Row):
     max_rank: Mapped[int]
     context_length: Mapped[int]
     create_time: Mapped[datetime]
+
+
+class TokenRow(Row):
+    __tablename__ = "tokens"
+
+    id: Mapped[int] = mapped_column(primary_key=True)  # the order of creation
+    token_id: Mapped[str] = mapped_column(unique=True)
+    secret_hash: Mapped[str]
+    display_name: Mapped[str]
+    grants: Mapped[list[Any]]  # `role:namespace` each
+    created_by: Mapped[str]
+    create_time: Mapped[datetime]
+    expire_time: Mapped[datetime | None]
+    revoke_time: Mapped[datetime | None]
+
+
+class NamespaceRow(Row):
+    """One that somebody created; others exist by the adapters that name them."""
+
+    __tablename__ = "namespaces"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    description: Mapped[str]
+    max_adapters: Mapped[int] = mapped_column(BigInteger)
+    max_versions: Mapped[int] = mapped_column(BigInteger)
+    max_bytes: Mapped[int] = mapped_column(BigInteger)
+    requests_per_minute: Mapped[int] = mapped_column(BigInteger)
+    tokens_per_minute: Mapped[int] = mapped_column(BigInteger)
+    create_time: Mapped[datetime]
+    etag: Mapped[str]
+
+
+class AuditRow(Row):
+    """Only ever added to: triggers refuse the rest."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (Index(None, "namespace", "id"), Index(None, "principal", "id"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    time: Mapped[datetime]
+    principal: Mapped[str]
+    peer: Mapped[str]
+    action: Mapped[str]
+    namespace: Mapped[str]
+    resource: Mapped[str]
+    outcome: Mapped[str]
+    reason: Mapped[str]

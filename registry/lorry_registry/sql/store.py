@@ -7,10 +7,22 @@ changing the row is therefore safe, and numbers come out without gaps.
 
 from lorry_registry.sql.adapters import AdapterVerbs
 from lorry_registry.sql.aliases import AliasVerbs
+from lorry_registry.sql.audit import AuditVerbs
 from lorry_registry.sql.bases import BaseVerbs
 from lorry_registry.sql.events import EventVerbs
+from lorry_registry.sql.namespaces import NamespaceVerbs
+from lorry_registry.sql.tokens import TokenVerbs
 from lorry_registry.sql.versions import VersionVerbs
 
 
-class SqlStore(AdapterVerbs, VersionVerbs, AliasVerbs, BaseVerbs, EventVerbs):
+class SqlStore(
+    AdapterVerbs,
+    VersionVerbs,
+    AliasVerbs,
+    BaseVerbs,
+    EventVerbs,
+    TokenVerbs,
+    NamespaceVerbs,
+    AuditVerbs,
+):
     """A Store on an engine whose schema is in place."""

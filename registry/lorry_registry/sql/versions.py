@@ -27,6 +27,7 @@ from lorry_registry.sql.models import (
     VersionFileRow,
     VersionRow,
 )
+from lorry_registry.sql.namespaces import check_room
 from lorry_registry.sql.transactions import Transactions
 
 
@@ -52,6 +53,8 @@ class VersionVerbs(Transactions):
             )
             if same is not None:
                 return rows.to_version(same)
+            size_bytes = sum(file.size_bytes for file in files)
+            check_room(session, key.namespace, versions=1, size_bytes=size_bytes)
             now = now_utc()
             adapter.latest_version += 1
             adapter.update_time = now

@@ -13,15 +13,33 @@ import grpc
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
 
-from lorry.registry.v1 import blob_service_pb2, registry_service_pb2, resources_pb2
+from lorry.registry.v1 import (
+    access_service_pb2,
+    blob_service_pb2,
+    registry_service_pb2,
+    resources_pb2,
+)
+from lorry.registry.v1.access_service_pb2_grpc import AccessServiceStub
 from lorry.registry.v1.blob_service_pb2_grpc import BlobServiceStub
 from lorry.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from lorry_registry.access.entities import Caller, Quotas
 from lorry_registry.entities import AdapterKey, Base, File
-from lorry_registry.errors import DataLoss, Internal, LorryError, Unavailable
+from lorry_registry.errors import (
+    DataLoss,
+    Internal,
+    InvalidArgument,
+    LorryError,
+    PermissionDenied,
+    Unavailable,
+)
 from lorry_registry.references import parse_version_name
+from lorry_registry.rpc.access_service import quotas_from_proto
 from lorry_registry.rpc.convert import base_to_proto
 from lorry_registry.rpc.errors import CODES
+from lorry_registry.security import read_pem
+from lorry_server.config import RegistryLogin
 from lorry_server.registries import AdapterNames, Meaning, Published
+from lorry_server.registries.authority import read_caller
 
 _ANSWER_SECONDS = 5.0  # for one call; a registry that takes longer is away
 _QUIET_SECONDS = 30.0  # without a byte, and a read is given up; with some, it may take its time
@@ -31,11 +49,19 @@ _BROKE_OFF = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 class RemoteRegistry:
     """A registry at HOST:PORT."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(
+        self, address: str, *, token: str = "", credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
         self._address = address
-        self._channel = grpc.aio.insecure_channel(address)
+        self._metadata = bearer(token)
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(address)
+            self._blob_channel = grpc.insecure_channel(address)  # blocking: for threads
+        else:
+            self._channel = grpc.aio.secure_channel(address, credentials)
+            self._blob_channel = grpc.secure_channel(address, credentials)
         self._registry: Any = RegistryServiceStub(self._channel)
-        self._blob_channel = grpc.insecure_channel(address)  # blocking: for threads
+        self._access: Any = AccessServiceStub(self._channel)
         self._blobs = BlobServiceStub(self._blob_channel)
 
     async def ready(self) -> None:
@@ -67,7 +93,24 @@ class RemoteRegistry:
 
     async def create_base(self, base: Base) -> None:
         request = registry_service_pb2.CreateBaseRequest(base=base_to_proto(base))
-        await self._call(self._registry.CreateBase, request)
+        try:
+            await self._call(self._registry.CreateBase, request)
+        except PermissionDenied:
+            # A server that may only read can serve a base that is known already.
+            name = f"bases/{base.fingerprint}"
+            await self._call(self._registry.GetBase, registry_service_pb2.GetBaseRequest(name=name))
+
+    async def caller_of(self, token: str) -> Caller:
+        """Whose token that is. Raises Unauthenticated as the registry does."""
+        request = access_service_pb2.GetCallerRequest()
+        return read_caller(
+            await self._call(self._access.GetCaller, request, metadata=bearer(token))
+        )
+
+    async def quotas_of(self, namespace: str) -> Quotas:
+        """Those in force. Raises NotFound where there is no such namespace, or this server may not see it."""
+        request = access_service_pb2.GetNamespaceRequest(name=f"namespaces/{namespace}")
+        return quotas_from_proto((await self._call(self._access.GetNamespace, request)).quotas)
 
     def fetch_blob(self, file: File, target: Path) -> None:
         hasher = hashlib.sha256()
@@ -102,7 +145,9 @@ class RemoteRegistry:
             request = blob_service_pb2.ReadBlobRequest(digest=file.digest, read_offset=offset)
             received = 0
             try:
-                for piece in self._blobs.ReadBlob(request, timeout=_QUIET_SECONDS):
+                for piece in self._blobs.ReadBlob(
+                    request, timeout=_QUIET_SECONDS, metadata=self._metadata
+                ):
                     received += len(piece.data)
                     yield piece.data
                     if offset + received > file.size_bytes:
@@ -117,9 +162,11 @@ class RemoteRegistry:
                     return  # the other side has no more
             offset += received
 
-    async def _call(self, method: Any, request: Any) -> Any:
+    async def _call(self, method: Any, request: Any, metadata: Any = None) -> Any:
         try:
-            return await method(request, timeout=_ANSWER_SECONDS)
+            return await method(
+                request, timeout=_ANSWER_SECONDS, metadata=metadata or self._metadata
+            )
         except grpc.aio.AioRpcError as error:
             raise self._translated(error) from error
 
@@ -139,6 +186,32 @@ class RemoteRegistry:
             reason="REGISTRY_UNAVAILABLE",
             registry=self._address,
         )
+
+
+def channel_credentials(login: RegistryLogin) -> grpc.ChannelCredentials | None:
+    """TLS as the options say; None for a plain channel.
+
+    Raises:
+        FailedPrecondition: `TLS_FILE_UNREADABLE`.
+        InvalidArgument: `TLS_INCOMPLETE`.
+    """
+    if (login.tls_cert is None) != (login.tls_key is None):
+        raise InvalidArgument(
+            "--registry-tls-cert and --registry-tls-key go together: give both, or neither",
+            reason="TLS_INCOMPLETE",
+        )
+    if login.tls_ca is None and login.tls_cert is None:
+        return None
+    ca, key, cert = (
+        None if path is None else read_pem(path, f"registry-tls-{name}")
+        for name, path in (("ca", login.tls_ca), ("key", login.tls_key), ("cert", login.tls_cert))
+    )
+    return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    """The metadata of a call that shows the token."""
+    return (("authorization", f"Bearer {token}"),) if token else ()
 
 
 def _published(version: resources_pb2.Version) -> Published:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from lorry.admin.v1 import admin_service_pb2 as pb
 from lorry.admin.v1 import admin_service_pb2_grpc as pb_grpc
+from lorry_registry.access.rights import EVERYWHERE, Role, current_rights
 from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
 from lorry_server.cache import AdapterCache, OnDisk
@@ -59,6 +60,7 @@ class AdminService(pb_grpc.AdminServiceServicer):
         in_memory = {resident.digest for resident in residents}
         on_disk = [entry for entry in self._cache.on_disk() if entry.digest not in in_memory]
         residents += [self._on_disk(entry) for entry in on_disk[:_MAX_ON_DISK]]
+        residents = [resident for resident in map(_as_seen, residents) if resident is not None]
         residents.sort(
             key=lambda resident: (-resident.tier, list(resident.references), resident.digest)
         )
@@ -134,6 +136,21 @@ class AdminService(pb_grpc.AdminServiceServicer):
         )
         resident.last_used_time.FromNanoseconds(int(entry.last_used * 1e9))
         return resident
+
+
+def _as_seen(resident: pb.Resident) -> pb.Resident | None:
+    """The resident with the names that the caller may see; None where it has others only."""
+    rights = current_rights.get()
+    seen = [
+        name  # of a composition, each of its terms
+        for name in resident.references
+        if all(rights.sees(term.partition("/")[0]) for term in name.split("+"))
+    ]
+    if not seen and not rights.allows(Role.ADMIN, EVERYWHERE):
+        return None
+    del resident.references[:]
+    resident.references.extend(seen)
+    return resident
 
 
 async def _answer(future: Future[_T]) -> _T:

@@ -1,0 +1,26 @@
+"""The command-line options that say where a registry keeps what it has, for every command that opens one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorry_registry.config import DATABASE_VARIABLE, HOME_VARIABLE
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar=HOME_VARIABLE,
+        help="Folder of the database and the blobs.",
+        show_default="the user's data folder",
+    ),
+]
+DatabaseOption = Annotated[
+    str,
+    typer.Option(
+        envvar=DATABASE_VARIABLE,
+        metavar="URL",
+        help="postgresql://… of a database that registries share.",
+        show_default="SQLite in the home",
+    ),
+]

@@ -1,0 +1,28 @@
+"""What the server's own RPCs ask of their callers; those of a registry inside it have their rules there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lorry_registry.access.rights import Role
+from lorry_registry.rpc.rules import RULES, Rule, anyone, changing, everywhere, somewhere
+
+_INFERENCE = "/lorry.inference.v1.InferenceService/"
+_ADMIN = "/lorry.admin.v1.AdminService/"
+
+_ADAPTERS = ("adapter", "composition.terms.adapter")
+
+SERVER_RULES: Mapping[str, Rule] = {
+    **RULES,
+    # For each call, whether the adapter is in a slot or not. The bare base is nobody's: any namespace will do.
+    _INFERENCE + "Generate": somewhere(Role.INFER, *_ADAPTERS),
+    _INFERENCE + "GenerateUnary": somewhere(Role.INFER, *_ADAPTERS),
+    _INFERENCE + "Tokenize": somewhere(Role.INFER),
+    _INFERENCE + "ListModels": somewhere(Role.INFER),
+    _ADMIN + "ListResidents": anyone(),
+    _ADMIN + "GetStatus": anyone(),
+    # Slots are shared: who fills or pins one takes it from all tenants.
+    _ADMIN + "LoadAdapter": changing(everywhere(Role.ADMIN, *_ADAPTERS)),
+    _ADMIN + "PinAdapter": changing(everywhere(Role.ADMIN, "adapter")),
+    _ADMIN + "UnloadAdapter": changing(everywhere(Role.ADMIN, "adapter")),
+}

@@ -1,0 +1,110 @@
+"""Who calls this server, as a registry elsewhere says: the caller's own token is shown to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC
+
+from lorry.registry.v1 import access_service_pb2
+from lorry_registry.access.authority import (
+    QUOTA_SECONDS,
+    TRUST_SECONDS,
+    Credentials,
+    Remembered,
+    by_certificate,
+)
+from lorry_registry.access.entities import ANYONE, AuditEvent, Caller, Quotas
+from lorry_registry.access.rights import Rights, parse_grant
+from lorry_registry.access.settings import AccessSettings
+from lorry_registry.errors import LorryError, Unauthenticated, Unavailable
+from lorry_registry.principal import ANONYMOUS
+
+GRACE_SECONDS = 300.0
+"""How long a caller whom the registry knew last is served while it is away. An unknown one is refused at once."""
+
+_LOG = logging.getLogger(__name__)
+
+CallerOf = Callable[[str], Awaitable[Caller]]
+QuotasOf = Callable[[str], Awaitable[Quotas]]
+
+
+class AuthorityElsewhere:
+    """An Authority that asks a registry, at most once a second for each caller.
+
+    Certificates are judged here, by the access file: a registry sees this server's own, and no other.
+    """
+
+    def __init__(
+        self, caller_of: CallerOf, quotas_of: QuotasOf, settings: AccessSettings | None = None
+    ) -> None:
+        self._caller_of = caller_of
+        self._quotas_of = quotas_of
+        self._settings = settings or AccessSettings()
+        self._callers: Remembered[Caller] = Remembered(TRUST_SECONDS)
+        self._quotas: Remembered[Quotas] = Remembered(QUOTA_SECONDS)
+
+    async def identify(self, credentials: Credentials) -> Caller:
+        token = credentials.bearer
+        if not token:
+            return by_certificate(self._settings, credentials)
+        known = self._callers.get(token)
+        if known is None or known.rights.are_over:
+            try:
+                known = await self._caller_of(token)
+            except Unavailable:
+                known = self._callers.get(token, within=GRACE_SECONDS)
+                if known is None or known.rights.are_over:
+                    raise
+                return known
+            except LorryError:
+                self._callers.drop(token)
+                raise
+            self._callers.put(token, known)
+        return known
+
+    async def quotas(self, namespace: str) -> Quotas:
+        known = self._quotas.get(namespace)
+        if known is None:
+            try:
+                known = await self._quotas_of(namespace)
+            except LorryError:
+                # Away, or none: what held last holds on, and nothing is bounded that nobody bounded.
+                known = self._quotas.get(namespace, within=GRACE_SECONDS) or Quotas()
+            self._quotas.put(namespace, known)
+        return known
+
+    async def record(self, event: AuditEvent) -> None:
+        """Into this server's own log: the registry's is about what is done there."""
+        _LOG.warning(
+            "audit: %s %s by %s from %s: %s %s",
+            event.action, event.resource, event.principal, event.peer, event.outcome, event.reason,
+        )  # fmt: skip
+
+
+class OpenDoor(AuthorityElsewhere):
+    """Asks nobody who they are; quotas hold all the same."""
+
+    async def identify(self, credentials: Credentials) -> Caller:
+        return ANYONE
+
+
+def read_caller(answer: access_service_pb2.Caller) -> Caller:
+    """Out of the registry's answer.
+
+    Raises Unauthenticated `REGISTRY_IS_OPEN` where the registry asks nobody who they are: to it, anybody is anonymous
+    and has every right.
+    """
+
+    if answer.principal in ("", ANONYMOUS):
+        raise Unauthenticated(
+            "the registry asks nobody who they are, so it cannot tell who calls this server: start it with "
+            "`lorry registry serve --auth required`",
+            reason="REGISTRY_IS_OPEN",
+        )
+    expires = answer.HasField("expire_time")
+    rights = Rights(
+        tuple(parse_grant(grant) for grant in answer.grants),
+        answer.expire_time.ToDatetime(tzinfo=UTC) if expires else None,
+    )
+    return Caller(answer.principal, rights)

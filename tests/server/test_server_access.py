@@ -1,0 +1,323 @@
+"""Who may use a server: its own table of rules, and callers whom a registry elsewhere knows."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import grpc
+import pytest
+
+from lorry.admin.v1 import admin_service_pb2 as admin
+from lorry.inference.v1 import inference_service_pb2 as inference
+from lorry.registry.v1 import access_service_pb2
+from lorry_registry.access.authority import Credentials
+from lorry_registry.access.entities import Caller, Quotas
+from lorry_registry.access.rights import Rights, parse_grants
+from lorry_registry.access.settings import AccessSettings
+from lorry_registry.catalogue import Catalogue
+from lorry_registry.embedded import open_catalogue
+from lorry_registry.errors import FailedPrecondition, Unauthenticated, Unavailable
+from lorry_registry.rpc.gate import Gate
+from lorry_registry.rpc.host import create_server
+from lorry_registry.rpc.rules import RULES
+from lorry_registry.rpc.server import add_services, authority_of
+from lorry_registry.security import Auth, Security
+from lorry_server.access import SERVER_RULES
+from lorry_server.config import RegistryLogin
+from lorry_server.registries.authority import AuthorityElsewhere, read_caller
+from lorry_server.registries.remote import RemoteRegistry, channel_credentials
+from tests.registry.contract import (
+    REGISTRY_FILES,
+    SERVER_FILES,
+    methods,
+    request_class,
+    text_fields,
+)
+from tests.registry.helpers import make_base
+from tests.server.conftest import explained
+
+METHODS = methods(*SERVER_FILES)
+
+
+def test_every_rpc_has_its_rule_and_every_rule_its_rpc():
+    assert set(SERVER_RULES) == set(METHODS) | set(methods(*REGISTRY_FILES))
+
+
+def test_every_adapter_that_a_request_names_is_judged():
+    """One that no rule looks at would be served to whoever asks: a composition's terms, for example."""
+    for name, method in METHODS.items():
+        rule = SERVER_RULES[name]
+        if any(need.everywhere for need in rule.needs):
+            continue
+        judged = {path for need in rule.needs for path in need.at}
+        named = {
+            path
+            for path in text_fields(method.input_type)
+            if path.rpartition(".")[2] in ("adapter", "reference", "parent")
+        }
+        assert named == judged, name
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_an_adapter_is_used_by_whoever_may_infer_in_its_namespace(name):
+    rule = SERVER_RULES[name]
+    request = request_class(METHODS[name])()
+    if any(need.everywhere for need in rule.needs):
+        with pytest.raises(Exception, match="over all namespaces"):
+            rule.check(Rights(parse_grants(["admin:a", "infer:*"])), request)
+        return
+    if "adapter" not in {path for need in rule.needs for path in need.at}:
+        return
+    infer = Rights(parse_grants(["infer:a"]))
+    for adapter in ("a/x", "a/x@production", "a/x:3", f"a/x@sha256:{'0' * 64}", ""):
+        request.adapter = adapter
+        rule.check(infer, request)
+        with pytest.raises(Exception, match="role infer"):
+            rule.check(Rights(parse_grants(["read:a"])), request)
+    for adapter in ("b/x", "x", f"b/x@sha256:{'0' * 64}"):
+        request.adapter = adapter
+        with pytest.raises(Exception, match="no namespace"):
+            rule.check(infer, request)
+    request.composition.terms.add(adapter="a/x")
+    rule.check(infer, request)
+    request.composition.terms.add(adapter="b/x")
+    with pytest.raises(Exception, match="no namespace"):
+        rule.check(infer, request)
+
+
+class Elsewhere:
+    """A registry that knows tokens, counts the questions, and may be away."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.away = False
+        self.known = {"good": Caller("token:1", Rights(parse_grants(["infer:a"])))}
+
+    async def caller_of(self, token: str) -> Caller:
+        self.asked += 1
+        if self.away:
+            raise Unavailable("away", reason="REGISTRY_UNAVAILABLE")
+        if token not in self.known:
+            raise Unauthenticated("who?", reason="TOKEN_UNKNOWN")
+        return self.known[token]
+
+    async def quotas_of(self, namespace: str) -> Quotas:
+        if self.away:
+            raise Unavailable("away", reason="REGISTRY_UNAVAILABLE")
+        return Quotas(requests_per_minute=7)
+
+
+@pytest.fixture
+def clock():
+    """Seconds that pass when the test says so."""
+    return [1000.0]
+
+
+@pytest.fixture
+def elsewhere():
+    return Elsewhere()
+
+
+def authority(elsewhere, clock) -> AuthorityElsewhere:
+    made = AuthorityElsewhere(
+        elsewhere.caller_of,
+        elsewhere.quotas_of,
+        AccessSettings({"client.example": Rights(parse_grants(["infer:c"]))}),
+    )
+    for remembered in (made._callers, made._quotas):
+        remembered._clock = lambda: clock[0]
+    return made
+
+
+async def test_a_caller_is_asked_about_once_a_second(elsewhere, clock):
+    judge = authority(elsewhere, clock)
+    for _ in range(5):
+        assert (await judge.identify(Credentials("good"))).principal == "token:1"
+    assert elsewhere.asked == 1
+    clock[0] += 1.1
+    del elsewhere.known["good"]
+    with pytest.raises(Unauthenticated):
+        await judge.identify(Credentials("good"))
+
+
+async def test_a_registry_that_is_away_lets_nobody_new_in(elsewhere, clock):
+    judge = authority(elsewhere, clock)
+    await judge.identify(Credentials("good"))
+    elsewhere.away = True
+    clock[0] += 299
+    assert (await judge.identify(Credentials("good"))).principal == "token:1"
+    with pytest.raises(Unavailable):
+        await judge.identify(Credentials("other"))
+    clock[0] += 2  # known, but for longer than five minutes nobody has said so
+    with pytest.raises(Unavailable):
+        await judge.identify(Credentials("good"))
+
+
+async def test_an_expired_token_is_not_served_while_the_registry_is_away(elsewhere, clock):
+    soon = datetime.now(UTC) + timedelta(milliseconds=20)
+    elsewhere.known["brief"] = Caller("token:2", Rights(parse_grants(["infer:a"]), soon))
+    judge = authority(elsewhere, clock)
+    await judge.identify(Credentials("brief"))
+    elsewhere.away = True
+    await asyncio.sleep(0.03)
+    with pytest.raises(Unavailable):
+        await judge.identify(Credentials("brief"))
+
+
+async def test_certificates_are_judged_by_the_servers_own_file(elsewhere, clock):
+    judge = authority(elsewhere, clock)
+    known = await judge.identify(Credentials(certificate_names=("x", "client.example")))
+    assert known.principal == "certificate:client.example"
+    for names, reason in (((), "TOKEN_MISSING"), (("x",), "CERTIFICATE_UNKNOWN")):
+        with pytest.raises(Unauthenticated) as caught:
+            await judge.identify(Credentials(certificate_names=names))
+        assert caught.value.reason == reason
+    assert elsewhere.asked == 0
+
+
+async def test_quotas_hold_on_while_the_registry_is_away(elsewhere, clock):
+    judge = authority(elsewhere, clock)
+    assert (await judge.quotas("a")).requests_per_minute == 7
+    elsewhere.away = True
+    clock[0] += 100
+    assert (await judge.quotas("a")).requests_per_minute == 7
+    assert await judge.quotas("b") == Quotas()
+
+
+def test_a_registry_that_asks_nobody_vouches_for_nobody():
+    """It would call any token anonymous, with every right."""
+    with pytest.raises(Unauthenticated) as caught:
+        read_caller(access_service_pb2.Caller(principal="anonymous", grants=["admin:*"]))
+    assert caught.value.reason == "REGISTRY_IS_OPEN"
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    opened = open_catalogue(tmp_path / "registry")
+    yield opened
+    opened.close()
+
+
+async def start_registry(catalogue: Catalogue):
+    security = Security(Auth.REQUIRED)
+    host = create_server(
+        "127.0.0.1:0",
+        lambda server: add_services(server, catalogue),
+        gate=Gate(RULES, authority_of(catalogue, security, "127.0.0.1:0")),
+        security=security,
+    )
+    await host.start()
+    return host
+
+
+async def test_a_server_shows_its_own_token_and_asks_about_its_callers(catalogue):
+    _, servers = catalogue.access.create_token(["read:*"])
+    made, callers = catalogue.access.create_token(["infer:a"])
+    host = await start_registry(catalogue)
+    remote = RemoteRegistry(host.address, token=servers)
+    try:
+        page = await remote.adapters_for("sha256:" + "a" * 64, limit=5, page_token="")
+        assert page.keys == ()
+        caller = await remote.caller_of(callers)
+        assert (caller.principal, caller.rights.grants) == (made.principal, made.grants)
+        with pytest.raises(Unauthenticated):
+            await remote.caller_of("lorry_nobody")
+        catalogue.access.create_namespace("a", quotas=Quotas(tokens_per_minute=9))
+        assert (await remote.quotas_of("a")).tokens_per_minute == 9
+        # It may not announce a base, and needs not where the base is known.
+        with pytest.raises(Exception, match="no base"):
+            await remote.create_base(make_base())
+        catalogue.put_base(make_base())
+        await remote.create_base(make_base())
+    finally:
+        await remote.close()
+        await host.stop(0)
+
+
+def test_the_registrys_token_comes_from_a_file_that_nobody_else_reads(tmp_path, monkeypatch):
+    file = tmp_path / "token"
+    file.write_text("secret\n")
+    file.chmod(0o644)
+    with pytest.raises(FailedPrecondition, match="chmod 600"):
+        RegistryLogin(file).token()
+    file.chmod(0o600)
+    assert RegistryLogin(file).token() == "secret"
+    monkeypatch.setenv("LORRY_REGISTRY_TOKEN", "other")
+    assert RegistryLogin().token() == "other"
+    assert channel_credentials(RegistryLogin()) is None
+    assert "secret" not in repr(RegistryLogin(file))
+
+
+# Over a socket, in front of the services.
+
+
+def bearer(token: str):
+    return (("authorization", f"Bearer {token}"),)
+
+
+@pytest.fixture
+async def guarded(start_node, elsewhere):
+    """A server that two tenants and an operator use; each has an adapter, and both are in slots."""
+    for name, grants in (
+        ("mine", ["infer:mine"]),
+        ("theirs", ["infer:theirs"]),
+        ("operator", ["admin:*"]),
+    ):
+        elsewhere.known[name] = Caller(f"token:{name}", Rights(parse_grants(grants)))
+    gate = Gate(SERVER_RULES, AuthorityElsewhere(elsewhere.caller_of, elsewhere.quotas_of))
+    async with start_node(gate=gate) as node:
+        for name in ("mine/a", "theirs/b"):
+            node.registry.publish(name)
+            await node.admin.LoadAdapter(
+                admin.LoadAdapterRequest(adapter=name), metadata=bearer("operator")
+            )
+        yield node
+
+
+async def told(call):
+    try:
+        return "OK", await call
+    except grpc.aio.AioRpcError as error:
+        return explained(error)[:2]
+
+
+async def test_who_may_infer_is_asked_for_each_call_cached_residents_included(guarded):
+    def ask(adapter, token):
+        request = inference.GenerateRequest(text="hi", adapter=adapter)
+        return told(guarded.inference.GenerateUnary(request, metadata=bearer(token), timeout=20))
+
+    digest = guarded.registry.versions["theirs/b"][0].digest
+    assert (await ask("theirs/b", "theirs"))[0] == "OK"
+    assert (await ask("", "mine"))[0] == "OK"
+    for adapter in ("theirs/b", "theirs/b:1", f"theirs/b@{digest}", "theirs/nothing", "nowhere/x"):
+        assert await ask(adapter, "mine") == (grpc.StatusCode.NOT_FOUND, "NAMESPACE_NOT_FOUND")
+    # The digest under a name of one's own is not that name's.
+    assert (await ask(f"mine/a@{digest}", "mine"))[0] is grpc.StatusCode.NOT_FOUND
+    guarded.registry.away = True
+    assert (await ask(f"theirs/b@{digest}", "theirs"))[0] == "OK"
+    for adapter in (f"theirs/b@{digest}", f"mine/a@{digest}"):
+        assert (await ask(adapter, "mine"))[0] in (
+            grpc.StatusCode.NOT_FOUND,
+            grpc.StatusCode.UNAVAILABLE,
+        )
+
+
+async def test_lists_show_what_the_caller_may_use(guarded):
+    answer = await guarded.inference.ListModels(
+        inference.ListModelsRequest(), metadata=bearer("mine")
+    )
+    assert [model.reference for model in answer.models] == ["", "mine/a"]
+    for token, seen in (("mine", [["mine/a:1"]]), ("operator", [["mine/a:1"], ["theirs/b:1"]])):
+        residents = await guarded.admin.ListResidents(
+            admin.ListResidentsRequest(), metadata=bearer(token)
+        )
+        assert [list(one.references) for one in residents.residents] == seen
+
+
+async def test_slots_are_an_operators(guarded):
+    for token in ("mine", "theirs"):
+        for adapter in ("mine/a", "theirs/b", "theirs/nothing"):
+            request = admin.PinAdapterRequest(adapter=adapter, pinned=True)
+            code, reason = await told(guarded.admin.PinAdapter(request, metadata=bearer(token)))
+            assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING")
