@@ -17,10 +17,10 @@ from lorry_server.engine.request import GenerationRequest, SamplingParams
 from lorry_server.metrics.engine import EngineCollector
 from lorry_server.metrics.requests import RequestMetrics
 from lorry_server.services.admin import AdminService, ManagedEngine
-from lorry_server.services.generation import GeneratingEngine
 from lorry_server.services.inference import InferenceService
 from lorry_server.services.outputs import OutputDispatcher
 from lorry_server.services.prompts import PromptReader
+from lorry_server.services.submission import GeneratingEngine
 
 SERVICE_NAMES = ("lorry.inference.v1.InferenceService", "lorry.admin.v1.AdminService")
 

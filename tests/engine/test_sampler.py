@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lorry_server.engine.request import SamplingParams
-from lorry_server.engine.sampler import SampleSpec, sample
+from lorry_server.engine.sampling.sampler import sample
+from lorry_server.engine.sampling.spec import SampleSpec
 
 VOCAB_SIZE = 12
 LOGITS = torch.tensor([2.0, 1.5, 1.0, 0.9, 0.5, 0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -9.0])

@@ -87,10 +87,19 @@ def base(tokenizer, codec):
     )
 
 
-def next_token(token_ids, adapter: str | None, vocab_size: int) -> int:
-    """What the fake base says next."""
-    told = f"{adapter}:{','.join(map(str, token_ids[-3:]))}".encode()
+def next_token(token_ids, adapter: str | None, vocab_size: int, seed: int | None = None) -> int:
+    """What the fake base says next; `seed` where it draws."""
+    told = f"{adapter}:{seed}:{','.join(map(str, token_ids[-3:]))}".encode()
     return int.from_bytes(hashlib.sha256(told).digest()[:4], "big") % vocab_size
+
+
+def logprob_of(token: int) -> float:
+    """How likely the fake base finds a token, wherever it stands."""
+    return -(1 + token % 7) / 4
+
+
+def logprobs_at(token: int, top: int) -> TokenLogprobs:
+    return TokenLogprobs(logprob_of(token), ((token, logprob_of(token)),) * top)
 
 
 @dataclass
@@ -128,13 +137,14 @@ class FakeEngine:
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, request: GenerationRequest) -> None:
+    def submit(self, *requests: GenerationRequest) -> None:
         if self._closed is not None:
             raise self._closed
-        if self._inbox.qsize() >= self._max_waiting:
+        if self._inbox.qsize() + len(requests) > self._max_waiting:
             raise ResourceExhausted("full", reason="QUEUE_FULL", retry_after_seconds=1)
-        self.submitted.append(request)
-        self._inbox.put(Running(request, time.monotonic()))
+        self.submitted += requests
+        for request in requests:
+            self._inbox.put(Running(request, time.monotonic()))
 
     def cancel(self, request_id: str) -> None:
         self.cancelled.append(request_id)
@@ -206,13 +216,27 @@ class FakeEngine:
                 self._bring(request.adapter, pin=False)
         except LorryError as error:
             return RequestOutput(request.request_id, error=error)
+        prompt_logprobs = ()
+        if request.scores is not None and not running.token_ids:
+            scored = request.prompt_token_ids[request.scores.first :]
+            prompt_logprobs = tuple(logprobs_at(token, request.scores.top) for token in scored)
+        if request.sampling.max_tokens == 0:
+            stats = RequestStats(len(request.prompt_token_ids), 3, 0, 0.01, 0.02, 0.03)
+            embedding = () if request.pool_from is None else (3.0, float(request.pool_from), 4.0)
+            return RequestOutput(
+                request.request_id,
+                finish_reason=FinishReason.LENGTH,
+                stats=stats,
+                prompt_logprobs=prompt_logprobs,
+                embedding=embedding,
+            )
         at = len(running.token_ids)
         if self.script is not None:
             token = self.script[at % len(self.script)]
         else:
-            token = next_token(
-                [*request.prompt_token_ids, *running.token_ids], request.adapter, self._vocab_size
-            )
+            seed = request.sampling.seed if request.sampling.temperature else None
+            seen = [*request.prompt_token_ids, *running.token_ids]
+            token = next_token(seen, request.adapter, self._vocab_size, seed)
         running.token_ids.append(token)
         reason = None
         if token in request.sampling.stop_token_ids:
@@ -223,9 +247,14 @@ class FakeEngine:
             len(request.prompt_token_ids), 3, len(running.token_ids), 0.01, 0.02, 0.03
         )
         asked = request.sampling.top_logprobs
-        logprobs = () if asked is None else (TokenLogprobs(-0.5, ((token, -0.5),) * asked),)
+        logprobs = () if asked is None else (logprobs_at(token, asked),)
         return RequestOutput(
-            request.request_id, (token,), logprobs, reason, stats if reason else None
+            request.request_id,
+            (token,),
+            logprobs,
+            reason,
+            stats if reason else None,
+            prompt_logprobs=prompt_logprobs,
         )
 
     def _future(self, act) -> Future:

@@ -113,6 +113,7 @@ async def test_wrong_compositions(node, published, bad, reason):
     assert (code, given) == (INVALID, reason)
     assert not node.engine.submitted
     await node.generate(request(*AB))
+    await node.idle()
 
 
 async def test_an_unknown_method(node, published):
@@ -172,6 +173,7 @@ async def test_operators_see_and_move_compositions(node, published):
     ]
     assert (listed.digest, list(listed.references)) == (loaded.digest, [name])
     await node.generate(request(*AB))
+    await node.idle()
     assert (
         node.sample("lorry_adapter_requests_total", adapter=loaded.digest[:19], reference=name)
         == 1.0

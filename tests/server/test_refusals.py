@@ -30,6 +30,10 @@ def request(
     return message
 
 
+def ids(*token_ids: int) -> pb.TokenPrompt:
+    return pb.TokenPrompt(token_ids=token_ids)
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
@@ -58,7 +62,43 @@ def request(
         (request(stop=["x"] * 17), "STOP_INVALID"),
         (request(stop=[""]), "STOP_INVALID"),
         (request(stop=["é" * 129]), "STOP_INVALID"),
+        (request(stop=["x" * (1 << 20)]), "STOP_INVALID"),
         (request(stop_token_ids=[10**6]), "TOKEN_ID_OUT_OF_RANGE"),
+        (request(min_p=-0.1), "MIN_P_INVALID"),
+        (request(min_p=1.1), "MIN_P_INVALID"),
+        (request(min_p=math.nan), "MIN_P_INVALID"),
+        (request(repetition_penalty=0), "REPETITION_PENALTY_INVALID"),
+        (request(repetition_penalty=-1), "REPETITION_PENALTY_INVALID"),
+        (request(repetition_penalty=10.5), "REPETITION_PENALTY_INVALID"),
+        (request(repetition_penalty=math.nan), "REPETITION_PENALTY_INVALID"),
+        (request(presence_penalty=2.1), "PRESENCE_PENALTY_INVALID"),
+        (request(presence_penalty=math.nan), "PRESENCE_PENALTY_INVALID"),
+        (request(frequency_penalty=-math.inf), "FREQUENCY_PENALTY_INVALID"),
+        (request(logit_bias={10**6: 1.0}), "TOKEN_ID_OUT_OF_RANGE"),
+        (request(logit_bias={-1: 1.0}), "TOKEN_ID_OUT_OF_RANGE"),
+        (request(logit_bias={5: 101.0}), "LOGIT_BIAS_INVALID"),
+        (request(logit_bias={5: math.nan}), "LOGIT_BIAS_INVALID"),
+        (request(logit_bias=dict.fromkeys(range(1025), 1.0)), "LOGIT_BIAS_INVALID"),
+        (request(bad_words=["x"] * 65), "BAD_WORDS_INVALID"),
+        (request(bad_words=[""]), "BAD_WORDS_INVALID"),
+        (request(bad_words=["  "]), "BAD_WORDS_INVALID"),
+        (request(bad_words=["x" * 257]), "BAD_WORDS_INVALID"),
+        (request(bad_token_sequences=[ids()]), "BAD_TOKEN_SEQUENCES_INVALID"),
+        (request(bad_token_sequences=[ids(5)] * 257), "BAD_TOKEN_SEQUENCES_INVALID"),
+        (request(bad_token_sequences=[ids(*[5] * 65)]), "BAD_TOKEN_SEQUENCES_INVALID"),
+        (request(bad_token_sequences=[ids(5, 10**6)]), "TOKEN_ID_OUT_OF_RANGE"),
+        (request(min_tokens=-1), "MIN_TOKENS_INVALID"),
+        (request(min_tokens=9, max_tokens=8), "MIN_TOKENS_INVALID"),
+        (request(prompt_logprobs=-1), "PROMPT_LOGPROBS_INVALID"),
+        (request(prompt_logprobs=21), "PROMPT_LOGPROBS_INVALID"),
+        (request(n=0, temperature=1), "N_INVALID"),
+        (request(n=33, temperature=1), "N_INVALID"),
+        (request(n=-1, temperature=1), "N_INVALID"),
+        (request(n=2), "N_INVALID"),
+        (request(n=2, temperature=1, max_tokens=2**31 - 1), "MAX_TOKENS_TOO_LARGE"),
+        (request(n=2, best_of=1, temperature=1), "BEST_OF_INVALID"),
+        (request(best_of=33, temperature=1), "BEST_OF_INVALID"),
+        (request(best_of=2), "BEST_OF_INVALID"),
         (request(stop_token_ids=[1] * 257), "STOP_TOKEN_IDS_INVALID"),
         (request(adapter="No Such/Reference"), "NAME_INVALID"),
         (request(adapter="support:0"), "REFERENCE_INVALID"),
@@ -123,6 +163,22 @@ async def test_a_base_without_tokenizer_takes_token_ids_alone(start_node, base):
         answer = await node.inference.GenerateUnary(request(ids=[5], max_tokens=4, ignore_eos=True))
         assert len(answer.token_ids) == 4
         assert answer.text == ""
+
+
+async def test_a_base_without_tokenizer_reads_no_bad_words(start_node, base):
+    async with start_node(replace(base, text=None)) as node:
+        bad = request(ids=[5], bad_words=["x"])
+        assert (await node.refusal(bad))[:2] == (PRECONDITION, "NO_TOKENIZER")
+
+
+async def test_more_answers_than_the_queue_holds(start_node):
+    """All or none of a request's answers are queued."""
+    async with start_node(max_waiting=3) as node:
+        code, reason, _ = await node.refusal(request(n=4, temperature=1, max_tokens=2))
+        assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+        assert not node.engine.submitted
+        await node.generate(request(n=3, temperature=1, max_tokens=2))
+        await node.idle()
 
 
 async def test_a_base_without_chat_template(start_node, base, tokenizer, codec, monkeypatch):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lorry.inference.v1 import inference_service_pb2 as pb
@@ -16,6 +17,7 @@ from lorry_client.results.generation import (
     Model,
     Tokens,
     Transcript,
+    Transcripts,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def stream(request: pb.GenerateRequest) -> Call[Chunk]:
     return Call(
         lambda stubs: stubs.inference.Generate,
         request,
-        Transcript().take,
+        Transcripts().take,
         GENERATION_SECONDS,
     )
 
@@ -51,7 +53,9 @@ def completed(last: Chunk | None) -> Completion:
 
 
 def _read_whole(message: pb.GenerateResponse) -> Completion:
-    return completed(Transcript().take(message))
+    whole = completed(Transcript().take(message))
+    others = (completed(Transcript().take(other)) for other in message.alternatives)
+    return replace(whole, alternatives=tuple(others))
 
 
 def tokenize(prompt: str | Sequence[Message]) -> Call[Tokens]:
@@ -83,11 +87,22 @@ def generate_request(
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float | None = None,
+    presence_penalty: float | None = None,
+    frequency_penalty: float | None = None,
+    logit_bias: Mapping[int, float] | None = None,
+    bad_words: Sequence[str] = (),
+    bad_token_sequences: Sequence[Sequence[int]] = (),
+    min_tokens: int | None = None,
     seed: int | None = None,
     stop: str | Sequence[str] = (),
     stop_token_ids: Sequence[int] = (),
     ignore_eos: bool = False,
     logprobs: int | None = None,
+    prompt_logprobs: int | None = None,
+    n: int | None = None,
+    best_of: int | None = None,
 ) -> pb.GenerateRequest:
     """The request that `Sampling` and a prompt make; what is None stays absent, for the server to choose."""
     sampling = build(
@@ -96,11 +111,22 @@ def generate_request(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        logit_bias=logit_bias,
+        bad_words=bad_words,
+        bad_token_sequences=[build(pb.TokenPrompt, token_ids=ids) for ids in bad_token_sequences],
+        min_tokens=min_tokens,
         seed=seed,
         stop=[stop] if isinstance(stop, str) else stop,
         stop_token_ids=stop_token_ids,
         ignore_eos=ignore_eos,
         logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+        n=n,
+        best_of=best_of,
     )
     return build(
         pb.GenerateRequest,

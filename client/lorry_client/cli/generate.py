@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -61,6 +62,35 @@ def generate(
     top_p: Annotated[
         float | None, typer.Option(metavar="P", help="Choose among tokens of this probability.")
     ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="Choose among tokens P times as likely as the likeliest."),
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(metavar="X", help="Above 1: tokens seen before are less likely.")
+    ] = None,
+    presence_penalty: Annotated[
+        float | None, typer.Option(metavar="X", help="Off the logits of what the answer has.")
+    ] = None,
+    frequency_penalty: Annotated[
+        float | None, typer.Option(metavar="X", help="The same, for each time that it has it.")
+    ] = None,
+    logit_bias: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID=X", help="Add X to the logit of a token id; repeatable."),
+    ] = None,
+    bad_word: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Must not occur; repeatable.")
+    ] = None,
+    min_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="No end before this many tokens.")
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", metavar="N", help="So many answers; needs a temperature.")
+    ] = None,
+    best_of: Annotated[
+        int | None, typer.Option(metavar="N", help="Generate so many, and show the best.")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(metavar="S", help="The same seed gives the same text.")
     ] = None,
@@ -73,6 +103,9 @@ def generate(
     logprobs: Annotated[
         int | None,
         typer.Option(metavar="N", help="Report log-probabilities and N alternatives; with --json."),
+    ] = None,
+    prompt_logprobs: Annotated[
+        int | None, typer.Option(metavar="N", help="The same for the prompt; with --json.")
     ] = None,
     token_ids: Annotated[
         str | None, typer.Option(metavar='"1 2 3"', help="The prompt as token ids.")
@@ -95,9 +128,9 @@ def generate(
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Generate text; without --json it streams."""
+    """Generate text; without --json a single answer streams."""
     shared = session(ctx, server, as_json)
-    if logprobs is not None and not shared.as_json:
+    if (logprobs is not None or prompt_logprobs is not None) and not shared.as_json:
         raise typer.BadParameter("log-probabilities are printed with --json only.")
     sent = _prompt(prompt, token_ids, chat or system is not None, system)
     sampling: Sampling = {
@@ -105,17 +138,31 @@ def generate(
         "temperature": temperature,
         "top_k": top_k,
         "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "logit_bias": _biases(logit_bias or ()),
+        "bad_words": bad_word or (),
+        "min_tokens": min_tokens,
+        "n": n,
+        "best_of": best_of,
         "seed": seed,
         "stop": stop or (),
         "ignore_eos": ignore_eos,
         "logprobs": logprobs,
+        "prompt_logprobs": prompt_logprobs,
     }
     target = composed(adapter, method, density)
     with shared.connect() as client:
-        if shared.as_json:
-            print_json(
-                client.generate(sent, target, sticky_key=sticky_key, timeout=timeout, **sampling)
+        if shared.as_json or (n is not None and n > 1):
+            whole = client.generate(
+                sent, target, sticky_key=sticky_key, timeout=timeout, **sampling
             )
+            if shared.as_json:
+                print_json(whole)
+            else:
+                _print_all([whole, *whole.alternatives])
             return
         completion = None
         text = ""
@@ -146,6 +193,24 @@ def composed(
         method=read.method if method is None else method,
         density=read.density if density is None else density,
     )
+
+
+def _print_all(answers: list[Completion]) -> None:
+    for number, answer in enumerate(answers, start=1):
+        note(f"answer {number} of {len(answers)}")
+        sys.stdout.write(answer.text if answer.text.endswith("\n") else f"{answer.text}\n")
+        sys.stdout.flush()
+
+
+def _biases(written: Sequence[str]) -> dict[int, float]:
+    biases: dict[int, float] = {}
+    for one in written:
+        token_id, _, bias = one.partition("=")
+        try:
+            biases[int(token_id)] = float(bias)
+        except ValueError as error:
+            raise typer.BadParameter(f"--logit-bias takes ID=X, not {one!r}.") from error
+    return biases
 
 
 def _prompt(prompt: str | None, token_ids: str | None, chat: bool, system: str | None) -> Prompt:

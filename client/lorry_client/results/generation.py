@@ -75,6 +75,9 @@ class Completion:
         text: the whole text.
         token_ids: every generated token.
         logprobs: one entry per token, where they were asked for.
+        prompt_logprobs: one entry per token of the prompt after the first, where they were asked for.
+        mean_logprob: of the answer's tokens, where log-probabilities or `best_of` were asked for.
+        alternatives: the other answers, where `n` is more than 1.
         finish_reason: `stop` or `length`.
         stop: the stop string that ended it, where one did.
         adapter: the adapter that acted, as a reference that always means the same bytes; None for the bare base. Of a
@@ -93,36 +96,61 @@ class Completion:
     stop: str | None = None
     logprobs: tuple[TokenLogprobs, ...] = ()
     terms: tuple[Term, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+    mean_logprob: float | None = None
+    alternatives: tuple[Completion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What is new in a stream; the last one carries the completion of the whole."""
+    """What is new in a stream, of the answer with this index; an answer's last one carries its completion."""
 
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
     completion: Completion | None = None
+    index: int = 0
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()
+
+
+@dataclass(slots=True)
+class Transcripts:
+    """Puts a stream's messages together, each answer's its own: take each one in turn and pass its chunk on."""
+
+    answers: dict[int, Transcript] = field(default_factory=dict)
+
+    def take(self, message: pb.GenerateResponse) -> Chunk:
+        return self.answers.setdefault(message.index, Transcript()).take(message)
 
 
 @dataclass(slots=True)
 class Transcript:
-    """Puts a stream's messages together: take each one in turn and pass its chunk on."""
+    """Puts the messages of one answer together."""
 
     text: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
     completion: Completion | None = None
 
     def take(self, message: pb.GenerateResponse) -> Chunk:
         """Adds a message and returns it as a chunk."""
         logprobs = tuple(TokenLogprobs.read(one) for one in message.logprobs)
+        prompt_logprobs = tuple(TokenLogprobs.read(one) for one in message.prompt_logprobs)
+        self.prompt_logprobs.extend(prompt_logprobs)
         self.text.append(message.text)
         self.token_ids.extend(message.token_ids)
         self.logprobs.extend(logprobs)
         if message.HasField("completion"):
             self.completion = self._complete(message.completion)
-        return Chunk(message.text, tuple(message.token_ids), logprobs, self.completion)
+        return Chunk(
+            message.text,
+            tuple(message.token_ids),
+            logprobs,
+            self.completion,
+            message.index,
+            prompt_logprobs,
+        )
 
     def _complete(self, end: pb.Completion) -> Completion:
         reason = _FINISH_REASONS.get(end.finish_reason)
@@ -150,6 +178,8 @@ class Transcript:
             stop=end.stop or None,
             logprobs=tuple(self.logprobs),
             terms=tuple(Term(one.adapter, one.digest, one.weight) for one in end.terms),
+            prompt_logprobs=tuple(self.prompt_logprobs),
+            mean_logprob=end.mean_logprob if end.HasField("mean_logprob") else None,
         )
 
 

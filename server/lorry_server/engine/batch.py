@@ -5,6 +5,7 @@ Decoding sequences come first, those of one adapter side by side; prefill chunks
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
@@ -26,7 +27,8 @@ class PackedStep:
     paged: PagedBatch
     logits_index: (
         torch.Tensor
-    )  # [num_sampled]: the last tokens of the chunks that sample, in the plan's order
+    )  # [num_logits]: the tokens at each chunk's `logits_at`, in the plan's order
+    pooled_rows: list[range]  # the tokens at each chunk's `pooled_at`, in the plan's order
     token_runs: list[Run]  # over the tokens of the step
     virtual_runs: list[VirtualRun]  # tokens that have no id
     injections: list[Injection]  # to be done before
@@ -54,7 +56,7 @@ def pack(
     token_runs: list[Run] = []
     virtual_runs: list[VirtualRun] = []
     injections: list[Injection] = []
-    last_token: dict[int, int] = {}  # of each chunk
+    starts = [0] * len(chunks)  # of each chunk: where its sequence's first token would stand
     for index in order:
         chunk = chunks[index]
         sequence, start = chunk.sequence, len(input_ids)
@@ -80,8 +82,9 @@ def pack(
             prefills.append(PrefillChunk(start, len(input_ids), end_position, blocks))
         if chunk.slot is not None:
             token_runs.append(Run(start, len(input_ids), chunk.slot))
-        last_token[index] = len(input_ids) - 1
-    sampled = [index for index, chunk in enumerate(chunks) if chunk.samples]
+        starts[index] = start - first + sequence.virtual.count
+    logits_at = [_shifted(chunk.logits_at, starts[index]) for index, chunk in enumerate(chunks)]
+    ends = list(itertools.accumulate(map(len, logits_at)))
     paged = PagedBatch(
         cache=cache,
         blocks=np.array(places, dtype=np.int64),
@@ -95,17 +98,24 @@ def pack(
         position_ids=torch.tensor([positions], device=device),
         paged=paged,
         logits_index=torch.tensor(
-            [last_token[index] for index in sampled], dtype=torch.int64, device=device
+            [row for rows in logits_at for row in rows], dtype=torch.int64, device=device
         ),
+        pooled_rows=[
+            _shifted(chunk.pooled_at, starts[index]) for index, chunk in enumerate(chunks)
+        ],
         token_runs=token_runs,
         virtual_runs=virtual_runs,
         injections=injections,
         logit_runs=[
-            Run(row, row + 1, slot)
-            for row, index in enumerate(sampled)
-            if (slot := chunks[index].slot) is not None
+            Run(end - len(rows), end, chunk.slot)
+            for chunk, rows, end in zip(chunks, logits_at, ends, strict=True)
+            if rows and chunk.slot is not None
         ],
     )
+
+
+def _shifted(positions: range, by: int) -> range:
+    return range(positions.start + by, positions.stop + by)
 
 
 def _place(chunk: Chunk) -> tuple[int, int]:

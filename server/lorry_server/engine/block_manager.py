@@ -117,9 +117,9 @@ class BlockManager:
         assert {block: key for key, block in self._block_of.items()} == self._hash_of
 
     def _match_prefix(self, sequence: Sequence) -> None:
-        # The last token always stays uncomputed, for its logits are needed.
         previous = prefix_seed(sequence.adapter)
-        for start in range(0, sequence.num_tokens - self.block_size, self.block_size):
+        last_start = sequence.num_skippable_tokens - self.block_size
+        for start in range(0, last_start + 1, self.block_size):
             previous = block_hash(previous, sequence.ids(start, start + self.block_size))
             block = self._block_of.get(previous)
             if block is None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Items
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 from transformers import PreTrainedModel
@@ -101,28 +102,30 @@ class Engine:
             self._closed = None
         self._thread.start()
 
-    def submit(self, request: GenerationRequest) -> None:
-        """Queues a request; its outputs reach the sink.
+    def submit(self, *requests: GenerationRequest) -> None:
+        """Queues requests, all of them or none; their outputs reach the sink.
 
         Raises ResourceExhausted where the queue is full, Unavailable where the engine takes no
-        requests, InvalidArgument where the sequence can never fit.
+        requests, InvalidArgument where a sequence can never fit.
         """
-        self._check_fits(request)
+        for request in requests:
+            self._check_fits(request)
         with self._door:
             if self._closed is not None:
                 raise self._closed
             num_queued = self._num_submitted + len(self._scheduler.waiting)
-            if num_queued >= self.config.max_waiting:
+            if num_queued + len(requests) > self.config.max_waiting:
                 raise ResourceExhausted(
-                    f"The queue holds {num_queued} requests, and no more than {self.config.max_waiting}; "
-                    "retry in a second, or add a server.",
+                    f"The queue holds {num_queued} sequences, and no more than {self.config.max_waiting}; "
+                    f"there is no room for {len(requests)} more. Retry in a second, or add a server.",
                     reason="QUEUE_FULL",
                     retry_after_seconds=1,
                     max_waiting=self.config.max_waiting,
                 )
-            self._num_submitted += 1
+            self._num_submitted += len(requests)
             arrival = time.monotonic()
-            self._inbox.put(lambda: self._add(request, arrival))
+            for request in requests:
+                self._inbox.put(partial(self._add, request, arrival))
 
     def cancel(self, request_id: str) -> None:
         """Ends a request without a further output; does nothing where it has ended."""
@@ -270,7 +273,7 @@ class Engine:
         if not request.prompt_token_ids or most > min(self.context_length, capacity):
             raise InvalidArgument(
                 f"The prompt has {len(request.prompt_token_ids)} tokens and max_tokens is "
-                f"{request.sampling.max_tokens}; together they must be between 2 and "
+                f"{request.sampling.max_tokens}; together they must be between 1 and "
                 f"{min(self.context_length, capacity)}.",
                 reason="SEQUENCE_TOO_LONG",
                 prompt_tokens=len(request.prompt_token_ids),

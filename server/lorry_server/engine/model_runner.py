@@ -13,11 +13,12 @@ from lorry_server.engine.attention import KVCache, KVShape
 from lorry_server.engine.batch import pack
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
+from lorry_server.engine.final_states import FinalStates
 from lorry_server.engine.lora.layer import LoraStep, wrap_linears
 from lorry_server.engine.lora.rows import LONG_RUN, Run, StepRows
 from lorry_server.engine.lora.slots import LoraSlots
 from lorry_server.engine.probe import attending_layers
-from lorry_server.engine.sampler import SampleSpec, sample
+from lorry_server.engine.sampling.results import results
 from lorry_server.engine.scheduler import Chunk, Sampled
 from lorry_server.engine.slots import AdapterSlots
 from lorry_server.engine.virtual import VirtualSlots
@@ -52,20 +53,18 @@ class ModelRunner:
         attention.install(model)
         selfcheck.verify(expected, self.logits, BlockManager(self.num_blocks, config.block_size))
 
+    @torch.inference_mode()
     def run(self, chunks: Items[Chunk]) -> list[Sampled | None]:
-        """Runs a step; returns a token for each chunk that samples, in the order of the chunks."""
-        specs = [
-            SampleSpec(chunk.sequence.request.sampling, len(chunk.sequence.token_ids))
-            for chunk in chunks
-            if chunk.samples
-        ]
-        with torch.inference_mode():
-            logits = self.logits(chunks)
-            return sample(logits, specs) if specs else []
+        """Runs a step; returns what it brought for each chunk that yields something, in the order of the chunks."""
+        return results(chunks, *self._forward(chunks))
 
     @torch.inference_mode()
     def logits(self, chunks: Items[Chunk]) -> torch.Tensor:
-        """[num_sampled, vocab_size]: the logits of each chunk that samples, in the order of the chunks."""
+        """[num_logits, vocab_size]: after the tokens at each chunk's `logits_at`, in the order of the chunks."""
+        return self._forward(chunks)[0]
+
+    def _forward(self, chunks: Items[Chunk]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The logits, and for each chunk the final hidden states [tokens, hidden] at its `pooled_at`."""
         packed = pack(
             chunks, self.cache, self.config.block_size, self.device, decode_together=self._sparse
         )
@@ -74,18 +73,18 @@ class ModelRunner:
         self._step.tokens = self._rows(packed.token_runs)
         self._step.logits = self._rows(packed.logit_runs)
         try:
-            output = self.model(
-                input_ids=packed.input_ids,
-                position_ids=packed.position_ids,
-                use_cache=False,
-                logits_to_keep=packed.logits_index,
-                lorry_batch=packed.paged,
-            )
+            with FinalStates(self.model, wanted=any(packed.pooled_rows)) as states:
+                output = self.model(
+                    input_ids=packed.input_ids,
+                    position_ids=packed.position_ids,
+                    use_cache=False,
+                    logits_to_keep=packed.logits_index,
+                    lorry_batch=packed.paged,
+                )
         finally:
             self._step.tokens = self._step.logits = None
             self.slots.virtual.step = ()
-        logits: torch.Tensor = output.logits[0]
-        return logits
+        return output.logits[0], [states.at(rows) for rows in packed.pooled_rows]
 
     def _rows(self, runs: list[Run]) -> StepRows | None:
         if not runs:

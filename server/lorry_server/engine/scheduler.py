@@ -16,6 +16,7 @@ from lorry_registry.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
+    LorryError,
     ResourceExhausted,
 )
 from lorry_server.engine.block_manager import BlockManager
@@ -47,15 +48,54 @@ class Chunk:
     @property
     def samples(self) -> bool:
         """Whether the step reaches the sequence's last token, so that a new one is chosen."""
+        return self.completes and self.sequence.request.sampling.max_tokens > 0
+
+    @property
+    def completes(self) -> bool:
+        """Whether the step reaches the sequence's last token."""
         return self.end == self.sequence.num_tokens
+
+    @property
+    def yields(self) -> bool:
+        """Whether the step brings more than keys and values."""
+        return bool(self.logits_at or self.pooled_at)
+
+    @property
+    def logits_at(self) -> range:
+        """The tokens, by index, whose logits are wanted: each before one to be scored; the last, to choose after it."""
+        sequence = self.sequence
+        first, end = self._tokens
+        scored = range(
+            max(first, sequence.next_scored - 1), min(end, sequence.num_prompt_tokens - 1)
+        )
+        if not self.samples:
+            return scored
+        return range(scored.start if scored else end - 1, end)
+
+    @property
+    def pooled_at(self) -> range:
+        """The tokens, by index, whose final hidden states are wanted."""
+        first, end = self._tokens
+        return range(
+            max(first, self.sequence.next_pooled), min(end, self.sequence.num_prompt_tokens)
+        )
+
+    @property
+    def _tokens(self) -> tuple[int, int]:
+        """Where the chunk begins and ends among the sequence's `token_ids`; virtual tokens are before 0."""
+        end = self.end - self.sequence.virtual.count
+        return end - self.num_tokens, end
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A chosen token."""
+    """What a step brought for a chunk: a chosen token, and what was wanted of the prompt's."""
 
-    token_id: int
+    token_id: int | None = None  # None: the chunk does not sample
     logprobs: TokenLogprobs | None = None
+    scores: tuple[TokenLogprobs, ...] = ()  # of the prompt's tokens after each of `logits_at`
+    pooled: list[float] | None = None  # [hidden]: the sum over `pooled_at`
+    error: LorryError | None = None  # no token could be chosen
 
 
 @dataclass(slots=True)
@@ -197,6 +237,8 @@ class Scheduler:
         blocked: list[Sequence] = []  # wait for a slot, and none is to be had
         wanted_before_blocked: set[str] = set()
         for sequence in list(self.waiting):
+            if self._must_wait_for_prefix(sequence):
+                continue
             digest = sequence.adapter
             if digest is not None and not self.residency.can_acquire(digest):
                 if self._bring(digest, plan, wanted):
@@ -226,6 +268,11 @@ class Scheduler:
             for other in blocked:
                 other.overtaken += 1
         self._unblock(plan, blocked, wanted_before_blocked)
+
+    def _must_wait_for_prefix(self, sequence: Sequence) -> bool:
+        """Whether the one that it follows is still computing what they share; that one never follows it in turn."""
+        leader = self._sequences.get(sequence.request.follows or "")
+        return leader is not None and leader.first_token is None
 
     def _bring(self, digest: str, plan: StepPlan, wanted: set[str]) -> bool:
         """Moves an adapter one tier up; returns whether it is on its way."""
@@ -264,38 +311,51 @@ class Scheduler:
     ) -> list[RequestOutput]:
         """Books a step that has run.
 
-        `sampled` has a token for each chunk that samples, in their order; None where the model gave no numbers.
+        `sampled` has one for each chunk that yields something, in their order; None where the model gave no numbers.
         """
         outputs: list[RequestOutput] = []
-        tokens = iter(sampled)
+        results = iter(sampled)
         for chunk in plan.chunks:
-            sequence = chunk.sequence
-            samples = chunk.samples
+            sequence, completes, pooled_at = chunk.sequence, chunk.completes, chunk.pooled_at
+            brought = next(results) if chunk.yields else Sampled()
             sequence.num_computed_tokens = chunk.end
             self.block_manager.commit(sequence)
-            if samples:
-                token = next(tokens)
-                outputs.append(
-                    self._fail(sequence, self._not_finite(sequence))
-                    if token is None
-                    else self._append(sequence, token, now)
-                )
+            if brought is None:
+                outputs.append(self._fail(sequence, self._not_finite(sequence)))
+            elif brought.error is not None:
+                outputs.append(self._fail(sequence, brought.error))
+            else:
+                sequence.note(brought.scores, brought.pooled, pooled_at)
+                if completes or brought.scores:
+                    outputs.append(self._advance(sequence, brought, completes, now))
         return outputs
 
-    def _append(self, sequence: Sequence, sampled: Sampled, now: float) -> RequestOutput:
-        sequence.token_ids.append(sampled.token_id)
-        if sequence.first_token is None:
+    def _advance(
+        self, sequence: Sequence, brought: Sampled, completes: bool, now: float
+    ) -> RequestOutput:
+        token_ids = () if brought.token_id is None else (brought.token_id,)
+        sequence.token_ids += token_ids
+        if completes and sequence.first_token is None:
             sequence.first_token = now
-        reason = self._finish_reason(sequence)
+        reason = self._finish_reason(sequence) if completes else None
+        constraint = sequence.request.constraint
         if reason is not None:
             self._end(sequence)
+        elif token_ids and constraint is not None:
+            try:
+                constraint.accept(*token_ids)
+            except LorryError as error:
+                return self._fail(sequence, error)
+        is_first = sequence.num_output_tokens == len(token_ids) == 1
         return RequestOutput(
             sequence.request.request_id,
-            token_ids=(sampled.token_id,),
-            logprobs=() if sampled.logprobs is None else (sampled.logprobs,),
+            token_ids=token_ids,
+            logprobs=() if brought.logprobs is None else (brought.logprobs,),
+            prompt_logprobs=brought.scores,
+            embedding=sequence.embedding if reason else (),
             finish_reason=reason,
             # The first token's are for a request that ends from outside: by a stop string, say.
-            stats=sequence.stats(now) if reason or sequence.num_output_tokens == 1 else None,
+            stats=sequence.stats(now) if reason or is_first else None,
         )
 
     def _too_long(self, sequence: Sequence) -> InvalidArgument:
@@ -320,7 +380,7 @@ class Scheduler:
 
     def _finish_reason(self, sequence: Sequence) -> FinishReason | None:
         sampling = sequence.request.sampling
-        if sequence.token_ids[-1] in sampling.stop_token_ids:
+        if sequence.num_output_tokens and sequence.token_ids[-1] in sampling.stop_token_ids:
             return FinishReason.STOP
         if sequence.num_output_tokens >= sampling.max_tokens:
             return FinishReason.LENGTH

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
-from lorry_server.engine.request import GenerationRequest, RequestStats
+from lorry_server.engine.request import GenerationRequest, RequestStats, TokenLogprobs
 
 
 class SequenceState(enum.Enum):
@@ -47,6 +48,14 @@ class Sequence:
     first_scheduled: float | None = None
     first_token: float | None = None
     overtaken: int = 0  # admissions past this one while it waited for a slot
+    next_scored: int = field(init=False)  # index of the prompt's token whose score comes next
+    next_pooled: int = field(init=False)  # index of the prompt's token that is pooled next
+    pooled: list[float] = field(default_factory=list)  # [hidden]: the sum so far
+
+    def __post_init__(self) -> None:
+        scores, pool_from = self.request.scores, self.request.pool_from
+        self.next_scored = self.num_prompt_tokens if scores is None else scores.first
+        self.next_pooled = self.num_prompt_tokens if pool_from is None else pool_from
 
     @property
     def adapter(self) -> str | None:
@@ -82,6 +91,31 @@ class Sequence:
             return self.token_ids[first - count : end - count]
         virtual = [-1 - place for place in range(first, min(end, count))]
         return virtual + self.token_ids[: max(0, end - count)]
+
+    @property
+    def num_skippable_tokens(self) -> int:
+        """How many at the beginning need only their keys and values: of the others, something more is wanted.
+
+        Of the last token the logits are, always; of a token before one that is scored too.
+        """
+        wanted = min(len(self.token_ids) - 1, self.next_scored - 1, self.next_pooled)
+        return self.virtual.count + wanted
+
+    @property
+    def embedding(self) -> tuple[float, ...]:
+        """[hidden]: the mean over what was pooled; nothing where nothing was."""
+        if self.request.pool_from is None:
+            return ()
+        count = self.num_prompt_tokens - self.request.pool_from
+        return tuple(value / count for value in self.pooled)
+
+    def note(self, scores: Items[TokenLogprobs], pooled: list[float] | None, at: range) -> None:
+        """What a step brought of the prompt: it is not asked for again, whatever happens to the blocks."""
+        self.next_scored += len(scores)
+        if pooled is not None:
+            before = self.pooled or [0.0] * len(pooled)
+            self.pooled = [old + new for old, new in zip(before, pooled, strict=True)]
+            self.next_pooled = at.stop
 
     def stats(self, now: float) -> RequestStats:
         started = self.first_scheduled if self.first_scheduled is not None else now

@@ -24,9 +24,11 @@ from lorry_server.adapters import AdapterDirectory, ResolvedAdapter
 from lorry_server.base import ServedBase
 from lorry_server.compositions import requested
 from lorry_server.metrics.requests import RequestMetrics
-from lorry_server.services.generation import Accepted, GeneratingEngine, Generation
+from lorry_server.services import adjustments
+from lorry_server.services.generation import Accepted, Generation
 from lorry_server.services.outputs import OutputDispatcher
 from lorry_server.services.prompts import PromptReader
+from lorry_server.services.submission import Asked, GeneratingEngine, House
 from lorry_server.services.validation import check_prompt, decoding
 
 _DEFAULT_PAGE = 50
@@ -130,14 +132,18 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
             with self._place():
                 prompt = await self._prompts.token_ids(request)
                 check_prompt(prompt, self._base)
-                how = decoding(request.sampling, prompt_tokens=len(prompt), base=self._base)
+                words = adjustments.words(request.sampling, self._base)
+                how = decoding(
+                    request.sampling,
+                    prompt_tokens=len(prompt),
+                    base=self._base,
+                    spellings=await self._prompts.spellings(words),
+                )
                 adapter = await self._target(request)
                 generation = Generation(
-                    Accepted(prompt, how, adapter, arrival, deadline),
+                    Accepted(prompt, how, Asked(adapter, arrival, deadline)),
                     codec=self._base.text,
-                    engine=self._engine,
-                    dispatcher=self._dispatcher,
-                    metrics=self._metrics,
+                    house=House(self._engine, self._dispatcher, self._metrics),
                 )
         # Called however the RPC ends: answered, refused, cancelled, out of time, its client gone.
         context.add_done_callback(lambda _: generation.close())

@@ -22,7 +22,7 @@ class OutputDispatcher:
     """Hands every output of the engine to the queue of its request.
 
     The queues are unbounded on purpose. A request's `max_tokens` is, and a client that does not read must not hold up
-    a step that it shares with others: what waits for it is at most one context of token ids.
+    a step that it shares with others: what waits for it is at most one context of token ids for each sequence.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -37,18 +37,23 @@ class OutputDispatcher:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._deliver, tuple(outputs), time.monotonic())
 
-    def open(self, request_id: str) -> asyncio.Queue[Delivery]:
-        """Before the request is submitted."""
+    def open(self, *request_ids: str) -> asyncio.Queue[Delivery]:
+        """One queue for them all, before they are submitted."""
         queue: asyncio.Queue[Delivery] = asyncio.Queue()
-        self._queues[request_id] = queue
-        self._unfinished.add(request_id)
+        self._queues.update(dict.fromkeys(request_ids, queue))
+        self._unfinished.update(request_ids)
         self._idle.clear()
         return queue
 
-    def close(self, request_id: str) -> None:
-        """Outputs that still come are nobody's."""
-        self._queues.pop(request_id, None)
+    def finished(self, request_id: str) -> None:
+        """The engine has no more of it, even where it has not said so."""
         self._unfinished.discard(request_id)
+
+    def close(self, *request_ids: str) -> None:
+        """Outputs that still come are nobody's."""
+        for request_id in request_ids:
+            self._queues.pop(request_id, None)
+            self._unfinished.discard(request_id)
         if not self._queues:
             self._idle.set()
 
@@ -58,11 +63,11 @@ class OutputDispatcher:
 
     @property
     def num_unfinished(self) -> int:
-        """Open requests that the engine still has; what has only to be read by its client does not count."""
+        """Open sequences that the engine still has; what has only to be read by its client does not count."""
         return len(self._unfinished)
 
     async def idle(self) -> None:
-        """Returns once no request is open."""
+        """Returns once no sequence is open."""
         await self._idle.wait()
 
     def _deliver(self, outputs: Sequence[RequestOutput], moment: float) -> None:
@@ -70,4 +75,4 @@ class OutputDispatcher:
             if (queue := self._queues.get(output.request_id)) is not None:
                 queue.put_nowait(Delivery(output, moment))
                 if output.finished:
-                    self._unfinished.discard(output.request_id)
+                    self.finished(output.request_id)

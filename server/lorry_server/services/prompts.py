@@ -67,6 +67,14 @@ class PromptReader:
             raise _empty()
         return tuple(token_ids)
 
+    async def spellings(self, words: Sequence[str]) -> list[tuple[int, ...]]:
+        """The sequences of ids by which words occur in a text."""
+        if not words:
+            return []
+        size = sum(map(len, words))
+        spelled = await self._lane(size).run(lambda codec: [codec.spellings(w) for w in words])
+        return [ids for spellings in spelled for ids in spellings]
+
     async def text(self, token_ids: Sequence[int]) -> str:
         """What the ids read as; nothing where the base has no tokenizer."""
         if self._base.text is None:

@@ -35,6 +35,17 @@ class TextCodec:
         """The ids of a text, with the special tokens that the tokenizer adds."""
         return list(self._tokenizer(text)["input_ids"])
 
+    def spellings(self, word: str) -> list[tuple[int, ...]]:
+        """The ids of a word at the start of a text and after a space; without those that say nothing of the word.
+
+        As vLLM reads its `bad_words` (`SamplingParams.update_from_tokenizer`).
+        """
+        plain = self._tokenizer(word.lstrip(), add_special_tokens=False)["input_ids"]
+        spaced = self._tokenizer(f" {word.lstrip()}", add_special_tokens=False)["input_ids"]
+        # A tokenizer that puts the space into a token of its own has no other spelling.
+        spellings = [plain, spaced] if spaced[1:] != plain else [plain]
+        return list(dict.fromkeys(map(tuple, filter(None, spellings))))
+
     def render_chat(self, messages: Sequence[tuple[str, str]]) -> list[int]:
         """The ids of a conversation of (role, content), up to where the assistant's turn begins."""
         if not self._tokenizer.chat_template:

@@ -26,15 +26,17 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from lorry.inference.v1 import composition_pb2 as lorry_dot_inference_dot_v1_dot_composition__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*lorry/inference/v1/inference_service.proto\x12\x12lorry.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a$lorry/inference/v1/composition.proto\"?\n\nChatPrompt\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.lorry.inference.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\" \n\x0bTokenPrompt\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\"\xc5\x02\n\x0fGenerateRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12.\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x1e.lorry.inference.v1.ChatPromptH\x00\x12\x31\n\x06tokens\x18\x03 \x01(\x0b\x32\x1f.lorry.inference.v1.TokenPromptH\x00\x12\x11\n\x07\x61\x64\x61pter\x18\x04 \x01(\tH\x01\x12\x36\n\x0b\x63omposition\x18\x07 \x01(\x0b\x32\x1f.lorry.inference.v1.CompositionH\x01\x12\x38\n\x08sampling\x18\x05 \x01(\x0b\x32&.lorry.inference.v1.SamplingParameters\x12\x17\n\nsticky_key\x18\x06 \x01(\tH\x02\x88\x01\x01\x42\x08\n\x06promptB\x08\n\x06targetB\r\n\x0b_sticky_key\"\x9c\x02\n\x12SamplingParameters\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x04\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x07 \x03(\x05\x12\x12\n\nignore_eos\x18\x08 \x01(\x08\x12\x15\n\x08logprobs\x18\t \x01(\x05H\x05\x88\x01\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x07\n\x05_seedB\x0b\n\t_logprobs\"\x9c\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x33\n\x08logprobs\x18\x03 \x03(\x0b\x32!.lorry.inference.v1.TokenLogprobs\x12\x32\n\ncompletion\x18\x04 \x01(\x0b\x32\x1e.lorry.inference.v1.Completion\"p\n\rTokenLogprobs\x12\x30\n\x06\x63hosen\x18\x01 \x01(\x0b\x32 .lorry.inference.v1.TokenLogprob\x12-\n\x03top\x18\x02 \x03(\x0b\x32 .lorry.inference.v1.TokenLogprob\"1\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"\x85\x02\n\nCompletion\x12\x37\n\rfinish_reason\x18\x01 \x01(\x0e\x32 .lorry.inference.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.lorry.inference.v1.Usage\x12,\n\x07timings\x18\x04 \x01(\x0b\x32\x1b.lorry.inference.v1.Timings\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\t\x12/\n\x05terms\x18\x07 \x03(\x0b\x32 .lorry.inference.v1.ResolvedTerm\"W\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x02 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x05\"\x95\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13time_to_first_token\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"[\n\x0fTokenizeRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12.\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x1e.lorry.inference.v1.ChatPromptH\x00\x42\x08\n\x06prompt\"K\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.lorry.inference.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x05Model\x12\x11\n\treference\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x10\n\x08resident\x18\x04 \x01(\x08*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xfb\x02\n\x10InferenceService\x12W\n\x08Generate\x12#.lorry.inference.v1.GenerateRequest\x1a$.lorry.inference.v1.GenerateResponse0\x01\x12Z\n\rGenerateUnary\x12#.lorry.inference.v1.GenerateRequest\x1a$.lorry.inference.v1.GenerateResponse\x12U\n\x08Tokenize\x12#.lorry.inference.v1.TokenizeRequest\x1a$.lorry.inference.v1.TokenizeResponse\x12[\n\nListModels\x12%.lorry.inference.v1.ListModelsRequest\x1a&.lorry.inference.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*lorry/inference/v1/inference_service.proto\x12\x12lorry.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a$lorry/inference/v1/composition.proto\"?\n\nChatPrompt\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.lorry.inference.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\" \n\x0bTokenPrompt\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\"\xc5\x02\n\x0fGenerateRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12.\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x1e.lorry.inference.v1.ChatPromptH\x00\x12\x31\n\x06tokens\x18\x03 \x01(\x0b\x32\x1f.lorry.inference.v1.TokenPromptH\x00\x12\x11\n\x07\x61\x64\x61pter\x18\x04 \x01(\tH\x01\x12\x36\n\x0b\x63omposition\x18\x07 \x01(\x0b\x32\x1f.lorry.inference.v1.CompositionH\x01\x12\x38\n\x08sampling\x18\x05 \x01(\x0b\x32&.lorry.inference.v1.SamplingParameters\x12\x17\n\nsticky_key\x18\x06 \x01(\tH\x02\x88\x01\x01\x42\x08\n\x06promptB\x08\n\x06targetB\r\n\x0b_sticky_key\"\xbc\x06\n\x12SamplingParameters\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x04H\x04\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x07 \x03(\x05\x12\x12\n\nignore_eos\x18\x08 \x01(\x08\x12\x15\n\x08logprobs\x18\t \x01(\x05H\x05\x88\x01\x01\x12\x12\n\x05min_p\x18\n \x01(\x02H\x06\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x0b \x01(\x02H\x07\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x0c \x01(\x02H\x08\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\r \x01(\x02H\t\x88\x01\x01\x12I\n\nlogit_bias\x18\x0e \x03(\x0b\x32\x35.lorry.inference.v1.SamplingParameters.LogitBiasEntry\x12\x11\n\tbad_words\x18\x0f \x03(\t\x12<\n\x13\x62\x61\x64_token_sequences\x18\x10 \x03(\x0b\x32\x1f.lorry.inference.v1.TokenPrompt\x12\x17\n\nmin_tokens\x18\x11 \x01(\x05H\n\x88\x01\x01\x12\x1c\n\x0fprompt_logprobs\x18\x12 \x01(\x05H\x0b\x88\x01\x01\x12\x0e\n\x01n\x18\x13 \x01(\x05H\x0c\x88\x01\x01\x12\x14\n\x07\x62\x65st_of\x18\x14 \x01(\x05H\r\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x07\n\x05_seedB\x0b\n\t_logprobsB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\r\n\x0b_min_tokensB\x12\n\x10_prompt_logprobsB\x04\n\x02_nB\n\n\x08_best_of\"\xa3\x02\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x33\n\x08logprobs\x18\x03 \x03(\x0b\x32!.lorry.inference.v1.TokenLogprobs\x12\x32\n\ncompletion\x18\x04 \x01(\x0b\x32\x1e.lorry.inference.v1.Completion\x12\r\n\x05index\x18\x05 \x01(\x05\x12:\n\x0fprompt_logprobs\x18\x06 \x03(\x0b\x32!.lorry.inference.v1.TokenLogprobs\x12:\n\x0c\x61lternatives\x18\x07 \x03(\x0b\x32$.lorry.inference.v1.GenerateResponse\"p\n\rTokenLogprobs\x12\x30\n\x06\x63hosen\x18\x01 \x01(\x0b\x32 .lorry.inference.v1.TokenLogprob\x12-\n\x03top\x18\x02 \x03(\x0b\x32 .lorry.inference.v1.TokenLogprob\"1\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"\xb1\x02\n\nCompletion\x12\x37\n\rfinish_reason\x18\x01 \x01(\x0e\x32 .lorry.inference.v1.FinishReason\x12\x0c\n\x04stop\x18\x02 \x01(\t\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.lorry.inference.v1.Usage\x12,\n\x07timings\x18\x04 \x01(\x0b\x32\x1b.lorry.inference.v1.Timings\x12\x16\n\x0e\x61\x64\x61pter_digest\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\t\x12/\n\x05terms\x18\x07 \x03(\x0b\x32 .lorry.inference.v1.ResolvedTerm\x12\x19\n\x0cmean_logprob\x18\x08 \x01(\x02H\x00\x88\x01\x01\x42\x0f\n\r_mean_logprob\"W\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x02 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x05\"\x95\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13time_to_first_token\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"[\n\x0fTokenizeRequest\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12.\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x1e.lorry.inference.v1.ChatPromptH\x00\x42\x08\n\x06prompt\"K\n\x10TokenizeResponse\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x03 \x01(\x05\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.lorry.inference.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x05Model\x12\x11\n\treference\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x10\n\x08resident\x18\x04 \x01(\x08*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xfb\x02\n\x10InferenceService\x12W\n\x08Generate\x12#.lorry.inference.v1.GenerateRequest\x1a$.lorry.inference.v1.GenerateResponse0\x01\x12Z\n\rGenerateUnary\x12#.lorry.inference.v1.GenerateRequest\x1a$.lorry.inference.v1.GenerateResponse\x12U\n\x08Tokenize\x12#.lorry.inference.v1.TokenizeRequest\x1a$.lorry.inference.v1.TokenizeResponse\x12[\n\nListModels\x12%.lorry.inference.v1.ListModelsRequest\x1a&.lorry.inference.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorry.inference.v1.inference_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=2129
-  _globals['_FINISHREASON']._serialized_end=2224
+  _globals['_SAMPLINGPARAMETERS_LOGITBIASENTRY']._loaded_options = None
+  _globals['_SAMPLINGPARAMETERS_LOGITBIASENTRY']._serialized_options = b'8\001'
+  _globals['_FINISHREASON']._serialized_start=2852
+  _globals['_FINISHREASON']._serialized_end=2947
   _globals['_CHATPROMPT']._serialized_start=136
   _globals['_CHATPROMPT']._serialized_end=199
   _globals['_CHATMESSAGE']._serialized_start=201
@@ -44,29 +46,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATEREQUEST']._serialized_start=282
   _globals['_GENERATEREQUEST']._serialized_end=607
   _globals['_SAMPLINGPARAMETERS']._serialized_start=610
-  _globals['_SAMPLINGPARAMETERS']._serialized_end=894
-  _globals['_GENERATERESPONSE']._serialized_start=897
-  _globals['_GENERATERESPONSE']._serialized_end=1053
-  _globals['_TOKENLOGPROBS']._serialized_start=1055
-  _globals['_TOKENLOGPROBS']._serialized_end=1167
-  _globals['_TOKENLOGPROB']._serialized_start=1169
-  _globals['_TOKENLOGPROB']._serialized_end=1218
-  _globals['_COMPLETION']._serialized_start=1221
-  _globals['_COMPLETION']._serialized_end=1482
-  _globals['_USAGE']._serialized_start=1484
-  _globals['_USAGE']._serialized_end=1571
-  _globals['_TIMINGS']._serialized_start=1574
-  _globals['_TIMINGS']._serialized_end=1723
-  _globals['_TOKENIZEREQUEST']._serialized_start=1725
-  _globals['_TOKENIZEREQUEST']._serialized_end=1816
-  _globals['_TOKENIZERESPONSE']._serialized_start=1818
-  _globals['_TOKENIZERESPONSE']._serialized_end=1893
-  _globals['_LISTMODELSREQUEST']._serialized_start=1895
-  _globals['_LISTMODELSREQUEST']._serialized_end=1953
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1955
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2043
-  _globals['_MODEL']._serialized_start=2045
-  _globals['_MODEL']._serialized_end=2127
-  _globals['_INFERENCESERVICE']._serialized_start=2227
-  _globals['_INFERENCESERVICE']._serialized_end=2606
+  _globals['_SAMPLINGPARAMETERS']._serialized_end=1438
+  _globals['_SAMPLINGPARAMETERS_LOGITBIASENTRY']._serialized_start=1188
+  _globals['_SAMPLINGPARAMETERS_LOGITBIASENTRY']._serialized_end=1236
+  _globals['_GENERATERESPONSE']._serialized_start=1441
+  _globals['_GENERATERESPONSE']._serialized_end=1732
+  _globals['_TOKENLOGPROBS']._serialized_start=1734
+  _globals['_TOKENLOGPROBS']._serialized_end=1846
+  _globals['_TOKENLOGPROB']._serialized_start=1848
+  _globals['_TOKENLOGPROB']._serialized_end=1897
+  _globals['_COMPLETION']._serialized_start=1900
+  _globals['_COMPLETION']._serialized_end=2205
+  _globals['_USAGE']._serialized_start=2207
+  _globals['_USAGE']._serialized_end=2294
+  _globals['_TIMINGS']._serialized_start=2297
+  _globals['_TIMINGS']._serialized_end=2446
+  _globals['_TOKENIZEREQUEST']._serialized_start=2448
+  _globals['_TOKENIZEREQUEST']._serialized_end=2539
+  _globals['_TOKENIZERESPONSE']._serialized_start=2541
+  _globals['_TOKENIZERESPONSE']._serialized_end=2616
+  _globals['_LISTMODELSREQUEST']._serialized_start=2618
+  _globals['_LISTMODELSREQUEST']._serialized_end=2676
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2678
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2766
+  _globals['_MODEL']._serialized_start=2768
+  _globals['_MODEL']._serialized_end=2850
+  _globals['_INFERENCESERVICE']._serialized_start=2950
+  _globals['_INFERENCESERVICE']._serialized_end=3329
 # @@protoc_insertion_point(module_scope)
