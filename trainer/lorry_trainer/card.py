@@ -57,7 +57,8 @@ def card(
                     )
                 ),
             ]
-    use = f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base_name}"), "{name}")'
+    load = "load_bottleneck" if recipe.method == "bottleneck" else "PeftModel.from_pretrained"
+    use = f'model = {load}(AutoModelForCausalLM.from_pretrained("{base_name}"), "{name}")'
     lines += ["", "```python", use, "```", ""]
     return "\n".join(lines)
 

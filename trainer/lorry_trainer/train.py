@@ -102,7 +102,7 @@ def make_trainer(run: Prepared, scratch: str, watched: bool) -> Trainer:
                     if hasattr(m, "in_features")
                 }
             )
-            section = "ia3" if recipe.method == "ia3" else "lora"
+            section = recipe.method if recipe.method in ("ia3", "bottleneck") else "lora"
             targets = getattr(recipe, section).target_modules
             raise RecipeError(
                 f"{section}.target_modules {targets!r}: {error}. "

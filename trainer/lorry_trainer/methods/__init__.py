@@ -5,6 +5,7 @@ Imports peft, so it is imported only when training is about to start.
 
 from __future__ import annotations
 
+from lorry_trainer.methods.bottleneck import Bottleneck
 from lorry_trainer.methods.contract import Method
 from lorry_trainer.methods.full import Full
 from lorry_trainer.methods.ia3 import Ia3
@@ -25,5 +26,6 @@ METHODS: dict[str, Method] = {
     "prompt_tuning": PromptTuning(),
     "p_tuning": PTuning(),
     "ia3": Ia3(),
+    "bottleneck": Bottleneck(),
     "full": Full(),
 }

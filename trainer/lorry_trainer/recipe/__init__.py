@@ -6,7 +6,15 @@ explains. `RECIPE.md` is made from the descriptions here. Knows nothing about fi
 
 from lorry_trainer.recipe.data import Columns, Data, Splits
 from lorry_trainer.recipe.evaluation import Evaluation
-from lorry_trainer.recipe.method import HELD, Full, Ia3, Lora, Quantization, Virtual
+from lorry_trainer.recipe.method import (
+    HELD,
+    Bottleneck,
+    Full,
+    Ia3,
+    Lora,
+    Quantization,
+    Virtual,
+)
 from lorry_trainer.recipe.section import Section
 from lorry_trainer.recipe.training import Training
 from lorry_trainer.recipe.whole import SECTIONS, Recipe
@@ -14,6 +22,7 @@ from lorry_trainer.recipe.whole import SECTIONS, Recipe
 __all__ = [
     "HELD",
     "SECTIONS",
+    "Bottleneck",
     "Columns",
     "Data",
     "Evaluation",

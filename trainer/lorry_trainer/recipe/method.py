@@ -86,6 +86,28 @@ class Ia3(Section):
     )
 
 
+class Bottleneck(Section):
+    """With `method: bottleneck`: a narrow pair of layers after the projections that end attention and MLP."""
+
+    placement: Literal["houlsby", "pfeiffer"] = Field(
+        default="houlsby",
+        description="`houlsby`: after attention and after the MLP of each layer. `pfeiffer`: after the MLP.",
+    )
+    size: int = Field(
+        default=16, ge=1, le=4096, description="Width between the two; more can hold more."
+    )
+    activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
+        default="relu", description="What stands between the two."
+    )
+    scaling: float = Field(default=1.0, gt=0, description="What is added is multiplied by it.")
+    target_modules: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Layers to stand after, such as `[o_proj, down_proj]`. Left out: found by their names in the "
+        "families of transformers.",
+    )
+
+
 class Full(Section):
     """With `method: full`: the weights themselves are trained; what they became less what they were is cut down to an
     adapter of `lora.rank`, on `lora.target_modules`."""
@@ -127,5 +149,6 @@ HELD: dict[str, tuple[Literal["nf4", "none"], ...]] = {
     "prompt_tuning": ("nf4", "none"),
     "p_tuning": ("nf4", "none"),
     "ia3": ("nf4", "none"),
+    "bottleneck": ("none",),  # transformers trains nothing but PEFT's on 4 bits
     "full": ("none",),
 }

@@ -8,7 +8,15 @@ from pydantic import Field, model_validator
 
 from lorry_trainer.recipe.data import Data
 from lorry_trainer.recipe.evaluation import Evaluation
-from lorry_trainer.recipe.method import HELD, Full, Ia3, Lora, Quantization, Virtual
+from lorry_trainer.recipe.method import (
+    HELD,
+    Bottleneck,
+    Full,
+    Ia3,
+    Lora,
+    Quantization,
+    Virtual,
+)
 from lorry_trainer.recipe.section import Section
 from lorry_trainer.recipe.training import Training
 
@@ -16,6 +24,7 @@ from lorry_trainer.recipe.training import Training
 SECTIONS: dict[str, tuple[str, ...]] = {
     "virtual": ("prefix_tuning", "prompt_tuning", "p_tuning"),
     "ia3": ("ia3",),
+    "bottleneck": ("bottleneck",),
     "full": ("full",),
 }
 
@@ -41,13 +50,15 @@ class Recipe(Section):
         "prompt_tuning",
         "p_tuning",
         "ia3",
+        "bottleneck",
         "full",
     ] = Field(
         default="qlora",
         description="`qlora`: LoRA on the base in 4 bits, as it will be served; `lora`: on full precision. `rslora`, "
         "`dora`, `lora_plus`: LoRA with that switched on. `pissa`: LoRA that starts from the weights' principal part; "
         "saved as plain LoRA of twice the rank. `loftq`: QLoRA that starts from what quantizing lost. `prefix_tuning`, "
-        "`prompt_tuning`, `p_tuning`: virtual tokens. `ia3`: one factor per output. `full`: the weights "
+        "`prompt_tuning`, `p_tuning`: virtual tokens. `ia3`: one factor per output. `bottleneck`: narrow layers "
+        "after attention and MLP. `full`: the weights "
         "themselves, cut down to an adapter.",
     )
     description: str = Field(
@@ -58,6 +69,9 @@ class Recipe(Section):
         default=None, description="The virtual tokens, where the method has any."
     )
     ia3: Ia3 | None = Field(default=None, description="Where (IA)³ sits.")
+    bottleneck: Bottleneck | None = Field(
+        default=None, description="Where bottleneck adapters sit, and their size."
+    )
     full: Full | None = Field(default=None, description="What full fine-tuning trains and keeps.")
     quantization: Quantization | None = Field(
         default=None, description="How the base is held. Left out: as the method has it."
