@@ -177,13 +177,14 @@ class _Pieces(Iterator[pb.WriteBlobRequest]):
             with local.source.open("rb") as stream:
                 stream.seek(offset)
                 while True:
-                    data = stream.read(min(_transfer.CHUNK_BYTES, size - offset))
+                    # Where another state of the file left more than it has now, the server hears of it and drops that.
+                    data = stream.read(max(0, min(_transfer.CHUNK_BYTES, size - offset)))
                     if not data and offset < size:
                         raise FailedPrecondition(
                             f"{local.file.path} became shorter while it was pushed.",
                             reason="FILE_CHANGED",
                         )
-                    last = offset + len(data) == size
+                    last = offset + len(data) >= size
                     progress.at(local.file.path, offset + len(data))
                     yield pb.WriteBlobRequest(
                         digest=digest,

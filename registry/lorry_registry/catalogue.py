@@ -59,6 +59,7 @@ class Catalogue:
 
     def close(self) -> None:
         self._store.close()
+        self.blobs.close()
 
     # Adapters.
 

@@ -15,7 +15,7 @@ from lorry_registry.security_options import (
     TlsClientCaOption,
     TlsKeyOption,
 )
-from lorry_registry.store_options import DatabaseOption, HomeOption
+from lorry_registry.store_options import BlobsOption, DatabaseOption, HomeOption
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +37,7 @@ def _group() -> None:
 def serve(
     home: HomeOption = None,
     database: DatabaseOption = RegistryConfig.database,
+    blobs: BlobsOption = RegistryConfig.blobs,
     migrate: Annotated[
         bool,
         typer.Option("--migrate", help="Bring a shared database to the newest schema first."),
@@ -65,7 +66,7 @@ def serve(
     logging.getLogger("alembic").setLevel(logging.WARNING)  # what it did is said by us
     # What goes wrong reaches the `lorry` command, which says it in a line and ends with the code for its kind.
     security = Security(auth, access, tls_cert, tls_key, tls_client_ca, insecure)
-    run(RegistryConfig(home or default_home(), database, migrate, listen, security))
+    run(RegistryConfig(home or default_home(), database, blobs, migrate, listen, security))
 
 
 def migrate(home: HomeOption = None, database: DatabaseOption = "") -> None:

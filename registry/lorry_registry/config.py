@@ -10,6 +10,7 @@ from lorry_registry.security import Security
 
 HOME_VARIABLE = "LORRY_HOME"
 DATABASE_VARIABLE = "LORRY_DATABASE"
+BLOBS_VARIABLE = "LORRY_BLOBS"
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class RegistryConfig:
     """The folder of the database and the blobs."""
     database: str = ""
     """postgresql://… of a shared database; empty: SQLite in `home`."""
+    blobs: str = ""
+    """s3://BUCKET/PREFIX, another folder or memory://; empty: a folder in `home`."""
     migrate: bool = False
     """Whether a shared database is brought to the newest schema; one in `home` is anyway."""
     listen: str = "127.0.0.1:7071"

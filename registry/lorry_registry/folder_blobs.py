@@ -2,9 +2,11 @@
 
     <home>/blobs/sha256/ab/<hex>   finished; read-only; the name is the proof
     <home>/uploads/<hex>           unfinished; its length is the committed size
+    <home>/aside/<hex>-<random>    what was no blob's bytes after all
 
 Plain files rather than fsspec: the promises here rest on appending, `flock`, `fsync` and atomic rename, none of
-which fsspec's file system interface has. An object store's BlobStore goes through fsspec beside this one.
+which fsspec's file system interface has, and a version's files are linked, not copied, to where a server loads them.
+A digest is taken when a blob is finished, of bytes that were written a moment ago and are still in memory.
 
 Several threads and several processes may write the same blob. Whoever appends or finishes holds a lock on the
 upload file and, since finishing renames the file and discarding removes it, looks after locking whether the path
@@ -15,6 +17,7 @@ import errno
 import fcntl
 import logging
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,16 +25,18 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO
 
-from lorry_registry.blobs import MAX_BLOB_BYTES, WriteProgress
-from lorry_registry.digests import digest_file
-from lorry_registry.errors import (
-    DataLoss,
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-    OutOfRange,
-    ResourceExhausted,
+from lorry_registry.blobs import (
+    Leftover,
+    StoredBlob,
+    WriteProgress,
+    blob_not_found,
+    check_announced,
+    check_append,
+    check_complete,
+    digest_mismatch,
 )
+from lorry_registry.digests import digest_file
+from lorry_registry.errors import DataLoss, FailedPrecondition, ResourceExhausted
 
 UPLOAD_LIFETIME_SECONDS = 7 * 24 * 3600
 """An unfinished upload that nobody has written to for longer is dropped when a store is opened on the home."""
@@ -43,16 +48,19 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 class FolderBlobStore:
     """A BlobStore in the folder `home`, which is made where it is missing.
 
-    Opening it drops the uploads that nobody has gone on with for UPLOAD_LIFETIME_SECONDS. Finished blobs stay for
-    ever, whether or not a version names them: collecting those is issue 4's.
+    Opening it drops the uploads that nobody has gone on with for UPLOAD_LIFETIME_SECONDS. Finished blobs stay until
+    they are collected (`upkeep`).
 
     Raises:
         FailedPrecondition: `HOME_UNWRITABLE`, `home` cannot be written to.
     """
 
+    part_bytes = 0
+
     def __init__(self, home: Path) -> None:
         self._blobs = home / "blobs" / "sha256"
         self._uploads = home / "uploads"
+        self._aside = home / "aside"
         try:
             self._blobs.mkdir(parents=True, exist_ok=True)
             self._uploads.mkdir(parents=True, exist_ok=True)
@@ -69,20 +77,9 @@ class FolderBlobStore:
 
     def _drop_old_uploads(self) -> None:
         oldest = time.time() - UPLOAD_LIFETIME_SECONDS
-        for path in self._uploads.iterdir():
-            with suppress(
-                OSError
-            ):  # gone meanwhile, being written, or not ours: the next start looks again
-                if path.stat().st_mtime >= oldest:
-                    continue
-                with path.open("rb") as upload:
-                    fcntl.flock(upload, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    # Somebody may have gone on with it, or finished it, before the lock was taken.
-                    if os.fstat(upload.fileno()).st_mtime < oldest and _is_at(
-                        upload.fileno(), path
-                    ):
-                        path.unlink()
-                        _LOG.info("dropped the unfinished upload %s", path.name)
+        for leftover in self.leftovers():
+            if leftover.modified < oldest and self.drop(leftover, older_than=oldest):
+                _LOG.info("dropped the unfinished upload %s", leftover.name)
 
     def progress(self, digest: str) -> WriteProgress:
         with suppress(FileNotFoundError):
@@ -95,33 +92,18 @@ class FolderBlobStore:
         return WriteProgress(0, complete=False)
 
     def append(self, digest: str, *, size_bytes: int, offset: int, data: bytes) -> WriteProgress:
-        if not 0 <= size_bytes <= MAX_BLOB_BYTES:
-            raise InvalidArgument(
-                f"size_bytes {size_bytes} of blob {digest}: it must be 0 to {MAX_BLOB_BYTES}",
-                reason="BLOB_SIZE_INVALID",
-                digest=digest,
-                size_bytes=size_bytes,
-            )
+        check_announced(digest, size_bytes)
         with self._locked(digest) as upload:
             if upload is None:
                 return self.progress(digest)
             committed = os.fstat(upload).st_size
-            if offset != committed:
-                raise OutOfRange(
-                    f"blob {digest} is committed up to {committed}, not {offset}: "
-                    f"continue at {committed}",
-                    reason="WRITE_OFFSET_MISMATCH",
-                    digest=digest,
-                    committed_size=committed,
+            try:
+                check_append(
+                    digest, committed, size_bytes=size_bytes, offset=offset, added=len(data)
                 )
-            if committed + len(data) > size_bytes:
-                raise InvalidArgument(
-                    f"{len(data)} bytes at {offset} go beyond the {size_bytes} bytes that were "
-                    f"announced for blob {digest}: announce the blob's whole size",
-                    reason="BLOB_SIZE_MISMATCH",
-                    digest=digest,
-                    size_bytes=size_bytes,
-                )
+            except DataLoss:
+                self._upload(digest).unlink()
+                raise
             with _full_disk_is_exhaustion(digest):
                 _write_all(upload, data)
             return WriteProgress(committed + len(data), complete=False)
@@ -137,29 +119,16 @@ class FolderBlobStore:
             if descriptor is None:
                 return self.progress(digest)
             committed = os.fstat(descriptor).st_size
-            if committed != size_bytes:
-                raise InvalidArgument(
-                    f"blob {digest} was announced with {size_bytes} bytes and is finished after "
-                    f"{committed}: send all of it before finish_write",
-                    reason="BLOB_SIZE_MISMATCH",
-                    digest=digest,
-                    size_bytes=size_bytes,
-                    committed_size=committed,
-                )
+            check_complete(digest, committed, size_bytes=size_bytes)
             actual = digest_file(upload)
             if actual != digest:
                 upload.unlink()
-                raise DataLoss(
-                    f"the bytes sent for blob {digest} have the digest {actual}: "
-                    "nothing was kept, send them again from the start",
-                    reason="DIGEST_MISMATCH",
-                    digest=digest,
-                    actual=actual,
-                )
+                raise digest_mismatch(digest, actual)
             with _full_disk_is_exhaustion(digest):
                 os.fsync(descriptor)
                 blob.parent.mkdir(exist_ok=True)
                 os.fchmod(descriptor, 0o444)
+                os.utime(descriptor)
                 upload.rename(blob)
                 # A rename is on disk once the folders that it changed are.
                 for folder in (blob.parent, self._blobs, self._uploads):
@@ -170,18 +139,58 @@ class FolderBlobStore:
         try:
             return self._blob(digest).stat().st_size
         except FileNotFoundError:
-            raise _no_blob(digest) from None
+            raise blob_not_found(digest) from None
 
     def open(self, digest: str) -> BinaryIO:
         try:
             return self._blob(digest).open("rb")
         except FileNotFoundError:
-            raise _no_blob(digest) from None
+            raise blob_not_found(digest) from None
 
     @contextmanager
     def local_file(self, digest: str) -> Iterator[Path]:
         self.size(digest)
         yield self._blob(digest)
+
+    def blobs(self) -> Iterator[StoredBlob]:
+        for folder in sorted(self._blobs.iterdir()):
+            for path in sorted(folder.iterdir()):
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    found = path.stat()
+                    yield StoredBlob(f"sha256:{path.name}", found.st_size, found.st_mtime)
+
+    def leftovers(self) -> Iterator[Leftover]:
+        for path in sorted(self._uploads.iterdir()):
+            with suppress(FileNotFoundError):  # finished meanwhile
+                found = path.stat()
+                yield Leftover(path.name, found.st_size, found.st_mtime)
+
+    def touch(self, digest: str) -> None:
+        with suppress(FileNotFoundError):
+            os.utime(self._blob(digest))
+
+    def delete(self, digest: str) -> None:
+        self._blob(digest).unlink(missing_ok=True)
+
+    def drop(self, leftover: Leftover, *, older_than: float) -> bool:
+        path = self._uploads / leftover.name
+        # Gone meanwhile, being written, or not ours: whoever looks next sees it again.
+        with suppress(OSError), path.open("rb") as upload:
+            fcntl.flock(upload, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Somebody may have gone on with it, or finished it, before the lock was taken.
+            if os.fstat(upload.fileno()).st_mtime < older_than and _is_at(upload.fileno(), path):
+                path.unlink()
+                return True
+        return False
+
+    def set_aside(self, digest: str) -> str:
+        self._aside.mkdir(exist_ok=True)
+        target = self._aside / f"{digest.removeprefix('sha256:')}-{secrets.token_hex(4)}"
+        self._blob(digest).rename(target)
+        return str(target)
+
+    def close(self) -> None:
+        """Nothing: every call opens and closes what it needs."""
 
     def _blob(self, digest: str) -> Path:
         name = digest.removeprefix("sha256:")
@@ -256,9 +265,3 @@ def _full_disk_is_exhaustion(digest: str) -> Iterator[None]:
             reason="DISK_FULL",
             digest=digest,
         ) from error
-
-
-def _no_blob(digest: str) -> NotFound:
-    return NotFound(
-        f"there is no blob {digest}: write it first", reason="BLOB_NOT_FOUND", digest=digest
-    )

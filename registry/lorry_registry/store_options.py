@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lorry_registry.config import DATABASE_VARIABLE, HOME_VARIABLE
+from lorry_registry.config import BLOBS_VARIABLE, DATABASE_VARIABLE, HOME_VARIABLE
 
 HomeOption = Annotated[
     Path | None,
@@ -22,5 +22,14 @@ DatabaseOption = Annotated[
         metavar="URL",
         help="postgresql://… of a database that registries share.",
         show_default="SQLite in the home",
+    ),
+]
+BlobsOption = Annotated[
+    str,
+    typer.Option(
+        envvar=BLOBS_VARIABLE,
+        metavar="URL",
+        help="s3://BUCKET/PREFIX of blobs that registries share, another folder, or memory://.",
+        show_default="a folder in the home",
     ),
 ]

@@ -145,7 +145,11 @@ async def _open_registry(
         await remote.ready()
         return remote, lambda server: (), _authority_elsewhere(config, remote)
     catalogue = await asyncio.to_thread(
-        open_catalogue, config.home, database=config.database, migrate=config.migrate
+        open_catalogue,
+        config.home,
+        database=config.database,
+        blobs=config.blobs,
+        migrate=config.migrate,
     )
     stack.callback(catalogue.close)
     local = LocalRegistry(catalogue)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lorry_registry.config import DATABASE_VARIABLE, default_home
+from lorry_registry.config import BLOBS_VARIABLE, DATABASE_VARIABLE, default_home
 from lorry_registry.errors import LorryError
 from lorry_registry.security import Auth, Security
 from lorry_registry.security_options import (
@@ -85,6 +85,15 @@ def serve(
             show_default="SQLite in the home",
         ),
     ] = _DEFAULTS.database,
+    blobs: Annotated[
+        str,
+        typer.Option(
+            envvar=BLOBS_VARIABLE,
+            metavar="URL",
+            help="s3://BUCKET/PREFIX of blobs that registries share, or another folder.",
+            show_default="a folder in the home",
+        ),
+    ] = _DEFAULTS.blobs,
     migrate: Annotated[
         bool,
         typer.Option("--migrate", help="Bring a shared database to the newest schema first."),
@@ -125,6 +134,7 @@ def serve(
         max_rank=max_rank,
         cache_bytes=cache_bytes,
         database=database,
+        blobs=blobs,
         migrate=migrate,
     )
     try:

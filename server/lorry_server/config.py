@@ -54,6 +54,7 @@ class ServeConfig:
         DEFAULT_CACHE_BYTES  # adapters on disk that the registry here does not keep anyway
     )
     database: str = ""  # postgresql://… of a shared one; empty: SQLite in `home`
+    blobs: str = ""  # s3://BUCKET/PREFIX or another folder; empty: a folder in `home`
     migrate: bool = False  # bring a shared database to the newest schema
     drain_seconds: float = 30.0  # for the requests in flight, once the server is told to stop
 

@@ -9,6 +9,7 @@ from lorry_registry.catalogue import Catalogue
 from lorry_registry.embedded import open_catalogue
 from lorry_registry.sql.opening import open_database
 
+from .buckets import s3_server
 from .databases import emptied, postgres_url
 from .helpers import KEY, adapter_bytes, make_base, publish
 
@@ -19,6 +20,13 @@ def postgres() -> Iterator[str]:
     with postgres_url() as url:
         open_database(Path(), url).dispose()
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The endpoint of an S3, which AWS's variables lead to."""
+    with s3_server() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -226,7 +226,11 @@ async def test_writers_of_one_blob_cooperate(client: Client) -> None:
                     pieces(DATA, offset=state.committed_size, step=50_000)
                 )
             except grpc.aio.AioRpcError as error:
-                if error.code() != Code.OUT_OF_RANGE:
+                # INTERNAL is grpc.aio's own, for a piece that met a stream which had just ended.
+                if error.code() != Code.OUT_OF_RANGE and not (
+                    error.code() == Code.INTERNAL
+                    and "SendMessageOperation" in error.debug_error_string()
+                ):
                     raise
                 state = await client.blobs.GetBlobWrite(bs.GetBlobWriteRequest(digest=DIGEST))
 

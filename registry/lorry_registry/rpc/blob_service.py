@@ -55,7 +55,18 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
         blobs = self._catalogue.blobs
         digest = ""
         size_bytes = 0
+        # What came and is not committed yet: some stores take few large appends rather than many small ones.
+        pending, start = bytearray(), 0
+
+        async def commit() -> WriteProgress:
+            data = bytes(pending)
+            pending.clear()
+            return await self._in_thread(
+                blobs.append, digest, size_bytes=size_bytes, offset=start, data=data
+            )
+
         async for request in request_iterator:
+            first = not digest
             if not digest:
                 digest = parse_digest(request.digest, what="the first message's digest")
                 size_bytes = request.size_bytes
@@ -72,13 +83,19 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
                     reason="CHUNK_TOO_LARGE",
                     max_bytes=MAX_CHUNK_BYTES,
                 )
-            progress = await self._in_thread(
-                blobs.append,
-                digest,
-                size_bytes=size_bytes,
-                offset=request.write_offset,
-                data=request.data,
-            )
+            if pending and request.write_offset != start + len(pending):
+                await commit()
+            if not pending:
+                start = request.write_offset
+            if first and blobs.part_bytes:
+                # Without bytes: says at once where the write stands, and makes no small part.
+                progress = await commit()
+                if progress.complete:
+                    return _progress_to_proto(progress)
+            pending += request.data
+            if not request.finish_write and len(pending) < blobs.part_bytes:
+                continue
+            progress = await commit()
             if request.finish_write and not progress.complete:
                 progress = await self._in_thread(blobs.finish, digest, size_bytes=size_bytes)
             if progress.complete or request.finish_write:
@@ -88,6 +105,8 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
                 "the stream has no message: begin with the digest and the size",
                 reason="STREAM_EMPTY",
             )
+        if pending:
+            await commit()
         return _progress_to_proto(await self._in_thread(blobs.flush, digest))
 
     async def GetBlobWrite(

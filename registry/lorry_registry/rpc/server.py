@@ -69,7 +69,11 @@ async def serve(config: RegistryConfig) -> None:
         FailedPrecondition: `ADDRESS_IN_USE`, `INSECURE_ADDRESS`, and as `open_catalogue`.
     """
     catalogue = await asyncio.to_thread(
-        open_catalogue, config.home, database=config.database, migrate=config.migrate
+        open_catalogue,
+        config.home,
+        database=config.database,
+        blobs=config.blobs,
+        migrate=config.migrate,
     )
     try:
         gate = Gate(RULES, authority_of(catalogue, config.security, config.listen))
