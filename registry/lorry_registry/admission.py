@@ -12,12 +12,13 @@ from lorry_registry.errors import FailedPrecondition, InvalidArgument, NotFound
 from lorry_registry.limits import MAX_BASE_MODULES
 from lorry_registry.paging import MAX_PAGE_SIZE
 from lorry_registry.store import Store
+from lorry_registry.tenant_blobs import TenantBlobs
 
 _LOG = logging.getLogger(__name__)
 _SHOWN_DIGESTS = 8
 
 
-def check_blobs(blobs: BlobStore, files: Sequence[File]) -> None:
+def check_blobs(blobs: BlobStore | TenantBlobs, files: Sequence[File]) -> None:
     """Every file's blob is there, of the size that the manifest says.
 
     Raises:

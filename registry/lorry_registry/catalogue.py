@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import BinaryIO
 
 from lorry_registry import references, resolution
@@ -44,17 +45,22 @@ from lorry_registry.limits import (
 )
 from lorry_registry.paging import Page, clip_page_size, decode_token, make_page
 from lorry_registry.store import ANY_ETAG, Store
+from lorry_registry.tenant_blobs import TenantBlobs
 from lorry_registry.watching import DEFAULT_HEARTBEAT_SECONDS, Batch, watch
 
 _LOG = logging.getLogger(__name__)
 
 
 class Catalogue:
-    """Adapters, versions, aliases and bases over a store and a blob store."""
+    """Adapters, versions, aliases and bases over a store and a blob store.
 
-    def __init__(self, store: Store, blobs: BlobStore) -> None:
+    `blobs` holds every blob; `tenant_blobs` those that the current caller may see, for whatever callers ask.
+    """
+
+    def __init__(self, store: Store, blobs: BlobStore, home: Path) -> None:
         self._store = store
         self.blobs = blobs
+        self.tenant_blobs = TenantBlobs(store, blobs, home)
         self.access = Access(store)
 
     def close(self) -> None:
@@ -149,7 +155,7 @@ class Catalogue:
         if existing is not None:
             check_same_base(existing, lineage.base_fingerprint)
             return existing
-        check_blobs(self.blobs, files)
+        check_blobs(self.tenant_blobs, files)
         spec, base = admit(self._store, self.blobs, files, lineage.base_fingerprint)
         lineage = replace(
             lineage,
@@ -162,6 +168,7 @@ class Catalogue:
         version = self._store.create_version(
             key, digest=digest, files=files, lineage=lineage, spec=spec, description=description
         )
+        self.tenant_blobs.named(key, [file.digest for file in files])
         _LOG.info("published %s:%d %s", key, version.number, digest)
         return version
 
@@ -309,15 +316,16 @@ class Catalogue:
 
     def missing_blobs(self, digests: Sequence[str]) -> list[tuple[str, int]]:
         """Those that do not exist, in order, with what an unfinished write has committed of each."""
-        progress = [(d, self.blobs.progress(parse_digest(d, what="digest"))) for d in digests]
+        blobs = self.tenant_blobs
+        progress = [(d, blobs.progress(parse_digest(d, what="digest"))) for d in digests]
         return [(digest, p.committed_size) for digest, p in progress if not p.complete]
 
     def blob_progress(self, digest: str) -> WriteProgress:
-        return self.blobs.progress(parse_digest(digest, what="digest"))
+        return self.tenant_blobs.progress(parse_digest(digest, what="digest"))
 
     def open_blob(self, digest: str) -> BinaryIO:
         """The blob's bytes, seekable; the caller closes it. Raises NotFound."""
-        return self.blobs.open(parse_digest(digest, what="digest"))
+        return self.tenant_blobs.open(parse_digest(digest, what="digest"))
 
     # Events.
 

@@ -27,4 +27,4 @@ def open_catalogue(
         Unavailable: `STORAGE_UNAVAILABLE`, `BLOBS_UNAVAILABLE`.
     """
     opened = open_blobs(home, blobs)
-    return Catalogue(SqlStore(open_database(home, database, upgrade=migrate)), opened)
+    return Catalogue(SqlStore(open_database(home, database, upgrade=migrate)), opened, home)

@@ -26,6 +26,7 @@ from lorry_registry.entities import (
 )
 from lorry_registry.events import Event, EventLog
 from lorry_registry.filters import AdapterFilter
+from lorry_registry.tenant_blobs import UploadStore
 
 ANY_ETAG = ""
 """No guard: the change is made whatever the state."""
@@ -33,7 +34,7 @@ NEW_ONLY = "*"
 """The guard that asks that an alias be new."""
 
 
-class Store(AccessStore, Protocol):
+class Store(AccessStore, UploadStore, Protocol):
     """The catalogue's rows. Raises NotFound, with `ADAPTER_NOT_FOUND` and the like, for what is not there."""
 
     # Adapters.

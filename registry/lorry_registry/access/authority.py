@@ -6,12 +6,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from lorry_registry.access.access import Access
 from lorry_registry.access.entities import ANYONE, AuditEvent, Caller, Quotas
 from lorry_registry.access.settings import AccessSettings
-from lorry_registry.errors import Unauthenticated
+from lorry_registry.errors import FailedPrecondition, Unauthenticated
+
+if TYPE_CHECKING:
+    from lorry_registry.access.oidc import OidcVerifier
 
 T = TypeVar("T")
 
@@ -102,11 +105,12 @@ class OpenAuthority:
 
 
 class RegistryAuthority(OpenAuthority):
-    """Knows callers by the registry's own tokens, and by the certificates that the access file names."""
+    """Knows callers by the registry's own tokens, and by what the access file names: certificates, OIDC tokens."""
 
     def __init__(self, access: Access, settings: AccessSettings | None = None) -> None:
         super().__init__(access)
         self._settings = settings or AccessSettings()
+        self._verifier = _verifier(self._settings)
         self._callers: Remembered[Caller] = Remembered(TRUST_SECONDS)
 
     async def identify(self, credentials: Credentials) -> Caller:
@@ -114,9 +118,30 @@ class RegistryAuthority(OpenAuthority):
             return by_certificate(self._settings, credentials)
         known = self._callers.get(credentials.bearer)
         if known is None or known.rights.are_over:
-            known = await asyncio.to_thread(self._access.caller_of, credentials.bearer)
+            caller_of = self._access.caller_of
+            if self._verifier is not None and looks_like_jwt(credentials.bearer):
+                caller_of = self._verifier.caller_of
+            known = await asyncio.to_thread(caller_of, credentials.bearer)
             self._callers.put(credentials.bearer, known)
         return known
+
+
+def _verifier(settings: AccessSettings) -> "OidcVerifier | None":
+    if settings.oidc is None:
+        return None
+    try:
+        from lorry_registry.access.oidc import OidcVerifier
+    except ModuleNotFoundError as error:
+        raise FailedPrecondition(
+            f"the access file has [oidc], and the Python module {error.name} is missing: pip install 'lorry[oidc]'",
+            reason="MODULE_MISSING",
+        ) from error
+    return OidcVerifier(settings.oidc)
+
+
+def looks_like_jwt(token: str) -> bool:
+    """Three parts, as no token of ours has."""
+    return token.count(".") == 2
 
 
 def by_certificate(settings: AccessSettings, credentials: Credentials) -> Caller:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -52,7 +53,7 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
     async def WriteBlob(
         self, request_iterator: AsyncIterator[pb.WriteBlobRequest], context: Context
     ) -> pb.WriteBlobResponse:
-        blobs = self._catalogue.blobs
+        blobs = self._catalogue.tenant_blobs
         digest = ""
         size_bytes = 0
         # What came and is not committed yet: some stores take few large appends rather than many small ones.
@@ -114,13 +115,13 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
     ) -> pb.WriteBlobResponse:
         digest = parse_digest(request.digest, what="digest")
         # What is answered is promised: it is flushed first.
-        return _progress_to_proto(await self._in_thread(self._catalogue.blobs.flush, digest))
+        return _progress_to_proto(await self._in_thread(self._catalogue.tenant_blobs.flush, digest))
 
     async def ReadBlob(
         self, request: pb.ReadBlobRequest, context: Context
     ) -> AsyncIterator[pb.ReadBlobResponse]:
         digest = parse_digest(request.digest, what="digest")
-        size = await self._in_thread(self._catalogue.blobs.size, digest)
+        size = await self._in_thread(self._catalogue.tenant_blobs.size, digest)
         if not 0 <= request.read_offset <= size:
             raise OutOfRange(
                 f"read_offset {request.read_offset} is beyond blob {digest}, which has {size} bytes",
@@ -154,7 +155,8 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
 
     async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(call, *args, **kwargs))
+        caller = copy_context()  # whose rights go along into the thread
+        return await loop.run_in_executor(self._threads, partial(caller.run, call, *args, **kwargs))
 
 
 def _progress_to_proto(progress: WriteProgress) -> pb.WriteBlobResponse:

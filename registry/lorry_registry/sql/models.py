@@ -244,6 +244,17 @@ class NamespaceRow(Row):
     etag: Mapped[str]
 
 
+class UploadRow(Row):
+    """A blob that a principal brought, and that no version of its names yet."""
+
+    __tablename__ = "uploads"
+
+    principal: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    create_time: Mapped[datetime]
+
+
 class AuditRow(Row):
     """Only ever added to: triggers refuse the rest."""
 

@@ -12,6 +12,7 @@ from lorry_registry.sql.bases import BaseVerbs
 from lorry_registry.sql.events import EventVerbs
 from lorry_registry.sql.namespaces import NamespaceVerbs
 from lorry_registry.sql.tokens import TokenVerbs
+from lorry_registry.sql.uploads import UploadVerbs
 from lorry_registry.sql.versions import VersionVerbs
 
 
@@ -24,5 +25,6 @@ class SqlStore(
     TokenVerbs,
     NamespaceVerbs,
     AuditVerbs,
+    UploadVerbs,
 ):
     """A Store on an engine whose schema is in place."""
