@@ -60,7 +60,7 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
         )
         stack.push_async_callback(host.stop, 0)
         collectors = CollectorRegistry()
-        endpoint = MetricsEndpoint(config.metrics, collectors) if config.metrics else None
+        endpoint = _metrics(config, collectors)
         if endpoint is not None:
             stack.callback(endpoint.close)
         cache = AdapterCache(config.cache, registry, config.cache_bytes)
@@ -130,6 +130,22 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
             else _ANSWER_SECONDS_AFTER_FAILURE,
         )
         return 0 if failure is None else 1
+
+
+def _metrics(config: ServeConfig, collectors: CollectorRegistry) -> MetricsEndpoint | None:
+    """Where other machines reach them, metrics are for clients with a certificate: adapters' names are in them."""
+    if not config.metrics:
+        return None
+    security = config.security
+    guarded = security.insecure or security.tls_client_ca is not None
+    if not is_loopback(config.metrics) and not guarded:
+        raise FailedPrecondition(
+            f"--metrics {config.metrics} can be reached from other machines, and metrics name adapters: give "
+            "--tls-client-ca, so that only clients with a certificate read them, stay on 127.0.0.1, or say --insecure.",
+            reason="INSECURE_ADDRESS",
+            address=config.metrics,
+        )
+    return MetricsEndpoint(config.metrics, collectors, security)
 
 
 async def _open_registry(
