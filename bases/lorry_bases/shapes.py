@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from bitsandbytes.functional import QuantState
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn import Linear4bit, Params4bit
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -23,6 +25,42 @@ def linear_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
             in_features, out_features = module.weight.shape
             shapes[path] = (in_features, out_features)
     return shapes
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterShape:
+    """A parameter that an adapter may change for its own requests."""
+
+    path: str
+    shape: tuple[int, ...]
+    tied_to: str = ""  # the path of the parameter that it shares its memory with
+
+
+def parameter_shapes(model: nn.Module) -> list[ParameterShape]:
+    """The parameters of linear layers, embeddings and norms, as they are stored; quantized ones are left out.
+
+    An output head that is tied to the embedding is named as tied to it.
+    """
+    shapes: list[ParameterShape] = []
+    paths: dict[int, str] = {}
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not _may_change(module, parameter):
+                continue
+            whole = f"{path}.{name}"
+            first = paths.setdefault(id(parameter), whole)
+            tied_to = "" if first == whole else first
+            shapes.append(ParameterShape(whole, tuple(parameter.shape), tied_to))
+    return shapes
+
+
+def _may_change(module: nn.Module, parameter: nn.Parameter) -> bool:
+    """Norms are known by what they are made of: vectors, in a module that has no others inside."""
+    if isinstance(parameter, Params4bit):
+        return False
+    if isinstance(module, nn.Linear | nn.Embedding | Conv1D):
+        return True
+    return parameter.dim() == 1 and next(module.children(), None) is None
 
 
 def bytes_per_parameter(model: nn.Module) -> float:

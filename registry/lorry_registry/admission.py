@@ -56,7 +56,9 @@ def admit(
         FailedPrecondition: `BASE_UNKNOWN`, `BASE_AMBIGUOUS`.
     """
     bases = _candidates(store, fingerprint)
-    max_modules = max((len(base.modules) for base in bases), default=MAX_BASE_MODULES)
+    max_modules = max(
+        (len(base.modules) + len(base.parameters) for base in bases), default=MAX_BASE_MODULES
+    )
     by_path = {file.path: file for file in files}
     with ExitStack() as stack:
         config, weights = (

@@ -179,6 +179,15 @@ class LinearModule:
 
 
 @dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of a base that an adapter may change for its own requests: it is kept as it is, not quantized."""
+
+    path: str  # `model.norm.weight`
+    shape: tuple[int, ...]
+    tied_to: str = ""  # the path of the parameter that it shares its memory with
+
+
+@dataclass(frozen=True, slots=True)
 class Base:
     """A base that some server has loaded: what uploads are checked against."""
 
@@ -189,4 +198,5 @@ class Base:
     modules: tuple[LinearModule, ...]
     max_rank: int  # the largest cap that a server announced; 0: none did
     context_length: int
+    parameters: tuple[Parameter, ...] = ()  # empty: a server of an older version announced it
     create_time: datetime | None = None  # None until the store has seen it

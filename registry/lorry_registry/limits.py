@@ -19,11 +19,12 @@ MAX_RECIPE_CHARACTERS = 256 << 10
 MAX_LINEAGE_ENTRIES = 1000
 MAX_LINEAGE_BYTES = 1 << 20
 MAX_BASE_MODULES = 100_000
+MAX_PARAMETER_DIMENSIONS = 4
 MAX_BASE_MODULE_BYTES = (4 << 20) - (64 << 10)
 MAX_MEDIA_TYPE_CHARACTERS = 255
 
 # A version, or a base, is one message at most: with these bounds none is beyond the 4 MiB that a client takes.
-_MODULE_OVERHEAD_BYTES = 18  # of a module's message, beside its path
+_MODULE_OVERHEAD_BYTES = 18  # of a module's or a parameter's message, beside its paths
 
 
 def check_text(text: str, what: str, max_characters: int) -> str:
@@ -120,8 +121,12 @@ def check_base(base: Base) -> Base:
         check_text(getattr(base, what), f"base.{what}", MAX_NAME_CHARACTERS)
     _check_count(len(base.modules), "base.modules", MAX_BASE_MODULES)
     _check_bytes(
-        sum(len(module.path.encode()) + _MODULE_OVERHEAD_BYTES for module in base.modules),
-        "base.modules",
+        sum(len(module.path.encode()) + _MODULE_OVERHEAD_BYTES for module in base.modules)
+        + sum(
+            len(each.path.encode()) + len(each.tied_to.encode()) + _MODULE_OVERHEAD_BYTES
+            for each in base.parameters
+        ),
+        "base.modules and base.parameters",
         MAX_BASE_MODULE_BYTES,
     )
     if not base.modules:
@@ -152,11 +157,33 @@ def check_base(base: Base) -> Base:
                 field="base.modules",
             )
         paths.add(module.path)
+    _check_parameters(base)
     return base
 
 
 def _bad_targets(rule: str) -> InvalidArgument:
     return InvalidArgument(rule, reason="ALIAS_TARGETS_INVALID")
+
+
+def _check_parameters(base: Base) -> None:
+    _check_count(len(base.parameters), "base.parameters", MAX_BASE_MODULES)
+    paths: set[str] = set()
+    for parameter in base.parameters:
+        check_text(parameter.path, "a parameter's path", MAX_NAME_CHARACTERS)
+        check_text(parameter.tied_to, "a parameter's path", MAX_NAME_CHARACTERS)
+        if (
+            not parameter.path
+            or parameter.path in paths
+            or not 1 <= len(parameter.shape) <= MAX_PARAMETER_DIMENSIONS
+            or min(parameter.shape) < 1
+        ):
+            raise InvalidArgument(
+                f"base.parameters: {parameter.path!r} {list(parameter.shape)} needs a path of its own and a shape of "
+                f"at most {MAX_PARAMETER_DIMENSIONS} sizes from 1 on",
+                reason="FIELD_INVALID",
+                field="base.parameters",
+            )
+        paths.add(parameter.path)
 
 
 def _text_bytes(lineage: Lineage) -> int:

@@ -14,7 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from lorry_bases import BaseNotFound, Quantization
 from lorry_bases.load import Base, BaseRefused, load_base
-from lorry_bases.shapes import bytes_per_parameter, linear_shapes
+from lorry_bases.shapes import bytes_per_parameter, linear_shapes, parameter_shapes
 from lorry_registry import entities
 from lorry_registry.access.authority import Authority
 from lorry_registry.access.settings import read_settings
@@ -216,6 +216,10 @@ def _entity(loaded: Base, shapes: dict[str, tuple[int, int]], max_rank: int) -> 
         modules=tuple(entities.LinearModule(path, *features) for path, features in shapes.items()),
         max_rank=max_rank,
         context_length=loaded.context_length,
+        parameters=tuple(
+            entities.Parameter(each.path, each.shape, each.tied_to)
+            for each in parameter_shapes(loaded.model)
+        ),
     )
 
 

@@ -72,6 +72,13 @@ def serve(
     max_rank: Annotated[
         int, typer.Option(metavar="R", help="The largest rank of an adapter.")
     ] = _DEFAULTS.max_rank,
+    dense_memory_bytes: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Bytes of device memory for whole matrices of adapters: modules_to_save, embeddings.",
+        ),
+    ] = _DEFAULTS.dense_memory_bytes,
     cache_bytes: Annotated[
         int,
         typer.Option(metavar="N", help="Bytes of disk for adapters from a registry elsewhere."),
@@ -132,6 +139,7 @@ def serve(
         security=Security(auth, access, tls_cert, tls_key, tls_client_ca, insecure),
         slots=slots,
         max_rank=max_rank,
+        dense_memory_bytes=dense_memory_bytes,
         cache_bytes=cache_bytes,
         database=database,
         blobs=blobs,

@@ -50,6 +50,7 @@ class ServeConfig:
     security: Security = field(default_factory=Security)
     slots: int = _ENGINE.slots
     max_rank: int = _ENGINE.max_rank
+    dense_memory_bytes: int = _ENGINE.dense_memory_bytes
     cache_bytes: int = (
         DEFAULT_CACHE_BYTES  # adapters on disk that the registry here does not keep anyway
     )
@@ -74,7 +75,11 @@ class ServeConfig:
     @property
     def engine(self) -> EngineConfig:
         """The engine's share of the settings."""
-        return EngineConfig(slots=self.slots, max_rank=self.max_rank)
+        return EngineConfig(
+            slots=self.slots,
+            max_rank=self.max_rank,
+            dense_memory_bytes=self.dense_memory_bytes,
+        )
 
     @property
     def cache(self) -> Path:

@@ -72,11 +72,12 @@ def test_client_and_registry_know_no_torch(package: str) -> None:
 
 def test_the_engine_knows_no_grpc_and_no_text() -> None:
     outside = {"grpc", "google", "tokenizers", "lorry", "lorry_bases", "prometheus_client"}
+    shapes = "lorry_bases.shapes"  # what a loaded model is made of
     wrong = [
         f"{path.relative_to(ROOT)} imports {module}"
         for path in sources(ENGINE)
         for module in imported(path)
-        if root(module) in outside
+        if (root(module) in outside and module != shapes)
         or (root(module) == "lorry_server" and not module.startswith("lorry_server.engine"))
         or (
             root(module) == "lorry_registry"

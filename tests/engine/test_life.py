@@ -22,8 +22,8 @@ from lorry_registry.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from lorry_server.engine.lora.slots import LoraSlots
 from lorry_server.engine.request import FinishReason, RequestOutput
+from lorry_server.engine.slots import AdapterSlots
 
 from .bases import save_adapter
 from .rig import PATIENCE, Rig
@@ -242,14 +242,14 @@ def test_a_load_that_fails_half_way_gives_its_slot_back_empty(
     make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk's copy was good when it was looked at; something happens on the way into the slot."""
-    write, faults = LoraSlots.write, [MemoryError("no memory for factors")]
+    write, faults = AdapterSlots.write, [MemoryError("no memory for factors")]
 
-    def broken(self: LoraSlots, slot: int, modules: Any) -> None:
+    def broken(self: AdapterSlots, slot: int, modules: Any) -> None:
         write(self, slot, modules)
         if "b" in rig.source.fetched and faults:
             raise faults.pop()
 
-    monkeypatch.setattr(LoraSlots, "write", broken)
+    monkeypatch.setattr(AdapterSlots, "write", broken)
     with make_rig(slots=1) as rig:
         rig.generate(PROMPT, "a")
         rig.submit("unlucky", PROMPT, "b")

@@ -72,7 +72,7 @@ def test_a_dry_run_checks_everything_and_publishes_nothing(stocked: Catalogue) -
     assert dry.lineage.base_fingerprint == fingerprint("a")
     assert stocked.list_versions(KEY).items == ()
     with pytest.raises(InvalidArgument):
-        publish(stocked, adapter_bytes(config=lora_config(use_dora=True)), validate_only=True)
+        publish(stocked, adapter_bytes(config=lora_config(use_qalora=True)), validate_only=True)
     assert publish(stocked, adapter_bytes()).digest == dry.digest
 
 
@@ -115,10 +115,10 @@ GOOD = adapter_bytes()
 BAD_ADAPTERS = {
     "TENSOR_NOT_FINITE": adapter_bytes(tensors=bad_numbers()),
     "HEADER_INVALID": {**GOOD, "adapter_model.safetensors": GOOD["adapter_model.safetensors"][:-9]},
-    "KIND_UNSUPPORTED": adapter_bytes(config=lora_config(peft_type="IA3")),
+    "KIND_UNSUPPORTED": adapter_bytes(config=lora_config(peft_type="SHADOW")),
     "PICKLE_REFUSED": {**GOOD, "optimizer.pt": b"\x80\x02"},
     "TENSOR_UNKNOWN": adapter_bytes(
-        tensors={**lora_tensors(), "lm_head.weight": np.zeros((2, 2), "float32")}
+        tensors={**lora_tensors(), "lm_head.lora_C.weight": np.zeros((2, 2), "float32")}
     ),
     "TENSOR_MISSING": adapter_bytes(tensors=dict(list(lora_tensors().items())[:-1])),
     "RANK_MISMATCH": adapter_bytes(config=lora_config(8)),

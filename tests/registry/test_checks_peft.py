@@ -1,5 +1,6 @@
 """Held against PEFT itself: the adapters it saves are read as it would use them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from peft.tuners.tuners_utils import check_target_module_exists  # noqa: E402
 from peft.utils.other import get_pattern_key  # noqa: E402
 
 from lorry_registry.checks import read_adapter, read_header, scaling  # noqa: E402
-from lorry_registry.checks.adapter_config import parse_lora_config  # noqa: E402
-from lorry_registry.checks.kinds.lora import module_rank  # noqa: E402
+from lorry_registry.checks.adapter_config import COMMON_KEYS  # noqa: E402
+from lorry_registry.checks.kinds import ia3, lora  # noqa: E402
+from lorry_registry.checks.kinds.lora import module_rank, parse_lora_config  # noqa: E402
 from lorry_registry.checks.targeting import is_targeted  # noqa: E402
 from lorry_registry.entities import Base  # noqa: E402
 from lorry_registry.errors import InvalidArgument  # noqa: E402
@@ -105,8 +107,8 @@ def test_an_adapter_that_peft_saved_is_read_as_peft_uses_it(tmp_path: Path, case
         for path, layer in tuned.base_model.model.named_modules()
         if hasattr(layer, "lora_A") and layer.lora_A
     }
-    assert set(adapter.modules) == set(layers)
-    for path, module in adapter.modules.items():
+    assert set(adapter.parts.modules) == set(layers)
+    for path, module in adapter.parts.modules.items():
         layer = layers[path]
         assert module.rank == layer.r["default"]
         assert module.scaling == pytest.approx(layer.scaling["default"])
@@ -202,14 +204,9 @@ def test_modules_are_targeted_as_in_peft(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"use_dora": True}, "FEATURE_UNSUPPORTED"),
-        ({"modules_to_save": ["lm_head"]}, "FEATURE_UNSUPPORTED"),
-        ({"bias": "lora_only"}, "FEATURE_UNSUPPORTED"),
-        ({"lora_bias": True}, "FEATURE_UNSUPPORTED"),
-        ({"trainable_token_indices": [1, 2]}, "FEATURE_UNSUPPORTED"),
         ({"init_lora_weights": "pissa"}, "FEATURE_UNSUPPORTED"),
-        ({"target_modules": ["q_proj", "embed_tokens"]}, "TENSOR_UNKNOWN"),
-        ({"target_modules": ["q_proj", "lm_head"]}, "TENSOR_UNKNOWN"),
+        ({"init_lora_weights": "olora"}, "FEATURE_UNSUPPORTED"),
+        ({"target_parameters": ["v_proj.weight"]}, "FEATURE_UNSUPPORTED"),
     ],
 )
 def test_what_peft_can_and_we_cannot_is_refused(
@@ -225,22 +222,23 @@ def test_what_peft_can_and_we_cannot_is_refused(
 
 
 def test_another_kind_is_refused(tmp_path: Path) -> None:
-    config = peft.IA3Config(
-        task_type="CAUSAL_LM", target_modules=["k_proj"], feedforward_modules=[]
-    )
+    config = peft.FourierFTConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], n_frequency=8)
     peft.get_peft_model(tiny_model("llama"), config).save_pretrained(tmp_path)
-    with pytest.raises(InvalidArgument, match="IA3"):
+    with pytest.raises(InvalidArgument, match="FOURIERFT"):
         read_adapter(tmp_path)
 
 
-def test_every_key_that_peft_writes_is_known(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["lora", "ia3"])
+def test_every_key_that_peft_writes_is_known(tmp_path: Path, kind: str) -> None:
     """A new PEFT release that adds a key fails here first, and somebody decides what it means."""
-    peft.LoraConfig(r=2, lora_alpha=2, target_modules=["q_proj"]).save_pretrained(tmp_path)
-    import json
-
-    from lorry_registry.checks.adapter_config import _KNOWN
-
-    assert set(json.loads((tmp_path / "adapter_config.json").read_text())) - _KNOWN == set()
+    if kind == "lora":
+        peft.LoraConfig(r=2, lora_alpha=2, target_modules=["q_proj"]).save_pretrained(tmp_path)
+        known = lora.KEYS | {refusal.key for refusal in lora.REFUSED}
+    else:
+        peft.IA3Config(target_modules=["q_proj"], feedforward_modules=[]).save_pretrained(tmp_path)
+        known = ia3.KEYS
+    written = set(json.loads((tmp_path / "adapter_config.json").read_text()))
+    assert written - known - COMMON_KEYS == set()
 
 
 def test_adapters_on_experts_and_routers_are_refused_by_name(tmp_path: Path) -> None:

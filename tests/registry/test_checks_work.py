@@ -12,7 +12,7 @@ import pytest
 
 from lorry_registry.catalogue import Catalogue
 from lorry_registry.checks import AdapterFiles, read_adapter
-from lorry_registry.checks.adapter_config import parse_lora_config
+from lorry_registry.checks.kinds.lora import parse_lora_config
 from lorry_registry.checks.patterns import Patterns, branches, compile_pattern
 from lorry_registry.checks.targeting import is_targeted
 from lorry_registry.errors import InvalidArgument

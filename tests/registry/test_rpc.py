@@ -672,7 +672,9 @@ async def test_bad_calls_end_with_their_code_and_reason(client: Client, case: st
 
 
 async def test_a_bad_adapter_is_refused_and_the_server_goes_on(client: Client) -> None:
-    assert (await refused(push(client, adapter_bytes(config=lora_config(use_dora=True)))))[:2] == (
+    assert (await refused(push(client, adapter_bytes(config=lora_config(use_qalora=True)))))[
+        :2
+    ] == (
         Code.INVALID_ARGUMENT,
         "FEATURE_UNSUPPORTED",
     )

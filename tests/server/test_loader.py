@@ -60,7 +60,7 @@ class Slots:
         self.written.pop(slot, None)
 
     def write(self, slot: int, weights: SimpleNamespace) -> None:
-        self.written[slot] = weights.linears
+        self.written[slot] = weights.name
 
 
 @pytest.fixture
@@ -83,10 +83,10 @@ def loader(source, slots, events, monkeypatch):
     def read(folder, *_):
         if str(folder) in source.broken:
             raise InvalidArgument("not JSON", reason="CONFIG_INVALID")
-        return SimpleNamespace(rank=4, size_bytes=8, linears=str(folder), virtual=None)
+        return SimpleNamespace(rank=4, size_bytes=8, name=str(folder), virtual=None)
 
     monkeypatch.setattr(module, "read_weights", read)
-    made = AdapterLoader(source, slots, {}, 0, events.put)
+    made = AdapterLoader(source, slots, None, 0, events.put)
     yield made
     source.gate.set()
     made.stop()
@@ -125,7 +125,7 @@ def test_a_composition_waits_for_its_own_terms_alone(loader, source, slots, even
         module,
         "compose",
         lambda _, parts, *__: SimpleNamespace(
-            rank=8, size_bytes=16, linears="+".join(part.linears for part in parts), virtual=None
+            rank=8, size_bytes=16, name="+".join(part.name for part in parts), virtual=None
         ),
     )
     source.here |= {"a", "b"}

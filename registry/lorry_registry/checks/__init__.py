@@ -3,17 +3,23 @@
 manifest            names, digests and sizes of the files
 adapter_config      PEFT's configuration: what is read, ignored, refused
 safetensors_header  where the tensors lie; a header that lies is refused
-kinds               which tensors make an adapter of a kind, and how they fit a base
+names               PEFT's names for tensors, under every form that its versions have written
+parts               what the tensors are, each in its place
+kinds               which tensors make an adapter of a kind
+saved               what any kind may bring besides: whole parameters, rows of embeddings
+fit                 whether the parts fit a base
 finite              every number is one
 files               the two files of an adapter together: `read_adapter`
 """
 
 from lorry_registry.checks.adapter_config import AdapterConfig
 from lorry_registry.checks.files import AdapterFiles, read_adapter, read_adapter_files
-from lorry_registry.checks.kinds import KINDS, AdapterModule
+from lorry_registry.checks.kinds import KINDS
 from lorry_registry.checks.kinds.lora import module_rank, scaling
 from lorry_registry.checks.manifest import CONFIG_FILE, WEIGHTS_FILE, check_manifest
+from lorry_registry.checks.parts import AdapterModule, Parts, TokenRows
 from lorry_registry.checks.safetensors_header import TensorInfo, read_header
+from lorry_registry.entities import Base, LinearModule, Parameter
 
 __all__ = [
     "CONFIG_FILE",
@@ -22,7 +28,12 @@ __all__ = [
     "AdapterConfig",
     "AdapterFiles",
     "AdapterModule",
+    "Base",
+    "LinearModule",
+    "Parameter",
+    "Parts",
     "TensorInfo",
+    "TokenRows",
     "check_manifest",
     "module_rank",
     "read_adapter",

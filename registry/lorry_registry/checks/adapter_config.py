@@ -7,7 +7,7 @@ told as a warning.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,26 +21,30 @@ _MAX_PATTERN_KEYS = 8192
 _MAX_EXPRESSIONS = 256
 _MAX_REPEATING_KEYS = 16
 _MAX_LAYERS_PATTERNS = 64
+_MAX_MODULES_TO_SAVE = 256
 _SHOWN_UNKNOWN_KEYS = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterConfig:
-    """What of the configuration matters when the adapter is served."""
+    """What of a configuration matters for every kind when the adapter is served."""
 
     peft_type: str
-    rank: int
-    alpha: float
-    use_rslora: bool
-    rank_pattern: Patterns
-    alpha_pattern: Patterns
+    base_model_name: str
     target_modules: frozenset[str] | None  # None: a pattern, or all; the tensors tell
     exclude_modules: frozenset[str]
     layers_to_transform: frozenset[int]  # empty: all
     layers_pattern: tuple[str, ...]
-    base_model_name: str
+    modules_to_save: tuple[str, ...]  # endings of the paths of modules that were trained whole
+    token_indices: Mapping[str, tuple[int, ...]]
+    """Of tokens whose embeddings were trained, by an ending of the module's path; "" is the input embedding."""
+    ties_weights: bool  # what is trained in an embedding acts in the head that shares its weights
     raw: Mapping[str, Any]  # the whole object, for kinds that read more of it
     warnings: tuple[str, ...] = ()
+
+    @property
+    def rank_stabilized(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,78 +56,29 @@ class Refusal:
     way_out: str
 
 
+# Read for every kind.
 _READ = {
-    "alpha_pattern",
     "exclude_modules",
     "layers_pattern",
     "layers_to_transform",
-    "lora_alpha",
+    "modules_to_save",
     "peft_type",
-    "r",
-    "rank_pattern",
     "target_modules",
-    "use_rslora",
+    "trainable_token_indices",
+    "ensure_weight_tying",
 }
 # Who made it, of what; and what matters only while training.
 _IGNORED = {
     "auto_mapping",
     "base_model_name_or_path",
-    "corda_config",
-    "ensure_weight_tying",
-    "eva_config",
-    "fan_in_fan_out",  # how the base stores its weight; A and B are the same way round
+    "fan_in_fan_out",  # how the base stores its weight; what adapters hold is the same way round
     "inference_mode",
-    "loftq_config",
-    "lora_dropout",
-    "lora_ga_config",
-    "megatron_config",
-    "megatron_core",
     "peft_version",
-    "qalora_group_size",
     "revision",
     "runtime_config",
     "task_type",
-    "velora_config",  # saves memory in the backward pass
 }
-_MERGE = "merge it into the base, or train without it"
-_REFUSED: Mapping[str, Refusal] = {
-    refusal.key: refusal
-    for refusal in (
-        Refusal("use_dora", "DoRA is not served yet", "train with use_dora=False"),
-        Refusal(
-            "modules_to_save",
-            "whole modules cannot be swapped per request",
-            "train without modules_to_save, or serve the merged model as a base of its own",
-        ),
-        Refusal("lora_bias", "a bias on lora_B is not served", "train with lora_bias=False"),
-        Refusal(
-            "trainable_token_indices",
-            "embeddings of single tokens cannot be swapped per request",
-            "train without trainable_token_indices",
-        ),
-        Refusal(
-            "target_parameters",
-            "LoRA on bare parameters, as the fused experts and routers of a mixture are, is not served",
-            "name linear layers in target_modules (PEFT takes 'all-linear' to mean experts too)",
-        ),
-        Refusal("layer_replication", "it changes the base's layers", "train without it"),
-        Refusal(
-            "alora_invocation_tokens",
-            "activated LoRA is not served yet",
-            "train with alora_invocation_tokens=None",
-        ),
-        Refusal("use_qalora", "QA-LoRA is not served", "train with use_qalora=False"),
-        Refusal("use_bdlora", "BD-LoRA is not served", "train with use_bdlora=None"),
-        Refusal("arrow_config", "Arrow routing is not served", "publish each expert by itself"),
-        Refusal("kasa_config", "KaSA is not served", _MERGE),
-        Refusal("monteclora_config", "MonteCLoRA is not served", _MERGE),
-    )
-}
-# These change the base's weights when training starts, and PEFT does so again when it loads the adapter; beside
-# the base as it is, such factors mean something else.
-_BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
-
-_KNOWN = _READ | _IGNORED | _REFUSED.keys() | {"bias", "init_lora_weights"}
+COMMON_KEYS = frozenset(_READ | _IGNORED)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -144,43 +99,45 @@ def read_config(path: Path) -> dict[str, Any]:
     return raw
 
 
-def parse_lora_config(raw: Mapping[str, Any]) -> AdapterConfig:
-    """Reads what a LoRA's configuration must say.
+def read_common(
+    raw: Mapping[str, Any], *, known: Set[str] = frozenset(), refused: Iterable[Refusal] = ()
+) -> dict[str, Any]:
+    """The fields of `AdapterConfig`, by name, for a kind that reads the keys `known` besides.
 
     Raises:
         InvalidArgument: `CONFIG_INVALID` for a field that is missing or has no sense, `FEATURE_UNSUPPORTED` for
-            one that asks for what is not served.
+            one of `refused` that is set.
     """
-    _refuse_unsupported(raw)
-    unknown = [key for key, value in raw.items() if value and key not in _KNOWN]
-    warnings = tuple(
-        f"adapter_config.json: {key[:80]!r} is not known here and was ignored"
-        for key in unknown[:_SHOWN_UNKNOWN_KEYS]
-    )
-    use_rslora = raw.get("use_rslora") or False
-    if not isinstance(use_rslora, bool):
-        raise invalid_config("use_rslora is neither true nor false", field="use_rslora")
+    refusals = {refusal.key: refusal for refusal in refused}
+    for key, refusal in refusals.items():
+        if raw.get(key):
+            raise unsupported(key, refusal.why, refusal.way_out)
+    all_known = COMMON_KEYS | refusals.keys() | known
+    unknown = [key for key, value in raw.items() if value and key not in all_known]
     targets = raw.get("target_modules")
     name = raw.get("base_model_name_or_path")
-    return AdapterConfig(
-        peft_type=raw["peft_type"],
-        rank=_rank(raw.get("r"), "r"),
-        alpha=_alpha(raw.get("lora_alpha"), "lora_alpha"),
-        use_rslora=use_rslora,
-        rank_pattern=_patterns(raw, "rank_pattern", _rank),
-        alpha_pattern=_patterns(raw, "alpha_pattern", _alpha),
-        target_modules=None
+    return {
+        "peft_type": raw["peft_type"],
+        "base_model_name": name if isinstance(name, str) else "",
+        "target_modules": None
         if targets is None or isinstance(targets, str)
-        else frozenset(_strings(targets, "target_modules")),
-        exclude_modules=frozenset()
+        else frozenset(strings(targets, "target_modules")),
+        "exclude_modules": frozenset()
         if isinstance(raw.get("exclude_modules"), str)
-        else frozenset(_strings(raw.get("exclude_modules"), "exclude_modules")),
-        layers_to_transform=frozenset(_layers(raw.get("layers_to_transform"))),
-        layers_pattern=_layers_pattern(raw.get("layers_pattern")),
-        base_model_name=name if isinstance(name, str) else "",
-        raw=raw,
-        warnings=warnings,
-    )
+        else frozenset(strings(raw.get("exclude_modules"), "exclude_modules")),
+        "layers_to_transform": frozenset(_layers(raw.get("layers_to_transform"))),
+        "layers_pattern": _layers_pattern(raw.get("layers_pattern")),
+        "modules_to_save": _module_names(raw.get("modules_to_save")),
+        "token_indices": token_indices(
+            raw.get("trainable_token_indices"), "trainable_token_indices"
+        ),
+        "ties_weights": flag(raw, "ensure_weight_tying"),
+        "raw": raw,
+        "warnings": tuple(
+            f"adapter_config.json: {key[:80]!r} is not known here and was ignored"
+            for key in unknown[:_SHOWN_UNKNOWN_KEYS]
+        ),
+    }
 
 
 def invalid_config(fault: str, **metadata: object) -> InvalidArgument:
@@ -188,24 +145,8 @@ def invalid_config(fault: str, **metadata: object) -> InvalidArgument:
     return InvalidArgument(f"adapter_config.json: {fault}", reason="CONFIG_INVALID", **metadata)
 
 
-def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
-    for key, refusal in _REFUSED.items():
-        if raw.get(key):
-            raise _unsupported(key, refusal.why, refusal.way_out)
-    if raw.get("bias") not in (None, "none"):
-        raise _unsupported(
-            "bias", f"{str(raw['bias'])[:40]!r} changes the base's biases", "train with bias='none'"
-        )
-    init = raw.get("init_lora_weights")
-    if isinstance(init, str) and init.lower().startswith(_BASE_CHANGING_INITS):
-        raise _unsupported(
-            "init_lora_weights",
-            f"{init[:40]!r} changes the base's weights when training starts",
-            "save it as a plain LoRA: save_pretrained(..., path_initial_model_for_weight_conversion=...)",
-        )
-
-
-def _unsupported(key: str, why: str, way_out: str) -> InvalidArgument:
+def unsupported(key: str, why: str, way_out: str) -> InvalidArgument:
+    """The error for a key that asks for what is not served."""
     return InvalidArgument(
         f"adapter_config.json: {key} is set, and {why}: {way_out}",
         reason="FEATURE_UNSUPPORTED",
@@ -213,7 +154,26 @@ def _unsupported(key: str, why: str, way_out: str) -> InvalidArgument:
     )
 
 
-def _rank(value: Any, field: str) -> int:
+def flag(raw: Mapping[str, Any], field: str) -> bool:
+    """True or false; what is absent is false."""
+    value = raw.get(field) or False
+    if not isinstance(value, bool):
+        raise invalid_config(f"{field} is neither true nor false", field=field)
+    return value
+
+
+def token_indices(value: Any, field: str) -> dict[str, tuple[int, ...]]:
+    """Lists of token ids by module, or one list for the input embedding, whose name is ""."""
+    if value is None:
+        return {}
+    by_module = value if isinstance(value, dict) else {"": value}
+    for indices in by_module.values():
+        if not isinstance(indices, list) or not all(type(v) is int and v >= 0 for v in indices):
+            raise invalid_config(f"{field} must be token ids, from 0 on", field=field)
+    return {module: tuple(indices) for module, indices in by_module.items()}
+
+
+def read_rank(value: Any, field: str) -> int:
     if type(value) is not int or not 0 < value <= 1 << 16:
         raise invalid_config(
             f"{field} is {_short(value)}, and must be a rank, 1 or more", field=field
@@ -221,7 +181,7 @@ def _rank(value: Any, field: str) -> int:
     return value
 
 
-def _alpha(value: Any, field: str) -> float:
+def read_alpha(value: Any, field: str) -> float:
     if type(value) not in (int, float) or abs(value) > MAX_ALPHA or not math.isfinite(value):
         raise invalid_config(
             f"{field} is {_short(value)}, and must be a number of at most {MAX_ALPHA:,.0f}",
@@ -230,7 +190,9 @@ def _alpha(value: Any, field: str) -> float:
     return float(value)
 
 
-def _patterns(raw: Mapping[str, Any], field: str, read: Callable[[Any, str], float]) -> Patterns:
+def read_patterns(
+    raw: Mapping[str, Any], field: str, read: Callable[[Any, str], float]
+) -> Patterns:
     patterns = raw.get(field) or {}
     if not isinstance(patterns, dict) or len(patterns) > _MAX_PATTERN_KEYS:
         raise invalid_config(
@@ -250,7 +212,7 @@ def _patterns(raw: Mapping[str, Any], field: str, read: Callable[[Any, str], flo
     return Patterns({key: read(value, f"{field}[{key[:80]!r}]") for key, value in patterns.items()})
 
 
-def _strings(value: Any, field: str) -> tuple[str, ...]:
+def strings(value: Any, field: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if isinstance(value, str):
@@ -260,8 +222,18 @@ def _strings(value: Any, field: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _module_names(value: Any) -> tuple[str, ...]:
+    names = strings(value, "modules_to_save")
+    if len(names) > _MAX_MODULES_TO_SAVE or not all(names):
+        raise invalid_config(
+            f"modules_to_save must be at most {_MAX_MODULES_TO_SAVE} names, none of them empty",
+            field="modules_to_save",
+        )
+    return names
+
+
 def _layers_pattern(value: Any) -> tuple[str, ...]:
-    names = _strings(value, "layers_pattern")
+    names = strings(value, "layers_pattern")
     if len(names) > _MAX_LAYERS_PATTERNS:
         raise invalid_config(
             f"layers_pattern has {len(names)} names, more than {_MAX_LAYERS_PATTERNS}: name the lists that "

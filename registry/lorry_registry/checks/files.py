@@ -6,8 +6,9 @@ from pathlib import Path
 
 from lorry_registry.checks.adapter_config import AdapterConfig, read_config
 from lorry_registry.checks.finite import check_finite
-from lorry_registry.checks.kinds import AdapterModule, find_kind
+from lorry_registry.checks.kinds import find_kind
 from lorry_registry.checks.manifest import CONFIG_FILE, WEIGHTS_FILE
+from lorry_registry.checks.parts import Parts
 from lorry_registry.checks.safetensors_header import TensorInfo, read_header
 from lorry_registry.entities import AdapterSpec, Base
 from lorry_registry.errors import InvalidArgument
@@ -21,27 +22,27 @@ class AdapterFiles:
     config: AdapterConfig
     weights: Path  # the safetensors file that the tensors' offsets count in
     tensors: Mapping[str, TensorInfo]
-    modules: Mapping[str, AdapterModule]
+    parts: Parts
 
     @property
     def spec(self) -> AdapterSpec:
         return AdapterSpec(
             peft_type=self.config.peft_type,
-            max_rank=max(module.rank for module in self.modules.values()),
-            module_count=len(self.modules),
+            max_rank=self.parts.max_rank,
+            module_count=self.parts.module_count,
             parameter_count=sum(tensor.parameter_count for tensor in self.tensors.values()),
             size_bytes=sum(tensor.size_bytes for tensor in self.tensors.values()),
-            rank_stabilized=self.config.use_rslora,
+            rank_stabilized=self.config.rank_stabilized,
         )
 
     def check_finite(self) -> None:
         """Reads every tensor. Raises InvalidArgument `TENSOR_NOT_FINITE`, `TENSOR_OUT_OF_RANGE`."""
-        scalings = {module.b: module.scaling for module in self.modules.values()}
-        check_finite(self.weights, self.tensors, scalings)
+        check_finite(self.weights, self.tensors, self.parts.scalings)
 
     def check_fit(self, base: Base) -> None:
         """Raises InvalidArgument naming what does not fit `base`."""
-        find_kind(self.config.peft_type).check_fit(self.modules, self.tensors, base)
+        kind = find_kind(self.config.peft_type)
+        kind.check_fit(self.config, self.parts, self.tensors, base)
 
 
 def read_adapter(folder: Path, *, max_modules: int = MAX_BASE_MODULES) -> AdapterFiles:
@@ -72,5 +73,5 @@ def read_adapter_files(
     config = kind.parse_config(raw)
     tensors = read_header(weights_path)
     return AdapterFiles(
-        config, weights_path, tensors, kind.read_modules(config, tensors, max_modules)
+        config, weights_path, tensors, kind.read_parts(config, tensors, max_modules)
     )

@@ -152,6 +152,10 @@ def base_to_proto(base: entities.Base) -> pb.Base:
         ],
         max_rank=base.max_rank,
         context_length=base.context_length,
+        parameters=[
+            pb.Parameter(path=each.path, shape=each.shape, tied_to=each.tied_to)
+            for each in base.parameters
+        ],
         create_time=None if base.create_time is None else _timestamp(base.create_time),
     )
 
@@ -167,6 +171,10 @@ def base_from_proto(base: pb.Base) -> entities.Base:
         ),
         max_rank=base.max_rank,
         context_length=base.context_length,
+        parameters=tuple(
+            entities.Parameter(each.path, tuple(each.shape), each.tied_to)
+            for each in base.parameters
+        ),
     )
 
 

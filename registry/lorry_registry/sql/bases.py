@@ -33,13 +33,19 @@ class BaseVerbs(Transactions):
                     architecture=base.architecture,
                     quantization=base.quantization,
                     modules=[[m.path, m.in_features, m.out_features] for m in base.modules],
+                    parameters=_parameters(base),
                     max_rank=base.max_rank,
                     context_length=base.context_length,
                     create_time=now_utc(),
                 )
                 session.add(row)
             else:
-                _check_same_modules(rows.to_base(row), base)
+                known = rows.to_base(row)
+                _check_same_modules(known, base)
+                if not known.parameters:
+                    row.parameters = _parameters(base)
+                elif base.parameters:
+                    _check_same_parameters(known, base)
                 row.display_name = base.display_name
                 row.max_rank = max(row.max_rank, base.max_rank)
             session.flush()
@@ -72,6 +78,26 @@ def _check_same_modules(known: Base, announced: Base) -> None:
         base=known.fingerprint,
         module=path,
     )
+
+
+def _check_same_parameters(known: Base, announced: Base) -> None:
+    before = {parameter.path: parameter for parameter in known.parameters}
+    after = {parameter.path: parameter for parameter in announced.parameters}
+    if before != after:
+        path = next(
+            path for path in sorted({*before, *after}) if before.get(path) != after.get(path)
+        )
+        raise FailedPrecondition(
+            f"base {known.fingerprint} is known with other parameters: {path!r} differs. A fingerprint's parameters "
+            "never change: announce this base with a fingerprint of its own",
+            reason="BASE_CONFLICT",
+            base=known.fingerprint,
+            parameter=path,
+        )
+
+
+def _parameters(base: Base) -> list[list[object]] | None:
+    return [[each.path, list(each.shape), each.tied_to] for each in base.parameters] or None
 
 
 def _size(module: LinearModule | None) -> str:

@@ -208,6 +208,7 @@ class BaseRow(Row):
     architecture: Mapped[str]
     quantization: Mapped[str]
     modules: Mapped[list[Any]]  # [path, in_features, out_features] each
+    parameters: Mapped[list[Any] | None]  # [path, shape, tied_to] each; NULL: not announced
     max_rank: Mapped[int]
     context_length: Mapped[int]
     create_time: Mapped[datetime]

@@ -17,6 +17,7 @@ from lorry_registry.entities import (
     File,
     Lineage,
     LinearModule,
+    Parameter,
     Version,
 )
 from lorry_registry.events import Event, EventKind
@@ -120,6 +121,9 @@ def to_base(row: BaseRow) -> Base:
         modules=tuple(LinearModule(*module) for module in row.modules),
         max_rank=row.max_rank,
         context_length=row.context_length,
+        parameters=tuple(
+            Parameter(path, tuple(shape), tied_to) for path, shape, tied_to in row.parameters or ()
+        ),
         create_time=row.create_time,
     )
 

@@ -22,6 +22,9 @@ class EngineConfig:
     block_size: int = 16  # tokens in a KV block
     kv_blocks: int | None = None  # None: what `kv_memory_bytes` holds
     kv_memory_bytes: int = 1 << 30  # for keys and values of all layers
+    dense_memory_bytes: int = (
+        4 << 30  # for whole matrices (modules_to_save, embeddings) of the adapters in all slots
+    )
     host_memory_bytes: int = 2 << 30  # for adapters outside the slots; on a CPU none are kept there
     max_overtakes: int = (
         64  # admissions past a request that waits for a slot, before one is drained for it

@@ -74,7 +74,7 @@ class Engine:
         self._loader = AdapterLoader(
             source,
             self._runner.slots,
-            linear_shapes,
+            self._runner.base,
             host_memory_bytes,
             lambda event: self._inbox.put(lambda: self._residents.on_event(event)),
         )

@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 
 from lorry_registry.errors import DataLoss, InvalidArgument
+from lorry_server.engine.adapters.base import BaseView
 from lorry_server.engine.adapters.compose import compose
 from lorry_server.engine.adapters.read import read_weights
 from lorry_server.engine.adapters.recipe import Method, Recipe
@@ -186,14 +187,14 @@ class AdapterLoader:
         self,
         source: AdapterSource,
         slots: AdapterSlots,
-        linear_shapes: Mapping[str, tuple[int, int]],
+        base: BaseView,
         host_memory_bytes: int,
         post: Callable[[LoaderEvent], None],
     ) -> None:
         self.host = HostCache(host_memory_bytes)
         self._source = source
         self._slots = slots
-        self._linear_shapes = linear_shapes
+        self._base = base
         self._post = post
         self._downloads = Downloads(_DOWNLOADS)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="lorry-read")
@@ -264,7 +265,7 @@ class AdapterLoader:
     def _parse(self, folder: Path, reading: _Reading) -> AdapterWeights:
         # A sum is rounded once: its terms are read as they were published.
         dtype = self._slots.dtype if reading.recipe is None else torch.float32
-        return read_weights(folder, self._linear_shapes, self._slots.max_rank, dtype)
+        return read_weights(folder, self._base, dtype)
 
     # On the downloads.
 

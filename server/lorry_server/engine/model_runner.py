@@ -9,14 +9,18 @@ import torch
 from transformers import PreTrainedModel
 
 from lorry_server.engine import attention, selfcheck, sparse
+from lorry_server.engine.adapters.base import BaseView
 from lorry_server.engine.attention import KVCache, KVShape
 from lorry_server.engine.batch import pack
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.final_states import FinalStates
-from lorry_server.engine.lora.layer import LoraStep, wrap_linears
+from lorry_server.engine.lora.axes import TokenAxes
+from lorry_server.engine.lora.layer import wrap_linears
+from lorry_server.engine.lora.modules import ModuleSlots
 from lorry_server.engine.lora.rows import LONG_RUN, Run, StepRows
 from lorry_server.engine.lora.slots import LoraSlots
+from lorry_server.engine.lora.step import LoraStep
 from lorry_server.engine.probe import attending_layers
 from lorry_server.engine.sampling.results import results
 from lorry_server.engine.scheduler import Chunk, Sampled
@@ -38,17 +42,25 @@ class ModelRunner:
         self.config = config
         self.device = model.device
         self.dtype = model.dtype
-        expected = selfcheck.expect(model)
+        self.base = BaseView(model, linear_shapes, config.max_rank)
+        axes = TokenAxes()
+        with axes.watch(model):
+            expected = selfcheck.expect(model)
         layers = attending_layers(model)
         selfcheck.check_layers(model, layers)
         shapes = {index: layer.shape for index, layer in layers.items()}
         self.num_blocks = num_kv_blocks(config, shapes, self.dtype, context_length)
         self.cache = KVCache(shapes, self.num_blocks, config.block_size, self.dtype, self.device)
-        linears = LoraSlots(config.slots, config.max_rank, self.dtype, self.device)
-        self.slots = AdapterSlots(linears, VirtualSlots(self.device))
-        self.slots.virtual.overlay(model.get_input_embeddings())
         self._sparse = sparse.serves(self.device)
         self._step = LoraStep()
+        linears = LoraSlots(config.slots, config.max_rank, self.dtype, self.device)
+        self.slots = AdapterSlots(
+            linears,
+            VirtualSlots(self.device),
+            ModuleSlots(model, config.slots, self._step, axes),
+            dense_memory_bytes=config.dense_memory_bytes,
+        )
+        self.slots.virtual.overlay(model.get_input_embeddings())
         wrap_linears(model, list(linear_shapes), linears, self._step)
         attention.install(model)
         selfcheck.verify(expected, self.logits, BlockManager(self.num_blocks, config.block_size))
@@ -94,6 +106,7 @@ class ModelRunner:
             self.config.max_rank,
             self.config.slots,
             long_run=LONG_RUN if self._sparse else 1,
+            device=self.device,
         )
 
 

@@ -198,7 +198,7 @@ class WeightedVersion(_message.Message):
     def __init__(self, version: _Optional[_Union[Version, _Mapping]] = ..., weight: _Optional[int] = ...) -> None: ...
 
 class Base(_message.Message):
-    __slots__ = ("name", "fingerprint", "display_name", "architecture", "quantization", "modules", "max_rank", "context_length", "create_time")
+    __slots__ = ("name", "fingerprint", "display_name", "architecture", "quantization", "modules", "max_rank", "context_length", "create_time", "parameters")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
@@ -208,6 +208,7 @@ class Base(_message.Message):
     MAX_RANK_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     display_name: str
@@ -217,7 +218,18 @@ class Base(_message.Message):
     max_rank: int
     context_length: int
     create_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., display_name: _Optional[str] = ..., architecture: _Optional[str] = ..., quantization: _Optional[str] = ..., modules: _Optional[_Iterable[_Union[LinearModule, _Mapping]]] = ..., max_rank: _Optional[int] = ..., context_length: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    parameters: _containers.RepeatedCompositeFieldContainer[Parameter]
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., display_name: _Optional[str] = ..., architecture: _Optional[str] = ..., quantization: _Optional[str] = ..., modules: _Optional[_Iterable[_Union[LinearModule, _Mapping]]] = ..., max_rank: _Optional[int] = ..., context_length: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parameters: _Optional[_Iterable[_Union[Parameter, _Mapping]]] = ...) -> None: ...
+
+class Parameter(_message.Message):
+    __slots__ = ("path", "shape", "tied_to")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    TIED_TO_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    tied_to: str
+    def __init__(self, path: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., tied_to: _Optional[str] = ...) -> None: ...
 
 class LinearModule(_message.Message):
     __slots__ = ("path", "in_features", "out_features")

@@ -5,19 +5,22 @@ of, and how they must fit a base.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
-from lorry_registry.checks.kinds.contract import AdapterModule, Kind
+from lorry_registry.checks.kinds.contract import Kind
+from lorry_registry.checks.kinds.ia3 import Ia3Kind
 from lorry_registry.checks.kinds.lora import LoraKind
 from lorry_registry.errors import InvalidArgument
 
-KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[str, Kind[Any]] = {
+    "IA3": Ia3Kind(),
     "LORA": LoraKind(),
 }
 
-__all__ = ["KINDS", "AdapterModule", "Kind", "find_kind"]
+__all__ = ["KINDS", "Kind", "find_kind"]
 
 
-def find_kind(peft_type: str) -> Kind:
+def find_kind(peft_type: str) -> Kind[Any]:
     """The kind of that name. Raises InvalidArgument `KIND_UNSUPPORTED` naming those that there are."""
     kind = KINDS.get(peft_type)
     if kind is None:

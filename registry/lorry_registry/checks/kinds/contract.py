@@ -1,36 +1,25 @@
 """What a kind of adapter must be able to tell of its files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from lorry_registry.checks.adapter_config import AdapterConfig
+from lorry_registry.checks.parts import Parts
 from lorry_registry.checks.safetensors_header import TensorInfo
 from lorry_registry.entities import Base
 
-
-@dataclass(frozen=True, slots=True)
-class AdapterModule:
-    """What an adapter holds for one linear layer of a base: y += scaling · B (A x)."""
-
-    path: str  # as the base names it, `model.layers.0.self_attn.q_proj`
-    rank: int
-    scaling: float
-    a: str  # name of the tensor A, [rank, in_features]
-    b: str  # name of the tensor B, [out_features, rank]
+C = TypeVar("C", bound=AdapterConfig)
 
 
-class Kind(Protocol):
+class Kind(Protocol[C]):
     """A kind of adapter. All methods raise InvalidArgument, naming the field, tensor or module that is wrong."""
 
-    def parse_config(self, raw: Mapping[str, Any]) -> AdapterConfig:
+    def parse_config(self, raw: Mapping[str, Any]) -> C:
         """Reads the configuration; refuses what is not served."""
         ...
 
-    def read_modules(
-        self, config: AdapterConfig, tensors: Mapping[str, TensorInfo], max_modules: int
-    ) -> dict[str, AdapterModule]:
-        """Puts every tensor in its place, by the module's path.
+    def read_parts(self, config: C, tensors: Mapping[str, TensorInfo], max_modules: int) -> Parts:
+        """Puts every tensor in its place.
 
         A tensor without a place is refused, and so are more modules than `max_modules`, before the configuration
         is asked about any.
@@ -38,7 +27,7 @@ class Kind(Protocol):
         ...
 
     def check_fit(
-        self, modules: Mapping[str, AdapterModule], tensors: Mapping[str, TensorInfo], base: Base
+        self, config: C, parts: Parts, tensors: Mapping[str, TensorInfo], base: Base
     ) -> None:
-        """Holds the modules against the base's: paths, shapes, and the rank that its server accepts."""
+        """Holds the parts against a base's: paths, shapes, and the rank that its server accepts."""
         ...

@@ -2,61 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
-from lorry_registry.checks import read_adapter
-from lorry_registry.errors import FailedPrecondition
-from lorry_server.engine.adapters.weights import AdapterWeights, LinearUpdate
+from lorry_registry.checks import AdapterFiles, read_adapter
+from lorry_registry.errors import FailedPrecondition, InvalidArgument
+from lorry_server.engine.adapters.base import BaseView
+from lorry_server.engine.adapters.builder import WeightsBuilder
+from lorry_server.engine.adapters.kinds import READERS
+from lorry_server.engine.adapters.saved import read_saved
+from lorry_server.engine.adapters.tensors import open_tensors
+from lorry_server.engine.adapters.weights import AdapterWeights
 
 
-def read_weights(
-    folder: Path, linear_shapes: Mapping[str, tuple[int, int]], max_rank: int, dtype: torch.dtype
-) -> AdapterWeights:
-    """Reads an adapter folder; every tensor in it ends up in a module's factors.
+def read_weights(folder: Path, base: BaseView, dtype: torch.dtype) -> AdapterWeights:
+    """Reads an adapter folder; every tensor in it acts, or is what the base has already.
 
     Raises FailedPrecondition where the adapter does not fit this base, InvalidArgument where the files are broken.
     """
-    files = read_adapter(folder, max_modules=len(linear_shapes))
-    linears: dict[str, LinearUpdate] = {}
-    with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
-        for path, module in files.modules.items():
-            a = tensors.get_tensor(module.a).to(dtype)
-            b = tensors.get_tensor(module.b).float().t().mul(module.scaling).to(dtype).contiguous()
-            _check_fit(path, (a.shape[1], b.shape[1]), a.shape[0], linear_shapes, max_rank)
-            linears[path] = LinearUpdate(a, b)
-    return AdapterWeights(linears)
+    entity = base.entity
+    files = read_adapter(folder, max_modules=len(entity.modules) + len(entity.parameters))
+    _check_fit(files, base)
+    into = WeightsBuilder(dtype)
+    with open_tensors(folder) as tensors:
+        READERS[files.config.peft_type](files, tensors, base, into)
+        read_saved(files, tensors, base, into)
+        if tensors.unread:
+            raise InvalidArgument(
+                f"The adapter's tensor {tensors.unread[0]!r} has no place in {entity.architecture}: it would have no "
+                "effect. Save the adapter alone, with save_pretrained.",
+                reason="TENSOR_UNKNOWN",
+                tensor=tensors.unread[0][:200],
+            )
+    weights = into.build()
+    _check_finite(weights)
+    return weights
 
 
-def _check_fit(
-    path: str,
-    shape: tuple[int, int],
-    rank: int,
-    linear_shapes: Mapping[str, tuple[int, int]],
-    max_rank: int,
-) -> None:
-    expected = linear_shapes.get(path)
-    if expected != shape:
-        has = (
-            "has no such linear layer"
-            if expected is None
-            else f"has {expected[0]} → {expected[1]} there"
-        )
+def _check_fit(files: AdapterFiles, base: BaseView) -> None:
+    """What the registry asked when the version was published, asked of the base that is here."""
+    try:
+        files.check_fit(base.entity)
+    except InvalidArgument as fault:
         raise FailedPrecondition(
-            f"The adapter's layer {path} is {shape[0]} → {shape[1]}, but the base {has}; "
-            "use the base that the adapter was trained on.",
-            reason="ADAPTER_BASE_MISMATCH",
-            module=path,
-        )
-    if rank > max_rank:
-        raise FailedPrecondition(
-            f"The adapter has rank {rank} in {path}; this server takes at most {max_rank}: start it with "
-            f"--max-rank {rank}.",
-            reason="RANK_ABOVE_CAP",
-            module=path,
-            rank=rank,
-            max_rank=max_rank,
-        )
+            f"The adapter does not fit the base that is served here: {fault.message}.",
+            reason=fault.reason if fault.reason == "RANK_ABOVE_CAP" else "ADAPTER_BASE_MISMATCH",
+            **fault.metadata,
+        ) from fault
+
+
+def _check_finite(weights: AdapterWeights) -> None:
+    """A finite file may still overflow on its way: a scaling, a magnitude over a norm of zero, a smaller type."""
+    for where, tensor in weights.tensors():
+        if not tensor.isfinite().all():
+            raise FailedPrecondition(
+                f"What the adapter adds to {where} is not finite in {tensor.dtype} on this base: it cannot act. "
+                "Train it again with a lower learning rate, or save it in float32.",
+                reason="ADAPTER_NOT_FINITE",
+                module=where,
+            )

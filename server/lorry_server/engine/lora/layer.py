@@ -6,26 +6,15 @@ step's adapters add is put on top of its output.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import nn
 
 from lorry_server.engine.lora.ops import add_lora
-from lorry_server.engine.lora.rows import StepRows
 from lorry_server.engine.lora.slots import LoraSlots
+from lorry_server.engine.lora.step import LoraStep
 from lorry_server.engine.quantized import product_of
-
-
-@dataclass(slots=True)
-class LoraStep:
-    """What the wrapped layers look at during a forward pass; set before it, cleared after it."""
-
-    tokens: StepRows | None = None  # for layers that see every token of the step
-    logits: StepRows | None = (
-        None  # for the output head, which sees only the tokens that are sampled from
-    )
 
 
 class LoraLinear(nn.Module):

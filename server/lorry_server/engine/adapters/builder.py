@@ -1,0 +1,72 @@
+"""Puts together what the parts of an adapter add, layer by layer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+
+from lorry_server.engine.adapters.weights import (
+    AdapterWeights,
+    EmbeddingUpdate,
+    Head,
+    LinearUpdate,
+    RowsUpdate,
+)
+
+_Fields = dict[str, torch.Tensor | RowsUpdate]
+
+
+class WeightsBuilder:
+    """Collects updates in float32, and gives them in the type that the engine computes in."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._linears: defaultdict[str, _Fields] = defaultdict(dict)
+        self._embeddings: defaultdict[str, _Fields] = defaultdict(dict)
+        self._heads: defaultdict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+        self._parameters: dict[str, torch.Tensor] = {}
+
+    def add_to_linear(self, path: str, **fields: torch.Tensor | RowsUpdate | None) -> None:
+        """Fields of `LinearUpdate`; two biases for one layer are added up."""
+        self._add(self._linears[path], fields)
+
+    def add_to_embedding(self, path: str, **fields: torch.Tensor | RowsUpdate | None) -> None:
+        """Fields of `EmbeddingUpdate`."""
+        self._add(self._embeddings[path], fields)
+
+    def add_to_parameter(self, path: str, delta: torch.Tensor) -> None:
+        self._parameters[path] = self._cast(delta)
+
+    def set_head(self, name: str, field: str, value: torch.Tensor) -> None:
+        """`weight` or `bias` of a head."""
+        self._heads[name][field] = self._cast(value)
+
+    def build(self) -> AdapterWeights:
+        return AdapterWeights(
+            linears={path: LinearUpdate(**_typed(f)) for path, f in self._linears.items() if f},
+            embeddings={
+                path: EmbeddingUpdate(**_typed(f)) for path, f in self._embeddings.items() if f
+            },
+            parameters=dict(self._parameters),
+            heads={name: Head(**_typed(f)) for name, f in self._heads.items()},
+        )
+
+    def _add(self, known: _Fields, fields: dict[str, torch.Tensor | RowsUpdate | None]) -> None:
+        for name, value in fields.items():
+            if isinstance(value, torch.Tensor):
+                before = known.get(name)
+                total = value + before if isinstance(before, torch.Tensor) else value
+                known[name] = self._cast(total)
+            elif value is not None:
+                known[name] = RowsUpdate(value.indices, self._cast(value.delta))
+
+    def _cast(self, value: torch.Tensor) -> torch.Tensor:
+        """On the CPU: host memory is where adapters wait for a slot."""
+        return value.to("cpu", self.dtype).contiguous()
+
+
+def _typed(fields: Any) -> Any:
+    """The names were given by keyword; each class checks them itself."""
+    return fields

@@ -1,0 +1,17 @@
+"""What the wrapped layers look at during a forward pass; set before it, cleared after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorry_server.engine.lora.rows import StepRows
+
+
+@dataclass(slots=True)
+class LoraStep:
+    """Which tokens have which adapter."""
+
+    tokens: StepRows | None = None  # for layers that see every token of the step
+    logits: StepRows | None = (
+        None  # for the output head, which sees only the tokens that are sampled from
+    )
