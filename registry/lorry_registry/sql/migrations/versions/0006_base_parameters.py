@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005_base_parameters"
-down_revision = "0004_access"
+revision = "0006_base_parameters"
+down_revision = "0005_uploads"
 branch_labels = None
 depends_on = None
 
