@@ -6,7 +6,7 @@ import asyncio
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -35,6 +35,7 @@ from lorry_server.lifecycle import shut_down, until_failed
 from lorry_server.metrics.endpoint import MetricsEndpoint
 from lorry_server.registries import Registry
 from lorry_server.registries.authority import AuthorityElsewhere, OpenDoor
+from lorry_server.registries.following import Follower
 from lorry_server.registries.local import LocalRegistry
 from lorry_server.registries.remote import RemoteRegistry, channel_credentials
 from lorry_server.services.outputs import OutputDispatcher
@@ -85,20 +86,28 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
         cache.keep(lambda: {info.digest for info in engine.stats().residents})
         stack.callback(engine.stop, drain_seconds=0)
         stack.callback(registry.interrupt)  # comes before: the engine's threads may be reading
+        follower = Follower(registry)
+        adapters = AdapterDirectory(
+            registry, base, max_rank=config.max_rank, cache=cache, follower=follower
+        )
         services = build_services(
             base=base,
             engine=engine,
-            adapters=AdapterDirectory(registry, base, max_rank=config.max_rank, cache=cache),
+            adapters=adapters,
             cache=cache,
             dispatcher=dispatcher,
             max_requests=config.engine.max_waiting + config.engine.max_sequences,
             max_rank=config.max_rank,
             collectors=collectors,
+            follower=follower,
         )
         stack.callback(services.close)
         services.add_to(host.server)
         stop_signal = StopSignal()
         await host.start(serving=False)
+        follower.on_connection = lambda connected: host.set_part("registry", connected)
+        following = asyncio.create_task(follower.run())
+        stack.push_async_callback(_ended, following)
 
         engine.start()
         await warm_up(engine, dispatcher, base)
@@ -119,11 +128,16 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
             say(f"the engine failed, the server stops: {type(failure).__name__}: {failure}")
         told.cancel()
         died.cancel()
+
+        def interrupt() -> None:
+            following.cancel()
+            registry.interrupt()
+
         await shut_down(
             host=host,
             inference=services.inference,
             engine=engine,
-            interrupt=registry.interrupt,
+            interrupt=interrupt,
             idle=dispatcher.idle,
             drain_seconds=config.drain_seconds
             if failure is None
@@ -146,6 +160,12 @@ def _metrics(config: ServeConfig, collectors: CollectorRegistry) -> MetricsEndpo
             address=config.metrics,
         )
     return MetricsEndpoint(config.metrics, collectors, security)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def _open_registry(

@@ -13,9 +13,12 @@ from lorry.inference.v1.inference_service_pb2_grpc import add_InferenceServiceSe
 from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
 from lorry_server.cache import AdapterCache
+from lorry_server.consequences import Consequences, ExpellingEngine
 from lorry_server.engine.request import GenerationRequest, SamplingParams
 from lorry_server.metrics.engine import EngineCollector
+from lorry_server.metrics.registry import RegistryCollector
 from lorry_server.metrics.requests import RequestMetrics
+from lorry_server.registries.following import Follower
 from lorry_server.services.admin import AdminService, ManagedEngine
 from lorry_server.services.inference import InferenceService
 from lorry_server.services.outputs import OutputDispatcher
@@ -25,7 +28,7 @@ from lorry_server.services.submission import GeneratingEngine
 SERVICE_NAMES = ("lorry.inference.v1.InferenceService", "lorry.admin.v1.AdminService")
 
 
-class ServedEngine(GeneratingEngine, ManagedEngine, Protocol):
+class ServedEngine(GeneratingEngine, ManagedEngine, ExpellingEngine, Protocol):
     """What the services need of the engine."""
 
 
@@ -55,8 +58,11 @@ def build_services(
     max_rank: int,
     max_requests: int,
     collectors: CollectorRegistry,
+    follower: Follower,
 ) -> Services:
     """The services, and in `collectors` what they and the engine report.
+
+    What the follower hears has its consequences from now on.
 
     Args:
         max_requests: generations in the house at once, from their arrival to their last token.
@@ -71,6 +77,7 @@ def build_services(
             on_disk=cache.on_disk,
         )
     )
+    collectors.register(RegistryCollector(follower))
     prompts = PromptReader(base)
     inference = InferenceService(
         base=base,
@@ -81,11 +88,19 @@ def build_services(
         prompts=prompts,
         max_requests=max_requests,
     )
-    return Services(
-        inference,
-        AdminService(base=base, engine=engine, adapters=adapters, cache=cache, max_rank=max_rank),
-        prompts,
+    consequences = Consequences(
+        adapters=adapters, inference=inference.house, engine=engine, cache=cache
     )
+    follower.on_events, follower.on_gap = consequences.on_events, consequences.on_gap
+    admin = AdminService(
+        base=base,
+        engine=engine,
+        adapters=adapters,
+        cache=cache,
+        max_rank=max_rank,
+        follower=follower,
+    )
+    return Services(inference, admin, prompts)
 
 
 async def warm_up(engine: GeneratingEngine, dispatcher: OutputDispatcher, base: ServedBase) -> None:

@@ -406,6 +406,8 @@ class Inference(inference_service_pb2_grpc.InferenceServiceServicer):
             adapter_digest=digest,
             adapter=f"default/intent@{digest}" if digest else "",
         )
+        if request.adapter == "old":
+            end.warnings.append("default/old:1 is deprecated: it is old.")
         end.timings.total.FromMilliseconds(1500)
         yield inference.GenerateResponse(completion=end)
 
@@ -431,6 +433,7 @@ class Inference(inference_service_pb2_grpc.InferenceServiceServicer):
 
 class Admin(admin_service_pb2_grpc.AdminServiceServicer):
     def __init__(self) -> None:
+        self.connected = True
         self.resident = admin.Resident(
             digest=f"sha256:{'a' * 64}",
             references=["default/intent:1"],
@@ -440,7 +443,11 @@ class Admin(admin_service_pb2_grpc.AdminServiceServicer):
         )
 
     def GetStatus(self, request, context):  # type: ignore[no-untyped-def]
-        return admin.Status(version="0.1.0", base="lorry-tiny", device="cpu", slots_total=8)
+        status = admin.Status(version="0.1.0", base="lorry-tiny", device="cpu", slots_total=8)
+        status.registry.address, status.registry.connected = "registry:7071", self.connected
+        status.registry.position = 12
+        status.registry.silence.FromMilliseconds(3500)
+        return status
 
     def ListResidents(self, request, context):  # type: ignore[no-untyped-def]
         return admin.ListResidentsResponse(residents=[self.resident])

@@ -272,6 +272,21 @@ def test_status(server: Any, one_json: OneJson) -> None:
     assert document["base_fingerprint"] in text  # all of it: what `lorry serve` says is cut short
     assert document["slots_total"] == 8
     assert document["residents"][0]["tier"] == "slot"
+    assert "registry:7071, followed up to event 12" in text
+    assert document["registry"] == {
+        "address": "registry:7071",
+        "connected": True,
+        "silence_seconds": 3.5,
+        "position": 12,
+    }
+    server.admin.connected = False
+    assert "registry:7071, CUT OFF for 4 s" in invoke("status").stdout
+
+
+def test_a_deprecated_version_is_warned_of_beside_the_text(server: Any, lorry: Lorry) -> None:
+    done = lorry("generate", "one two", "-a", "old")
+    assert (done.returncode, done.stdout) == (0, "one two\n")
+    assert done.stderr == "warning: default/old:1 is deprecated: it is old.\n"
 
 
 def test_text_from_users_is_not_markup(server: Any) -> None:

@@ -51,6 +51,7 @@ from lorry_server.engine.request import (
 )
 from lorry_server.engine.stats import EngineStats, LoadTotals, ResidentInfo
 from lorry_server.registries import AdapterNames, Meaning, Published
+from lorry_server.registries.following import Follower
 from lorry_server.services.outputs import OutputDispatcher
 from lorry_server.services.text import TextCodec
 
@@ -157,6 +158,9 @@ class FakeEngine:
 
     def unload(self, digest: str) -> Future:
         return self._future(lambda: self._drop(digest))
+
+    def expel(self, digest: str, error: Exception) -> Future:
+        return self._future(lambda: self._residents.pop(digest, None) and None)
 
     def stats(self) -> EngineStats:
         return EngineStats(
@@ -286,7 +290,9 @@ class FakeEngine:
 
 
 class FakeRegistry:
-    """Versions by reference, in memory. `away` makes it unreachable, `hangs_for` as well, but slowly."""
+    """Versions by reference, in memory, without events. `away` makes it unreachable, `hangs_for` too, but slowly."""
+
+    name = "fake"
 
     def __init__(self) -> None:
         self.versions: dict[str, list[Published]] = {}
@@ -386,6 +392,7 @@ class Node:
     dispatcher: OutputDispatcher
     collectors: CollectorRegistry
     channel: grpc.aio.Channel
+    follower: Follower
 
     @property
     def inference(self) -> InferenceServiceStub:
@@ -430,15 +437,24 @@ def explained(error: grpc.aio.AioRpcError):
 
 @pytest.fixture
 def start_node(base, tmp_path):
-    """Starts a server; options go to the fake engine."""
+    """Starts a server; options go to the fake engine. The events of a registry that has some are followed."""
 
     @asynccontextmanager
     async def start(
-        served: ServedBase = base, *, max_requests: int = 1000, gate=None, **engine_options
+        served: ServedBase = base,
+        *,
+        registry=None,
+        max_requests: int = 1000,
+        gate=None,
+        **engine_options,
     ):
-        registry = FakeRegistry()
+        follows = registry is not None
+        registry = registry or FakeRegistry()
         cache = AdapterCache(tmp_path / "cache", registry)
-        directory = AdapterDirectory(registry, served, max_rank=MAX_RANK, cache=cache)
+        follower = Follower(registry)
+        directory = AdapterDirectory(
+            registry, served, max_rank=MAX_RANK, cache=cache, follower=follower
+        )
         dispatcher = OutputDispatcher(asyncio.get_running_loop())
         engine = FakeEngine(dispatcher.sink, cache, vocab_size=served.vocab_size, **engine_options)
         collectors = CollectorRegistry()
@@ -451,13 +467,29 @@ def start_node(base, tmp_path):
             max_rank=MAX_RANK,
             max_requests=max_requests,
             collectors=collectors,
+            follower=follower,
         )
         host = create_server("127.0.0.1:0", lambda _: SERVICE_NAMES, gate=gate)
         services.add_to(host.server)
         engine.start()
         await host.start()
+        follower.on_connection = lambda connected: host.set_part("registry", connected)
+        following = asyncio.create_task(follower.run()) if follows else None
         async with grpc.aio.insecure_channel(host.address) as channel:
-            yield Node(host, services, engine, registry, directory, dispatcher, collectors, channel)
+            yield Node(
+                host,
+                services,
+                engine,
+                registry,
+                directory,
+                dispatcher,
+                collectors,
+                channel,
+                follower,
+            )
+        if following is not None:
+            following.cancel()
+            await asyncio.wait([following])
         await host.stop(0.5)
         engine.stop(drain_seconds=0)
         services.close()

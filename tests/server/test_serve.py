@@ -293,6 +293,48 @@ def test_a_canary_gets_its_share_keeps_its_callers_and_is_rolled_back_under_traf
     assert canary in {digest for sent, digest in seen if sent < rolled_back}
 
 
+def test_a_block_ends_what_runs_and_unloads_even_what_is_pinned(served, layers, make_adapter):
+    version = served.publish("leaky", make_adapter(layers, rank=4, seed=9))
+    served.until(lambda status: status.registry.connected)
+    served.admin.LoadAdapter(
+        admin_service_pb2.LoadAdapterRequest(adapter="leaky", pin=True), timeout=60
+    )
+    context = served.status().context_length
+    running = served.inference.Generate(
+        request("Hi", adapter="leaky", max_tokens=context - 20), timeout=60
+    )
+    next(running)
+    served.registry.BlockVersion(
+        registry_service_pb2.BlockVersionRequest(name=version.name, why="it leaks")
+    )
+    with pytest.raises(grpc.RpcError) as ended:
+        list(running)
+    assert ended.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "default/leaky:1 is blocked: it leaks" in ended.value.details()
+    with pytest.raises(grpc.RpcError) as refused:
+        served.generate("Hi", adapter=f"leaky@{version.digest}")
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    give_up = time.monotonic() + 20
+    while any(
+        resident.digest == version.digest and resident.tier != admin_service_pb2.TIER_DISK
+        for resident in served.admin.ListResidents(
+            admin_service_pb2.ListResidentsRequest()
+        ).residents
+    ):
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+    served.idle()
+    served.registry.UnblockVersion(registry_service_pb2.UnblockVersionRequest(name=version.name))
+    assert served.generate("Hi", adapter="leaky").completion.adapter_digest == version.digest
+    served.registry.DeprecateVersion(
+        registry_service_pb2.DeprecateVersionRequest(
+            name=version.name, deprecation=resources_pb2.Deprecation(reason="it is old")
+        )
+    )
+    (warning,) = served.generate("Hi", adapter="leaky").completion.warnings
+    assert warning == "default/leaky:1 is deprecated: it is old."
+
+
 def test_what_streams_is_the_unary_answer(served):
     asked = request("Once upon a time", max_tokens=40)
     deltas = list(served.inference.Generate(asked, timeout=60))

@@ -175,6 +175,8 @@ def generate(
                 completion = chunk.completion
     if not text.endswith("\n"):
         sys.stdout.write("\n")
+    for warning in completion.warnings if completion is not None else ():
+        note(f"warning: {warning}")
     if completion is not None and sys.stderr.isatty():
         note(_summary(completion))
 

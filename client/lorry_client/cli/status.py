@@ -11,7 +11,7 @@ from lorry_client.cli import output
 from lorry_client.cli.session import JsonOption, ServerOption, session
 
 if TYPE_CHECKING:
-    from lorry_client.results import Resident, Status
+    from lorry_client.results import RegistryLink, Resident, Status
 
 
 def register(app: typer.Typer) -> None:
@@ -46,9 +46,18 @@ def _lines(current: Status) -> list[tuple[str, str]]:
         ("requests", f"{current.running_requests} running, {current.queued_requests} queued"),
         ("KV blocks", f"{current.kv_blocks_used} of {current.kv_blocks_total}"),
         ("slots", f"{current.slots_used} of {current.slots_total}, rank up to {current.max_rank}"),
+        ("registry", _registry(current.registry)),
         ("since", output.time(current.start_time)),
         ("version", current.version),
     ]
+
+
+def _registry(link: RegistryLink | None) -> str:
+    if link is None:
+        return ""
+    if link.connected:
+        return f"{link.address}, followed up to event {link.position}"
+    return f"{link.address}, CUT OFF for {link.silence_seconds:.0f} s: what was known is served on"
 
 
 def _row(resident: Resident) -> list[str]:

@@ -1,6 +1,6 @@
 """What calls return: frozen dataclasses, read from the contract's messages. Nothing here talks to a server."""
 
-from lorry_client.results.admin import Resident, Status
+from lorry_client.results.admin import RegistryLink, Resident, Status
 from lorry_client.results.catalogue import (
     Adapter,
     AdapterSpec,
@@ -45,6 +45,7 @@ __all__ = [
     "Model",
     "Pulled",
     "Pushed",
+    "RegistryLink",
     "Resident",
     "Status",
     "Term",

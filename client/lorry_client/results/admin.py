@@ -47,6 +47,26 @@ class Resident:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistryLink:
+    """How a server follows its registry; while it is not connected it serves what it knows.
+
+    Attributes:
+        address: `HOST:PORT`, or `here`.
+        silence_seconds: how long ago the registry was heard last.
+        position: up to which event the server knows what happened.
+    """
+
+    address: str
+    connected: bool
+    silence_seconds: float
+    position: int
+
+    @classmethod
+    def read(cls, message: pb.RegistryLink) -> RegistryLink:
+        return cls(message.address, message.connected, seconds(message.silence), message.position)
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What a server runs and how busy it is."""
 
@@ -63,6 +83,7 @@ class Status:
     slots_total: int
     max_rank: int
     start_time: datetime | None
+    registry: RegistryLink | None = None  # an older server does not say
 
     @classmethod
     def read(cls, message: pb.Status) -> Status:
@@ -80,4 +101,5 @@ class Status:
             slots_total=message.slots_total,
             max_rank=message.max_rank,
             start_time=moment(message, "start_time"),
+            registry=RegistryLink.read(message.registry) if message.HasField("registry") else None,
         )

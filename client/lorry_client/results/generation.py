@@ -84,6 +84,7 @@ class Completion:
             composition: its terms so written, which can be asked for again.
         adapter_digest: its digest; None for the bare base.
         terms: of the composition that acted.
+        warnings: what speaks against the use of what acted: a sentence for each version that is deprecated.
     """
 
     text: str
@@ -99,6 +100,7 @@ class Completion:
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
     mean_logprob: float | None = None
     alternatives: tuple[Completion, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,7 @@ class Transcript:
             ),
             stop=end.stop or None,
             logprobs=tuple(self.logprobs),
+            warnings=tuple(end.warnings),
             terms=tuple(Term(one.adapter, one.digest, one.weight) for one in end.terms),
             prompt_logprobs=tuple(self.prompt_logprobs),
             mean_logprob=end.mean_logprob if end.HasField("mean_logprob") else None,
@@ -204,7 +207,14 @@ class Model:
     digest: str
     display_name: str
     resident: bool
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, message: pb.Model) -> Model:
-        return cls(message.reference, message.digest, message.display_name, message.resident)
+        return cls(
+            message.reference,
+            message.digest,
+            message.display_name,
+            message.resident,
+            tuple(message.warnings),
+        )

@@ -1,16 +1,17 @@
 """Entities to protos and back. Output-only fields in what callers send are ignored."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from lorry.registry.v1 import resources_pb2 as pb
 from lorry.registry.v1 import watch_service_pb2 as watch_pb
-from lorry_registry import entities
+from lorry_registry import entities, references
 from lorry_registry.errors import InvalidArgument
-from lorry_registry.events import Event
+from lorry_registry.events import Event, EventKind
 
 
 def adapter_to_proto(adapter: entities.Adapter) -> pb.Adapter:
@@ -115,6 +116,27 @@ def event_to_proto(event: Event) -> watch_pb.Event:
         digest=event.digest,
         alias=event.alias,
         targets=_targets_to_proto(event.targets),
+        why=event.why,
+    )
+
+
+def event_from_proto(event: watch_pb.Event) -> Event:
+    """What a newer registry calls by a name that is not known here has changed the adapter in some way."""
+    kind = EventKind.ADAPTER_UPDATED
+    with suppress(ValueError):
+        kind = EventKind(watch_pb.EventKind.Name(event.kind).removeprefix("EVENT_KIND_"))
+    return Event(
+        position=event.position,
+        kind=kind,
+        time=event.event_time.ToDatetime(tzinfo=UTC),
+        principal=event.principal,
+        key=references.parse_adapter_name(event.adapter),
+        version=event.version,
+        digest=event.digest,
+        alias=event.alias,
+        targets=tuple(
+            entities.AliasTarget(one.version, one.digest, one.weight) for one in event.targets
+        ),
         why=event.why,
     )
 

@@ -34,6 +34,7 @@ class GrpcHost:
         self.health = health_servicer
         self.address = address
         self._services = ("", *services)
+        self._saying: set[asyncio.Task[None]] = set()
 
     async def start(self, *, serving: bool = True) -> None:
         """Begins to answer; `serving` False leaves health at NOT_SERVING until `set_serving`."""
@@ -46,6 +47,14 @@ class GrpcHost:
         status = health_pb2.HealthCheckResponse.ServingStatus
         for service in self._services:
             await self.health.set(service, status.SERVING if serving else status.NOT_SERVING)
+
+    def set_part(self, name: str, serving: bool) -> None:
+        """What health says of something that the server can do without for a while: by itself, and of nothing else."""
+        status = health_pb2.HealthCheckResponse.ServingStatus
+        said = self.health.set(name, status.SERVING if serving else status.NOT_SERVING)
+        task = asyncio.get_running_loop().create_task(said)
+        self._saying.add(task)
+        task.add_done_callback(self._saying.discard)
 
     async def stop(self, grace_seconds: float) -> None:
         """NOT_SERVING for good, no new calls; those in flight end within the grace or are cancelled."""

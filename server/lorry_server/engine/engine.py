@@ -50,8 +50,9 @@ SNAPSHOT_SECONDS = 0.1  # how old a snapshot may be while the engine is busy
 class Engine:
     """Generates for many requests at once over one base.
 
-    `submit`, `cancel`, `load`, `pin`, `unload` and `stats` may be called from any thread. `sink` receives what a step
-    brought, on the engine's thread; it must not block. If it raises, the engine fails and hands it the same once more.
+    `submit`, `cancel`, `load`, `pin`, `unload`, `expel` and `stats` may be called from any thread. `sink` receives what
+    a step brought, on the engine's thread; it must not block. If it raises, the engine fails and hands it the same once
+    more.
     """
 
     def __init__(
@@ -142,6 +143,13 @@ class Engine:
     def unload(self, digest: str) -> Future[None]:
         """Takes an adapter out of its slot once its running sequences have ended."""
         return self._ask(lambda future: self._residents.unload(digest, future))
+
+    def expel(self, digest: str, error: Exception) -> Future[None]:
+        """Takes an adapter out of its slot and out of host memory, pinned or not, once nothing runs with it.
+
+        Whoever wished for it in a slot gets `error`.
+        """
+        return self._ask(lambda future: self._residents.expel(digest, error, future))
 
     def stats(self) -> EngineStats:
         """The engine as it was after a step, at most `SNAPSHOT_SECONDS` or one step ago."""

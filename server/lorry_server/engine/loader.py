@@ -142,6 +142,10 @@ class HostCache:
             while sum(f.size_bytes for f in self._held.values()) > self.budget_bytes:
                 self._held.popitem(last=False)
 
+    def drop(self, digest: str) -> None:
+        with self._lock:
+            self._held.pop(digest, None)
+
     def __contains__(self, digest: str) -> bool:
         with self._lock:
             return digest in self._held

@@ -95,6 +95,16 @@ class Residents:
         resident.unloading = True
         self._unloads.append((digest, future))
 
+    def expel(self, digest: str, error: Exception, future: Future[None]) -> None:
+        self._scheduler.wishes.pop(digest, None)
+        self._refuse(digest, error)
+        self._loader.host.drop(digest)
+        resident = self._residency.get(digest)
+        if resident is not None:
+            resident.pinned = False
+            resident.unloading = True
+        self._unloads.append((digest, future))
+
     def settle(self) -> None:
         """Answers the wishes that have come true, or cannot."""
         for digest in self._scheduler.take_refused_wishes():
@@ -116,7 +126,7 @@ class Residents:
             digest, done = unload
             resident = self._residency.get(digest)
             if resident is not None and resident.unloading:
-                if resident.references > 0:
+                if resident.references > 0 or not resident.ready:
                     continue
                 self._loader.clear(self._residency.remove(digest))
             # Else it left its slot for another adapter; one that is on its way back in is not meant.

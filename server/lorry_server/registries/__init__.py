@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from lorry_registry.canaries import choose, heaviest
-from lorry_registry.entities import AdapterKey, Base, File
+from lorry_registry.entities import AdapterKey, Base, Deprecation, File
+from lorry_registry.watching import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,8 @@ class Published:
     base_name: str
     max_rank: int
     files: tuple[File, ...]
+    deprecation: Deprecation | None = None
+    block_reason: str | None = None  # None: it may be used
 
     @property
     def reference(self) -> str:
@@ -44,13 +48,17 @@ class Meaning:
         return self.versions[0][0].key  # an alias points at versions of its own adapter alone
 
     def choose(self, sticky_key: bytes | None) -> Published:
-        """The version that a request with the key gets; without a key, the one that most requests get."""
+        """The version that a request with the key gets; without a key, the one that most requests get.
+
+        A blocked one gets none, as long as there is another: its keys fall to the rest by their weights.
+        """
+        open_ones = [one for one in self.versions if one[0].block_reason is None] or self.versions
         if sticky_key is None:
-            at = heaviest([weight for _, weight in self.versions])
+            at = heaviest([weight for _, weight in open_ones])
         else:
-            shares = [(version.digest, weight) for version, weight in self.versions]
+            shares = [(version.digest, weight) for version, weight in open_ones]
             at = choose(shares, salt=self.salt, key=sticky_key)
-        return self.versions[at][0]
+        return open_ones[at][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +75,19 @@ class Registry(Protocol):
     Unavailable means that the registry is away and that the question may have an answer.
     """
 
+    name: str
+    """Where it is, for people: `HOST:PORT`, or `here`."""
+
     async def expand(self, reference: str) -> Meaning:
         """What a reference means now."""
+        ...
+
+    async def position(self) -> int:
+        """How far the events go now."""
+        ...
+
+    def watch(self, resume_token: str, heartbeat_seconds: float) -> AsyncIterator[Batch]:
+        """The events after the token's, for ever; see `lorry_registry.watching`."""
         ...
 
     async def adapters_for(

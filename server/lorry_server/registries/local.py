@@ -6,13 +6,14 @@ import asyncio
 import functools
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from lorry_registry.catalogue import Catalogue
 from lorry_registry.entities import Base, File, Version
+from lorry_registry.watching import Batch
 from lorry_server.cached import check_digest
 from lorry_server.registries import AdapterNames, Meaning, Published
 
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 class LocalRegistry:
     """A catalogue that somebody else opens and closes."""
+
+    name = "here"
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -35,6 +38,12 @@ class LocalRegistry:
             tuple((_published(version), weight) for version, weight in meaning.versions),
             meaning.salt,
         )
+
+    async def position(self) -> int:
+        return await _on(self._lookups, self._catalogue.position)
+
+    def watch(self, resume_token: str, heartbeat_seconds: float) -> AsyncIterator[Batch]:
+        return self._catalogue.watch(resume_token=resume_token, heartbeat_seconds=heartbeat_seconds)
 
     async def adapters_for(
         self, base_fingerprint: str, *, limit: int, page_token: str
@@ -62,7 +71,8 @@ class LocalRegistry:
                 check_digest(target, file)
 
     def interrupt(self) -> None:
-        """Nothing here waits for anybody."""
+        """Nothing waits for bytes here; but others may watch, and a server that stops does not wait for them."""
+        self._catalogue.end_watches()
 
     def close(self) -> None:
         for threads in (self._lookups, self._lists):
@@ -85,4 +95,6 @@ def _published(version: Version) -> Published:
         base_name=version.lineage.base_name,
         max_rank=version.spec.max_rank,
         files=version.files,
+        deprecation=version.deprecation,
+        block_reason=version.block_reason,
     )

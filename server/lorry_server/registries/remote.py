@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ from lorry.registry.v1 import (
     blob_service_pb2,
     registry_service_pb2,
     resources_pb2,
+    watch_service_pb2,
 )
 from lorry.registry.v1.access_service_pb2_grpc import AccessServiceStub
 from lorry.registry.v1.blob_service_pb2_grpc import BlobServiceStub
 from lorry.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from lorry.registry.v1.watch_service_pb2_grpc import WatchServiceStub
 from lorry_registry.access.entities import Caller, Quotas
-from lorry_registry.entities import AdapterKey, Base, File
+from lorry_registry.entities import AdapterKey, Base, Deprecation, File
 from lorry_registry.errors import (
     DataLoss,
     Internal,
@@ -34,15 +36,18 @@ from lorry_registry.errors import (
 )
 from lorry_registry.references import parse_version_name
 from lorry_registry.rpc.access_service import quotas_from_proto
-from lorry_registry.rpc.convert import base_to_proto
+from lorry_registry.rpc.convert import base_to_proto, event_from_proto
 from lorry_registry.rpc.errors import CODES
 from lorry_registry.security import read_pem
+from lorry_registry.watching import Batch
 from lorry_server.config import RegistryLogin
 from lorry_server.registries import AdapterNames, Meaning, Published
 from lorry_server.registries.authority import read_caller
 
 _ANSWER_SECONDS = 5.0  # for one call; a registry that takes longer is away
 _QUIET_SECONDS = 30.0  # without a byte, and a read is given up; with some, it may take its time
+# A registry that is back is noticed within these, however long it was away.
+_CHANNEL_OPTIONS = [("grpc.max_reconnect_backoff_ms", 1000)]
 _BROKE_OFF = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 
 
@@ -52,16 +57,19 @@ class RemoteRegistry:
     def __init__(
         self, address: str, *, token: str = "", credentials: grpc.ChannelCredentials | None = None
     ) -> None:
-        self._address = address
+        self.name = self._address = address
         self._metadata = bearer(token)
         if credentials is None:
-            self._channel = grpc.aio.insecure_channel(address)
-            self._blob_channel = grpc.insecure_channel(address)  # blocking: for threads
+            self._channel = grpc.aio.insecure_channel(address, _CHANNEL_OPTIONS)
+            self._blob_channel = grpc.insecure_channel(
+                address, _CHANNEL_OPTIONS
+            )  # blocking: for threads
         else:
-            self._channel = grpc.aio.secure_channel(address, credentials)
-            self._blob_channel = grpc.secure_channel(address, credentials)
+            self._channel = grpc.aio.secure_channel(address, credentials, _CHANNEL_OPTIONS)
+            self._blob_channel = grpc.secure_channel(address, credentials, _CHANNEL_OPTIONS)
         self._registry: Any = RegistryServiceStub(self._channel)
         self._access: Any = AccessServiceStub(self._channel)
+        self._watch: Any = WatchServiceStub(self._channel)
         self._blobs = BlobServiceStub(self._blob_channel)
 
     async def ready(self) -> None:
@@ -77,6 +85,26 @@ class RemoteRegistry:
         return Meaning(
             tuple((_published(one.version), one.weight) for one in answer.versions), answer.salt
         )
+
+    async def position(self) -> int:
+        request = watch_service_pb2.GetPositionRequest()
+        return int((await self._call(self._watch.GetPosition, request)).position)
+
+    async def watch(self, resume_token: str, heartbeat_seconds: float) -> AsyncIterator[Batch]:
+        request = watch_service_pb2.WatchRequest(resume_token=resume_token)
+        request.heartbeat.FromNanoseconds(int(heartbeat_seconds * 1e9))
+        answers = self._watch.Watch(request, metadata=self._metadata)
+        try:
+            async for answer in answers:
+                yield Batch(
+                    answer.resume_token,
+                    answer.position,
+                    tuple(event_from_proto(event) for event in answer.events),
+                )
+        except grpc.aio.AioRpcError as error:
+            raise self._translated(error) from error
+        finally:
+            answers.cancel()
 
     async def adapters_for(
         self, base_fingerprint: str, *, limit: int, page_token: str
@@ -224,6 +252,10 @@ def _published(version: resources_pb2.Version) -> Published:
         base_name=version.lineage.base_name,
         max_rank=version.spec.max_rank,
         files=tuple(File(file.path, file.digest, file.size_bytes) for file in version.files),
+        deprecation=Deprecation(version.deprecation.reason, version.deprecation.replacement)
+        if version.HasField("deprecation")
+        else None,
+        block_reason=version.block_reason or None,
     )
 
 

@@ -15,6 +15,7 @@ from lorry_server.base import ServedBase
 from lorry_server.cache import AdapterCache, OnDisk
 from lorry_server.compositions import requested
 from lorry_server.engine.stats import EngineStats, ResidentInfo
+from lorry_server.registries.following import Follower
 from lorry_server.version import version
 
 _T = TypeVar("_T")
@@ -45,12 +46,14 @@ class AdminService(pb_grpc.AdminServiceServicer):
         adapters: AdapterDirectory,
         cache: AdapterCache,
         max_rank: int,
+        follower: Follower,
     ) -> None:
         self._base = base
         self._engine = engine
         self._adapters = adapters
         self._cache = cache
         self._max_rank = max_rank
+        self._follower = follower
         self._start_time = time.time()
 
     async def ListResidents(
@@ -101,6 +104,10 @@ class AdminService(pb_grpc.AdminServiceServicer):
             max_rank=self._max_rank,
         )
         status.start_time.FromNanoseconds(int(self._start_time * 1e9))
+        status.registry.address = self._follower.registry.name
+        status.registry.connected = self._follower.connected
+        status.registry.silence.FromNanoseconds(int(self._follower.silence_seconds * 1e9))
+        status.registry.position = self._follower.position
         return status
 
     async def _held(self, reference: str) -> str:

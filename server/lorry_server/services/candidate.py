@@ -106,6 +106,7 @@ class Candidate:
         if self._asked.adapter is not None:
             completion.adapter_digest = self._asked.adapter.digest
             completion.adapter = self._asked.adapter.reference
+            completion.warnings.extend(self._asked.adapter.warnings)
             for term in self._asked.adapter.terms:
                 completion.terms.add(adapter=term.reference, digest=term.digest, weight=term.weight)
         if self._stats is not None:

@@ -51,6 +51,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         prompts: PromptReader,
         max_requests: int,
     ) -> None:
+        self.house = House(engine, dispatcher, metrics)
         self._base = base
         self._engine = engine
         self._adapters = adapters
@@ -114,7 +115,10 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         in_slots = {info.digest for info in self._engine.stats().residents if info.tier == "slot"}
         for adapter in page.adapters:
             response.models.add(
-                reference=adapter.name, digest=adapter.digest, resident=adapter.digest in in_slots
+                reference=adapter.name,
+                digest=adapter.digest,
+                resident=adapter.digest in in_slots,
+                warnings=adapter.warnings,
             )
         if page.next_page_token:
             response.next_page_token = _PAGE_MARK + page.next_page_token
@@ -143,7 +147,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
                 generation = Generation(
                     Accepted(prompt, how, Asked(adapter, arrival, deadline)),
                     codec=self._base.text,
-                    house=House(self._engine, self._dispatcher, self._metrics),
+                    house=self.house,
                 )
         # Called however the RPC ends: answered, refused, cancelled, out of time, its client gone.
         context.add_done_callback(lambda _: generation.close())

@@ -57,6 +57,15 @@ class OutputDispatcher:
         if not self._queues:
             self._idle.set()
 
+    def fail(self, request_id: str, error: Exception) -> bool:
+        """Ends a request with an error, unless its last output is here; what the engine still says is nobody's."""
+        if request_id not in self._unfinished:
+            return False
+        self._unfinished.discard(request_id)
+        output = RequestOutput(request_id, error=error)
+        self._queues[request_id].put_nowait(Delivery(output, time.monotonic()))
+        return True
+
     @property
     def num_open(self) -> int:
         return len(self._queues)
@@ -72,7 +81,7 @@ class OutputDispatcher:
 
     def _deliver(self, outputs: Sequence[RequestOutput], moment: float) -> None:
         for output in outputs:
-            if (queue := self._queues.get(output.request_id)) is not None:
-                queue.put_nowait(Delivery(output, moment))
+            if output.request_id in self._unfinished:
+                self._queues[output.request_id].put_nowait(Delivery(output, moment))
                 if output.finished:
                     self.finished(output.request_id)

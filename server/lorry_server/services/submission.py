@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from lorry_registry.errors import DeadlineExceeded
+from lorry_registry.errors import DeadlineExceeded, LorryError
 from lorry_server.adapters import ResolvedAdapter
 from lorry_server.engine.request import GenerationRequest, RequestStats
 from lorry_server.engine.stats import EngineStats
@@ -28,11 +28,28 @@ class GeneratingEngine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What every RPC finds here."""
+    """What every RPC finds here, and which are under way."""
 
     engine: GeneratingEngine
     dispatcher: OutputDispatcher
     metrics: RequestMetrics
+    submissions: set[Submission] = field(default_factory=set)  # until their RPC ends
+
+    def references_in_flight(self) -> set[str]:
+        """The versions that act in some RPC now, as `namespace/name@sha256:…`."""
+        acting = [submission.adapter for submission in self.submissions]
+        return {
+            reference
+            for adapter in acting
+            if adapter is not None
+            for reference in ([term.reference for term in adapter.terms] or [adapter.reference])
+        }
+
+    def end(self, reference: str, error: LorryError) -> None:
+        """Ends the RPCs in which a version acts, named by `namespace/name@sha256:…`, with an error."""
+        for submission in self.submissions:
+            if submission.adapter is not None and submission.adapter.consists_of(reference):
+                submission.stop(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +90,12 @@ class Submission:
         except BaseException:
             house.dispatcher.close(*self._ids)
             raise
+        house.submissions.add(self)
+
+    @property
+    def adapter(self) -> ResolvedAdapter | None:
+        """What acts beside the base."""
+        return self._asked.adapter
 
     @property
     def running(self) -> bool:
@@ -112,6 +135,12 @@ class Submission:
         self._house.engine.cancel(request_id)
         self.done(request_id)
 
+    def stop(self, error: LorryError) -> None:
+        """Ends them all with an error, after what came before; does nothing where the engine has said everything."""
+        for request_id in self._ids:
+            if self._house.dispatcher.fail(request_id, error):
+                break  # one that fails ends the others
+
     def refuse(self) -> None:
         """No more is wanted of any, and nobody gets what came."""
         self._cancel()
@@ -122,6 +151,7 @@ class Submission:
         if self._closed:
             return
         self._closed = True
+        self._house.submissions.discard(self)
         if self.outcome is None:
             deadline = self._asked.deadline
             late = deadline is not None and time.monotonic() >= deadline

@@ -90,7 +90,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("version", "base", "base_fingerprint", "device", "context_length", "queued_requests", "running_requests", "kv_blocks_used", "kv_blocks_total", "slots_used", "slots_total", "max_rank", "start_time")
+    __slots__ = ("version", "base", "base_fingerprint", "device", "context_length", "queued_requests", "running_requests", "kv_blocks_used", "kv_blocks_total", "slots_used", "slots_total", "max_rank", "start_time", "registry")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
     BASE_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +104,7 @@ class Status(_message.Message):
     SLOTS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     MAX_RANK_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
+    REGISTRY_FIELD_NUMBER: _ClassVar[int]
     version: str
     base: str
     base_fingerprint: str
@@ -117,4 +118,17 @@ class Status(_message.Message):
     slots_total: int
     max_rank: int
     start_time: _timestamp_pb2.Timestamp
-    def __init__(self, version: _Optional[str] = ..., base: _Optional[str] = ..., base_fingerprint: _Optional[str] = ..., device: _Optional[str] = ..., context_length: _Optional[int] = ..., queued_requests: _Optional[int] = ..., running_requests: _Optional[int] = ..., kv_blocks_used: _Optional[int] = ..., kv_blocks_total: _Optional[int] = ..., slots_used: _Optional[int] = ..., slots_total: _Optional[int] = ..., max_rank: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    registry: RegistryLink
+    def __init__(self, version: _Optional[str] = ..., base: _Optional[str] = ..., base_fingerprint: _Optional[str] = ..., device: _Optional[str] = ..., context_length: _Optional[int] = ..., queued_requests: _Optional[int] = ..., running_requests: _Optional[int] = ..., kv_blocks_used: _Optional[int] = ..., kv_blocks_total: _Optional[int] = ..., slots_used: _Optional[int] = ..., slots_total: _Optional[int] = ..., max_rank: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., registry: _Optional[_Union[RegistryLink, _Mapping]] = ...) -> None: ...
+
+class RegistryLink(_message.Message):
+    __slots__ = ("address", "connected", "silence", "position")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    SILENCE_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    connected: bool
+    silence: _duration_pb2.Duration
+    position: int
+    def __init__(self, address: _Optional[str] = ..., connected: _Optional[bool] = ..., silence: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., position: _Optional[int] = ...) -> None: ...

@@ -144,7 +144,7 @@ class TokenLogprob(_message.Message):
     def __init__(self, token_id: _Optional[int] = ..., logprob: _Optional[float] = ...) -> None: ...
 
 class Completion(_message.Message):
-    __slots__ = ("finish_reason", "stop", "usage", "timings", "adapter_digest", "adapter", "terms", "mean_logprob")
+    __slots__ = ("finish_reason", "stop", "usage", "timings", "adapter_digest", "adapter", "terms", "mean_logprob", "warnings")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +153,7 @@ class Completion(_message.Message):
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     TERMS_FIELD_NUMBER: _ClassVar[int]
     MEAN_LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     finish_reason: FinishReason
     stop: str
     usage: Usage
@@ -161,7 +162,8 @@ class Completion(_message.Message):
     adapter: str
     terms: _containers.RepeatedCompositeFieldContainer[_composition_pb2.ResolvedTerm]
     mean_logprob: float
-    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., stop: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., adapter_digest: _Optional[str] = ..., adapter: _Optional[str] = ..., terms: _Optional[_Iterable[_Union[_composition_pb2.ResolvedTerm, _Mapping]]] = ..., mean_logprob: _Optional[float] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., stop: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., adapter_digest: _Optional[str] = ..., adapter: _Optional[str] = ..., terms: _Optional[_Iterable[_Union[_composition_pb2.ResolvedTerm, _Mapping]]] = ..., mean_logprob: _Optional[float] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("prompt_tokens", "cached_prompt_tokens", "completion_tokens")
@@ -218,13 +220,15 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("reference", "digest", "display_name", "resident")
+    __slots__ = ("reference", "digest", "display_name", "resident", "warnings")
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     reference: str
     digest: str
     display_name: str
     resident: bool
-    def __init__(self, reference: _Optional[str] = ..., digest: _Optional[str] = ..., display_name: _Optional[str] = ..., resident: _Optional[bool] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, reference: _Optional[str] = ..., digest: _Optional[str] = ..., display_name: _Optional[str] = ..., resident: _Optional[bool] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
