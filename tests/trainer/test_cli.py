@@ -35,8 +35,8 @@ def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Invoke:
     monkeypatch.setattr("lorry_trainer.quiet.quiet_logs", lambda: None)  # it is for a whole process
     monkeypatch.delenv("LORRY_SERVER", raising=False)
 
-    def run(*arguments: str, **options: Any) -> Result:
-        return CliRunner().invoke(app, ["train", *arguments], **options)
+    def run(*arguments: str, command: str = "train", **options: Any) -> Result:
+        return CliRunner().invoke(app, [command, *arguments], **options)
 
     return run
 
@@ -141,6 +141,75 @@ def test_a_taken_folder_ends_with_1(invoke: Invoke, recipe_file: Path) -> None:
 
 def test_an_alias_without_push_is_a_usage_error(invoke: Invoke, recipe_file: Path) -> None:
     assert invoke(str(recipe_file), "--alias", "x").exit_code == 2
+
+
+def test_check_says_what_is_wrong_and_trains_nothing(invoke: Invoke, recipe_file: Path) -> None:
+    done = invoke(str(recipe_file), "--check")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == f"{recipe_file}: nothing is wrong with it\n"
+    recipe_file.write_text(
+        recipe_file.read_text().replace("rank: 4", "rank: 4\n  target_modules: [x]")
+    )
+    refused = invoke(str(recipe_file), "--check")
+    assert refused.exit_code == 2
+    assert "Linear layers of" in refused.stderr
+    assert not Path("adapters").exists()
+
+
+def test_a_dry_run_foresees_rows_steps_and_memory(invoke: Invoke, recipe_file: Path) -> None:
+    told = json.loads(invoke(str(recipe_file), "--dry-run", "--json").stdout)
+    assert told["steps"] == 1
+    assert told["labels"] == 3
+    assert told["train_rows"] + told["validation_rows"] + told["test_rows"] == 60
+    layers = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 64 * 128 * 3)  # of the random base
+    assert told["base_bytes"] > 4 * layers
+    ranks = 2 * 4 * (2 * 128 + 2 * 96 + 3 * 192)  # in + out of every layer, times the rank
+    assert told["learnt_parameters"] == ranks
+    assert told["learnt_bytes"] == 16 * ranks
+    assert told["total_bytes"] > told["base_bytes"]
+    assert told["base_bytes_per_parameter"] is None
+    text = invoke(str(recipe_file), "--dry-run").stdout
+    assert "MiB" in text
+
+
+def test_a_preview_marks_what_carries_loss(invoke: Invoke, recipe_file: Path) -> None:
+    done = invoke(str(recipe_file), "--preview")
+    first = done.stdout.partition("\n")[0]
+    assert first.startswith("<|user|>")
+    assert first.endswith("<|assistant|>[[b<|end|>]]")
+    assert done.stdout.count("[[") == 3
+
+
+def test_several_recipes_on_one_load_of_the_base(
+    invoke: Invoke, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lorry_bases import load
+
+    alone = invoke(str(recipe_file))
+    assert alone.exit_code == 0, alone.stderr
+    weights = Path("adapters/letters/adapter_model.safetensors")
+    trained_alone = weights.read_bytes()
+    other = recipe_file.with_name("others.yaml")
+    other.write_text(recipe_file.read_text().replace("rank: 4", "rank: 2"))
+    loads: list[str] = []
+    original = load.load_base
+
+    def counted(base: str, **options: Any) -> Any:
+        loads.append(base)
+        return original(base, **options)
+
+    monkeypatch.setattr("lorry_trainer.objectives.sft.load_base", counted)
+    done = invoke(str(other), str(recipe_file), "--overwrite")
+    assert done.stdout.splitlines() == ["adapters/others", "adapters/letters"]
+    assert len(loads) == 1
+    assert weights.read_bytes() == trained_alone  # the first run left nothing on the base
+    assert invoke(str(other), str(recipe_file), "--push", "x").exit_code == 2
+
+
+def test_the_schema_is_one_of_json(invoke: Invoke) -> None:
+    made = json.loads(invoke("schema", command="recipe").stdout)
+    assert made["additionalProperties"] is False
+    assert {"base", "method", "data", "training"} <= set(made["properties"])
 
 
 def test_importing_the_commands_is_cheap() -> None:

@@ -105,3 +105,21 @@ def test_the_short_way_gives_trls_loss_and_gradients(
         loss.backward()
         found[way] = (loss.detach(), [f.grad.clone() for f in factors])
     torch.testing.assert_close(found[Trainer], found[SFTTrainer], rtol=1e-4, atol=1e-5)
+
+
+def test_packed_rows_do_not_see_each_other(
+    write_rows: Write, tiny_recipe: Build, letter_rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """The loss of a packed batch is that of the same rows side by side."""
+    write_rows(letter_rows[:12])
+    data = NO_SPLITS | {"max_length": 120}
+    found = {}
+    for packing in (False, True):
+        recipe = tiny_recipe(data=data, training={"packing": packing, "batch_size": 12})
+        trainer, _ = prepared(recipe, tmp_path)
+        trainer.model.eval()
+        batch = trainer.data_collator(list(trainer.train_dataset))
+        with torch.no_grad():
+            found[packing] = trainer.compute_loss(trainer.model, batch).item()
+    assert len(trainer.train_dataset) < 12
+    assert found[True] == pytest.approx(found[False], rel=1e-4)

@@ -53,7 +53,8 @@ def test_csv_with_quotes_line_breaks_and_a_byte_order_mark(tmp_path: Path) -> No
         ("a.csv", "x,y\n1,2\n3\n", "a.csv, line 3: 1 values for 2 columns"),
         ("a.csv", "x,x\n1,2\n", "column name stands twice"),
         ("a.csv", 'x\n"1\n', "not CSV"),
-        ("a.parquet", "PAR1", "cannot read .parquet; use .jsonl"),
+        ("a.xlsx", "x", "cannot read .xlsx; use .jsonl"),
+        ("a.parquet", "PAR1", "a.parquet: not Parquet"),
     ],
 )
 def test_broken_files(tmp_path: Path, name: str, content: str | bytes, part: str) -> None:
@@ -65,3 +66,16 @@ def test_broken_files(tmp_path: Path, name: str, content: str | bytes, part: str
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no\.jsonl: no such file .*recipe's folder"):
         read_source("no.jsonl", tmp_path)
+
+
+def test_parquet_rows_have_places_too(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_pylist([{"x": "a", "y": "b"}, {"x": "c", "y": None}])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    source = read_source("a.parquet", tmp_path)
+    assert [(row.place, row.values) for row in source.rows] == [
+        ("a.parquet, row 1", {"x": "a", "y": "b"}),
+        ("a.parquet, row 2", {"x": "c", "y": None}),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lorry_trainer.recipe import Columns
 from lorry_trainer.recipe_file import parse_recipe
 from lorry_trainer.resolve import Facts, resolve, to_yaml
 
@@ -12,6 +13,7 @@ FACTS = Facts(
     device="cpu",
     context_length=128,
     format="instruction",
+    columns=Columns(),
     train_rows=100,
     longest_answer=8,
 )

@@ -1,24 +1,27 @@
-"""From files to the three splits: read, check, split.
+"""From sources to the three splits: read, check, split, make more of it.
 
-A row's split follows from its question and the seed alone: it never moves when rows are added or reordered, and equal
-questions stay together. Knows nothing about tokens but the check of lengths, which is handed a counting function.
+Every question is in one split only. Knows nothing about tokens but the check of lengths, which is handed a counting
+function.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from lorry_trainer.augment import augment
 from lorry_trainer.errors import DataError
-from lorry_trainer.formats import examples, find_format
+from lorry_trainer.formats import examples, find_columns
 from lorry_trainer.formats.contract import Example
+from lorry_trainer.labels import find_labels, refuse_unknown_labels
+from lorry_trainer.metrics import normalised
 from lorry_trainer.objectives import OBJECTIVES
-from lorry_trainer.read import Source, read_source
-from lorry_trainer.recipe import Data, Splits
-
-SPLITS = ("train", "validation", "test")
+from lorry_trainer.read import Source
+from lorry_trainer.recipe import Columns, Data, Splits
+from lorry_trainer.sources import read_sources
+from lorry_trainer.splitting import SPLITS, by_chance, stratified
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,13 @@ class Examples:
     validation: list[Example]
     test: list[Example]
     format: str
+    columns: Columns  # as given, or as found
     datasets: list[Dataset]
+    labels: frozenset[str]  # the only answers there are; empty where the answers are no labels
     dropped: int = 0  # training rows whose question is asked in the validation or test rows too
+    notes: list[str] = field(
+        default_factory=list
+    )  # what was found in the rows and what became of it
 
     def all(self) -> list[Example]:
         return self.train + self.validation + self.test
@@ -48,45 +56,102 @@ def load(
     data: Data, folder: Path, seed: int, formats: Collection[str] = OBJECTIVES["sft"]
 ) -> Examples:
     """The splits that `data` asks for, in one of `formats`; relative paths start at `folder`. Raises DataError."""
-    main = read_source(data.path or data.train or "", folder)
-    others = {
-        split: read_source(name, folder)
-        for split in ("validation", "test")
-        if (name := getattr(data, split))
-    }
-    form = find_format(main.rows, data, formats)
-    parts: dict[str, list[Example]] = {name: [] for name in SPLITS}
-    for name, source in others.items():
-        parts[name] = examples(source.rows, form, data)
+    sources = read_sources(data, folder)
+    main = sources.pop("train")
+    notes: list[str] = []
+    found = find_columns(main.rows, data, formats)
+    if found.columns != data.columns:
+        notes.append(
+            f"{main.name}: {found.columns.instruction} is asked, {found.columns.output} answered"
+        )
+    parts = {name: examples(source.rows, found.format, found) for name, source in sources.items()}
+    own = examples(main.rows[: data.max_rows], found.format, found)
+    labels = _labels(data, own)
+    if data.deduplicate:
+        own = _without_repeats(own, notes)
 
-    # A split with a file of its own takes nothing from the training file.
-    shares = Splits(
-        **{name: 0.0 if name in others else getattr(data.splits, name) for name in SPLITS[1:]}
-    )
-    for example in examples(main.rows[: data.max_rows], form, data):
-        parts[split_of(example.key, shares, seed)].append(example)
-    held_out = {example.key for name in SPLITS[1:] for example in parts[name]}
-    train = [example for example in parts["train"] if example.key not in held_out]
-    dropped = len(parts["train"]) - len(train)
-    parts["train"] = train
+    # A split with a source of its own takes nothing from the training rows.
+    shares = data.splits.model_copy(update=dict.fromkeys(sources, 0.0))
+    by_label = data.splits.stratify if data.splits.stratify is not None else bool(labels)
+    split = stratified if by_label else by_chance
+    for name in SPLITS:
+        parts.setdefault(name, [])
+    for example, name in zip(own, split(own, shares, seed), strict=True):
+        parts[name].append(example)
+    parts["validation"], _ = _without_leaks(parts["validation"], parts["test"], "test", notes)
+    held_out = parts["validation"] + parts["test"]
+    parts["train"], dropped = _without_leaks(parts["train"], held_out, "held-out", notes)
 
     _refuse_empty(parts, shares, main, dropped)
+    if labels:
+        learnt = frozenset(normalised(row.answer) for row in parts["train"])
+        if isinstance(data.labels, tuple):
+            refuse_unknown_labels(labels, parts["train"] + held_out, "is not one of data.labels")
+        refuse_unknown_labels(learnt, held_out, "no training row has")
+        notes.append(f"{len(learnt)} labels")
     datasets = [
         Dataset(source.name, source.digest, name, len(parts[name]))
         for name in SPLITS
         if parts[name]
-        for source in [others.get(name, main)]
+        for source in [sources.get(name, main)]
     ]
-    return Examples(parts["train"], parts["validation"], parts["test"], form, datasets, dropped)
+    if data.augment:
+        before = len(parts["train"])
+        keys = {row.key for row in held_out}
+        parts["train"] = augment(parts["train"], keys, data.augment, seed)
+        notes.append(f"{len(parts['train']) - before} training rows more by augmentation")
+    return Examples(
+        parts["train"],
+        parts["validation"],
+        parts["test"],
+        found.format,
+        found.columns,
+        datasets,
+        labels,
+        dropped,
+        notes,
+    )
 
 
-def split_of(key: str, shares: Splits, seed: int) -> str:
-    """Where the question `key` belongs: a number from 0 to 1 made of it and the seed, test at the low end."""
-    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
-    at = int.from_bytes(digest[:8], "big") / 2**64
-    if at < shares.test:
-        return "test"
-    return "validation" if at < shares.test + shares.validation else "train"
+def _labels(data: Data, rows: list[Example]) -> frozenset[str]:
+    if isinstance(data.labels, tuple):
+        return frozenset(map(normalised, data.labels))
+    return find_labels(rows) if data.labels == "auto" else frozenset()
+
+
+def _without_repeats(rows: list[Example], notes: list[str]) -> list[Example]:
+    """One of each question and answer, the first; questions that are answered in two ways are told."""
+    seen: dict[tuple[str, str], Example] = {}
+    answers: dict[str, Example] = {}
+    repeated: list[str] = []
+    at_odds: list[str] = []
+    for row in rows:
+        if (row.key, row.answer) in seen:
+            repeated.append(f"{row.place} is {seen[row.key, row.answer].place}")
+            continue
+        if row.key in answers:
+            at_odds.append(f"{row.place} and {answers[row.key].place}")
+        seen[row.key, row.answer] = row
+        answers.setdefault(row.key, row)
+    if repeated:
+        notes.append(f"{len(repeated)} rows are there already, left out ({_some(repeated)})")
+    if at_odds:
+        notes.append(f"{len(at_odds)} rows answer a question otherwise ({_some(at_odds)})")
+    return list(seen.values())
+
+
+def _without_leaks(
+    rows: list[Example], others: list[Example], kind: str, notes: list[str]
+) -> tuple[list[Example], int]:
+    asked = {row.key: row for row in others}
+    leaks = [f"{row.place} is {asked[row.key].place}" for row in rows if row.key in asked]
+    if leaks:
+        notes.append(f"{len(leaks)} rows ask what a {kind} row asks, left out ({_some(leaks)})")
+    return [row for row in rows if row.key not in asked], len(leaks)
+
+
+def _some(places: list[str]) -> str:
+    return "; ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
 
 
 def choose(rows: list[Example], count: int, seed: int) -> list[Example]:

@@ -38,10 +38,8 @@ class Prepared:
 def prepare_data(recipe: Recipe, folder: Path, progress: Progress) -> Examples:
     """What can be refused without loading the base. Raises DataError."""
     data = load(recipe.data, folder, recipe.training.seed, OBJECTIVES[recipe.objective])
-    if data.dropped:
-        progress.say(
-            f"{data.dropped} training rows ask what a held-out row asks; left out of training"
-        )
+    for note in data.notes:
+        progress.say(note)
     return data
 
 
@@ -65,6 +63,7 @@ def prepare(
         device=base.model.device.type,
         context_length=limit,
         format=data.format,
+        columns=data.columns,
         train_rows=len(data.train),
         longest_answer=objective.answer_length(base, data.train),
     )

@@ -1,4 +1,4 @@
-"""Read rows from JSON lines, JSON or CSV, each with the place where it stands, for messages.
+"""Read rows from JSON lines, JSON, CSV or Parquet, each with the place where it stands, for messages.
 
 Knows nothing about what the columns mean.
 """
@@ -35,10 +35,11 @@ class Source:
 def read_source(name: str, folder: Path) -> Source:
     """The rows of the file `name`, relative to `folder`. Raises DataError: missing, empty, or broken at a row."""
     path = folder / name
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
+    ending = path.suffix.lower()
+    if ending not in (*_READERS, ".parquet"):
+        known = ", ".join([*_READERS, ".parquet"])
         raise DataError(
-            f"{name}: cannot read {path.suffix or 'a file without an ending'}; use {', '.join(_READERS)}"
+            f"{name}: cannot read {path.suffix or 'a file without an ending'}; use {known}"
         )
     try:
         content = path.read_bytes()
@@ -48,15 +49,23 @@ def read_source(name: str, folder: Path) -> Source:
         ) from None
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror}") from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise DataError(f"{name}, line {line}: not UTF-8; save the file as UTF-8") from error
-    rows = [Row(place, values) for place, values in reader(name, text)]
+    read = (
+        _parquet(name, content)
+        if ending == ".parquet"
+        else _READERS[ending](name, _text(name, content))
+    )
+    rows = [Row(place, values) for place, values in read]
     if not rows:
         raise DataError(f"{name}: no rows; the file is empty")
     return Source(name, "sha256:" + hashlib.sha256(content).hexdigest(), rows)
+
+
+def _text(name: str, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(f"{name}, line {line}: not UTF-8; save the file as UTF-8") from error
 
 
 Reader = Callable[[str, str], Iterator[tuple[str, dict[str, Any]]]]
@@ -107,6 +116,18 @@ def _csv(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield place, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise DataError(f"{name}, line {lines.line_num}: not CSV: {error}") from error
+
+
+def _parquet(name: str, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        rows = parquet.read_table(io.BytesIO(content)).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{name}: not Parquet: {error}") from error
+    for number, values in enumerate(rows, 1):
+        yield f"{name}, row {number}", values
 
 
 def _object(place: str, value: Any) -> dict[str, Any]:

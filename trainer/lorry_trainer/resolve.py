@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from lorry_trainer.recipe import HELD, SECTIONS, Quantization, Recipe
+from lorry_trainer.recipe import HELD, SECTIONS, Columns, Quantization, Recipe
 from lorry_trainer.recipe.section import section_in
 
 
@@ -20,6 +20,7 @@ class Facts:
     device: str  # cpu or cuda
     context_length: int  # of the base, in tokens
     format: str  # found in the data
+    columns: Columns  # likewise
     train_rows: int
     longest_answer: int  # in tokens
 
@@ -48,6 +49,9 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
         why = "as the QLoRA paper has it" if recipe.method == "qlora" else "as it is served"
         choose("", "quantization", held.model_dump(), why)
     choose("data", "format", facts.format, "found from the columns")
+    if facts.columns != recipe.data.columns:
+        values["data"]["columns"] = facts.columns.model_dump()
+        reasons["data.columns"] = "the only two of the file, in their order"
     choose("data", "max_length", facts.context_length, "the base's context")
 
     training = recipe.training

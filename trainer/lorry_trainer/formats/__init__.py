@@ -13,7 +13,7 @@ from lorry_trainer.formats.instruction import Instruction
 from lorry_trainer.formats.plain import Plain
 from lorry_trainer.formats.prompt_completion import PromptCompletion
 from lorry_trainer.read import Row
-from lorry_trainer.recipe import Data
+from lorry_trainer.recipe import Columns, Data
 
 FORMATS: dict[str, Format] = {
     "instruction": Instruction(),
@@ -24,9 +24,35 @@ FORMATS: dict[str, Format] = {
 
 
 def examples(rows: Iterable[Row], format_name: str, data: Data) -> list[Example]:
-    """All rows as examples. The columns are those of `data.columns`, or else the first usual name that a row has."""
+    """All rows as examples. The columns are those of `data.columns`, or else the first usual name that a row has.
+
+    Raises DataError with every row that is refused, up to ten.
+    """
     form = FORMATS[format_name]
-    return [form.example(row, _own_columns(row, form, data), data) for row in rows]
+    made: list[Example] = []
+    faults: list[str] = []
+    for row in rows:
+        try:
+            made.append(form.example(row, _own_columns(row, form, data), data))
+        except DataError as error:
+            faults.append(error.message)
+    if faults:
+        more = f"\n… and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise DataError("\n".join(faults[:10]) + more)
+    return made
+
+
+def find_columns(rows: list[Row], data: Data, formats: Collection[str]) -> Data:
+    """`data` with its format found, and two columns of text of whatever names taken for a question and its answer."""
+    columns = [n for n, value in rows[0].values.items() if isinstance(value, str)]
+    nothing_given = data.format == "auto" and data.columns == Columns()
+    if nothing_given and "instruction" in formats and len(rows[0].values) == len(columns) == 2:
+        try:
+            return data.model_copy(update={"format": find_format(rows, data, formats)})
+        except DataError:
+            pair = Columns(instruction=columns[0], output=columns[1])
+            return data.model_copy(update={"format": "instruction", "columns": pair})
+    return data.model_copy(update={"format": find_format(rows, data, formats)})
 
 
 def find_format(rows: list[Row], data: Data, formats: Collection[str]) -> str:

@@ -30,6 +30,9 @@ class Setup:
     arguments: dict[str, Any]  # of transformers.TrainingArguments: the same for every objective
 
 
+Segments = list[tuple[str, bool]]  # text, and whether its tokens carry loss
+
+
 @dataclass(frozen=True)
 class Scores:
     metrics: dict[str, float]  # over all rows, by metric
@@ -59,6 +62,10 @@ class Objective(Protocol):
 
     def trainer(self, setup: Setup) -> Trainer:
         """One that keeps checkpoints as `lorry_trainer.checkpoints` does: mix `Checkpoints` in."""
+        ...
+
+    def preview(self, trainer: Trainer) -> list[Segments]:
+        """The training rows as the trainer reads them, in its order."""
         ...
 
     def score(

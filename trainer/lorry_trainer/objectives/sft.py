@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any, ClassVar
 
 from datasets import Dataset
@@ -14,7 +15,7 @@ from lorry_trainer.formats.contract import Example
 from lorry_trainer.generation import generate, pad_id
 from lorry_trainer.likelihood import answer_loss, perplexity
 from lorry_trainer.metrics import means
-from lorry_trainer.objectives.contract import Scores, Setup
+from lorry_trainer.objectives.contract import Scores, Segments, Setup
 from lorry_trainer.objectives.sft_trainer import Trainer
 from lorry_trainer.progress import Progress
 from lorry_trainer.prompts import answer_length, count_tokens, refuse_base_without
@@ -39,10 +40,14 @@ class Sft:
         return answer_length(base.tokenizer, rows)
 
     def trainer(self, setup: Setup) -> Trainer:
+        packing = setup.recipe.training.packing
         chats = setup.recipe.data.format == "messages"
         arguments = SFTConfig(
             **setup.arguments,
-            max_length=None,  # longer rows were refused before; nothing is cut
+            # Longer rows were refused before; nothing is cut.
+            max_length=setup.recipe.data.max_length if packing else None,
+            packing=packing,
+            eval_packing=False,
             assistant_only_loss=chats,
             completion_only_loss=not chats and setup.recipe.data.format != "text",
         )
@@ -53,6 +58,18 @@ class Sft:
             eval_dataset=_dataset(setup.validation) if setup.validation else None,
             processing_class=setup.base.tokenizer,
         )
+
+    def preview(self, trainer: Trainer) -> list[Segments]:
+        decode = trainer.processing_class.decode
+        return [
+            [
+                (decode([i for i, _ in run]), learnt)
+                for learnt, run in groupby(
+                    zip(row["input_ids"], row["labels"], strict=True), key=lambda t: t[1] != -100
+                )
+            ]
+            for row in trainer.train_dataset
+        ]
 
     def score(
         self, base: Base, model: Any, rows: list[Example], recipe: Recipe, progress: Progress

@@ -24,7 +24,12 @@ class Trainer(Checkpoints, SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
-        if return_outputs or inputs["input_ids"].is_cuda or not self._can_skip_positions():
+        if (
+            return_outputs
+            or inputs["input_ids"].is_cuda
+            or "attention_mask" not in inputs
+            or not self._can_skip_positions()
+        ):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         wanted = inputs["labels"][
             :, 1:

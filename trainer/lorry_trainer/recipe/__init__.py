@@ -4,7 +4,7 @@ A recipe is frozen, and an unknown key is an error. `None` (or `auto`) stands fo
 explains. `RECIPE.md` is made from the descriptions here. Knows nothing about files, torch or how training is done.
 """
 
-from lorry_trainer.recipe.data import Columns, Data, Splits
+from lorry_trainer.recipe.data import Augment, Columns, Data, Splits
 from lorry_trainer.recipe.evaluation import Evaluation
 from lorry_trainer.recipe.method import (
     HELD,
@@ -22,6 +22,7 @@ from lorry_trainer.recipe.whole import SECTIONS, Recipe
 __all__ = [
     "HELD",
     "SECTIONS",
+    "Augment",
     "Bottleneck",
     "Columns",
     "Data",

@@ -40,6 +40,12 @@ class Splits(Section):
         default=0.1, description="Rows for the score before and after; nothing else sees them."
     )
 
+    stratify: bool | None = Field(
+        default=None,
+        description="Give each label its share in every split. Left out: where the answers are labels. Without it a "
+        "row never moves when others are added.",
+    )
+
     @model_validator(mode="after")
     def _leave_some(self) -> Self:
         if self.validation + self.test >= 1:
@@ -49,12 +55,41 @@ class Splits(Section):
         return self
 
 
+class Augment(Section):
+    """More training rows, made of those that are there; validation and test rows are never touched."""
+
+    copies: int = Field(
+        default=1, ge=1, le=20, description="Variants of each training row, at most."
+    )
+    templates: tuple[str, ...] = Field(
+        default=(),
+        description="Other words around a question: `Please tell me: {question}`; one is drawn per variant.",
+    )
+    typos: Share = Field(
+        default=0.0,
+        description="Share of a question's words with two letters exchanged: words of four letters and more that the "
+        "answer does not have.",
+    )
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if not self.templates and not self.typos:
+            raise ValueError("give `templates` or `typos`, or leave `augment` out")
+        if wrong := [t for t in self.templates if "{question}" not in t]:
+            raise ValueError(f"a template must contain {{question}}, and {wrong[0]!r} does not")
+        return self
+
+
 class Data(Section):
-    """The examples: JSON lines, JSON or CSV. A relative path starts at the recipe's folder."""
+    """The examples: JSON lines, JSON, CSV or Parquet, a folder of such files as the hub lays them out, or a data set on
+    the hub (`hub:org/name`). A relative path starts at the recipe's folder."""
 
     path: str | None = Field(
-        default=None, description="One file, split by `splits`. Either this or `train`."
+        default=None,
+        description="One file, folder or data set, split by `splits` where it has no splits. Either this or `train`.",
     )
+    subset: str | None = Field(default=None, description="Which configuration of a hub data set.")
+    revision: str | None = Field(default=None, description="Which revision of a hub data set.")
     train: str | None = Field(
         default=None,
         description="File of training rows, where other splits have files of their own.",
@@ -89,6 +124,19 @@ class Data(Section):
         default=None,
         ge=8,
         description="Longest row in tokens; a longer one is an error. Left out: what the base can take.",
+    )
+    labels: Literal["auto", "any"] | tuple[str, ...] = Field(
+        default="auto",
+        min_length=1,
+        description="The only answers there are; a row with another is an error, and so is a held-out label that no "
+        "training row has. `auto`: found, where answers are few and short. `any`: the answers are no labels.",
+    )
+    deduplicate: bool = Field(
+        default=True,
+        description="Keep one of training rows that are the same in question and answer.",
+    )
+    augment: Augment | None = Field(
+        default=None, description="More training rows from those there are."
     )
     splits: Splits = Field(default_factory=Splits, description="Shares of held-out rows.")
     max_rows: int | None = Field(

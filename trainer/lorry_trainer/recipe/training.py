@@ -44,6 +44,10 @@ class Training(Section):
         gt=0,
         description="Noise on the embeddings in training (NEFTune), against overfitting; 5 is usual.",
     )
+    packing: bool = Field(
+        default=False,
+        description="Put several rows into one of `data.max_length` tokens, none seeing the others: no padding.",
+    )
     group_by_length: bool = Field(
         default=False,
         description="Put rows of like length into a batch: less padding, less mixing.",

@@ -1,0 +1,211 @@
+"""What is found in rows and what becomes of it: repeats, leaks, labels, strata, variants, other kinds of sources."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorry_trainer.augment import augment
+from lorry_trainer.data import Examples, load
+from lorry_trainer.errors import DataError
+from lorry_trainer.recipe import Augment, Columns, Data
+
+Write = Callable[..., Path]
+Rows = list[dict[str, Any]]
+
+
+def asked(rows: Rows | list[str], answer: str = "x") -> Rows:
+    return [{"instruction": q, "output": answer} if isinstance(q, str) else q for q in rows]
+
+
+def split(write_rows: Write, some: Rows, **data: Any) -> Examples:
+    path = write_rows(some)
+    return load(Data.model_validate_json(json.dumps({"path": path.name} | data)), path.parent, 0)
+
+
+NONE_HELD_OUT = {"validation": 0, "test": 0}
+
+
+def test_a_csv_of_two_columns_needs_no_names(tmp_path: Path) -> None:
+    lines = "".join(f"where is parcel {i},track\n" for i in range(40))
+    (tmp_path / "rows.csv").write_text("message,intent\n" + lines)
+    parts = load(Data(path="rows.csv"), tmp_path, 0)
+    assert parts.columns == Columns(instruction="message", output="intent")
+    assert parts.train[0].answer == "track"
+    assert "rows.csv: message is asked, intent answered" in parts.notes
+
+
+def test_three_columns_without_usual_names_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a,b,c\n1,2,3\n")
+    with pytest.raises(DataError, match="columns a, b, c fit no format"):
+        load(Data(path="rows.csv"), tmp_path, 0)
+
+
+def test_repeated_rows_are_learnt_once_and_told(write_rows: Write) -> None:
+    some = asked([f"q {i}" for i in range(9)] + ["q 3", "Q  3"])
+    parts = split(write_rows, some, splits=NONE_HELD_OUT)
+    assert len(parts.train) == 9
+    assert (
+        "2 rows are there already, left out (rows.jsonl, line 10 is rows.jsonl, line 4; "
+        in (parts.notes[0])
+    )
+    kept = split(write_rows, some, splits=NONE_HELD_OUT, deduplicate=False)
+    assert len(kept.train) == 11
+
+
+def test_a_question_with_two_answers_is_told(write_rows: Write) -> None:
+    parts = split(write_rows, asked(["q"], "a") + asked(["q"], "b"), splits=NONE_HELD_OUT)
+    assert len(parts.train) == 2
+    assert (
+        "rows answer a question otherwise (rows.jsonl, line 2 and rows.jsonl, line 1)"
+        in (parts.notes[0])
+    )
+
+
+def test_leaks_from_train_to_test_are_named_and_left_out(write_rows: Write) -> None:
+    write_rows(asked(["q 3", "q 5"]), "test.jsonl")
+    path = write_rows(asked([f"q {i}" for i in range(10)]), "train.jsonl")
+    data = Data.model_validate(
+        {"train": "train.jsonl", "test": "test.jsonl", "splits": NONE_HELD_OUT}
+    )
+    parts = load(data, path.parent, 0)
+    assert len(parts.train) == 8
+    assert len(parts.test) == 2
+    said = (
+        "2 rows ask what a held-out row asks, left out (train.jsonl, line 4 is test.jsonl, line 1; "
+    )
+    assert any(note.startswith(said) for note in parts.notes)
+
+
+def labelled(counts: dict[str, int]) -> Rows:
+    return [
+        {"instruction": f"{name} {i}", "output": name}
+        for name, n in counts.items()
+        for i in range(n)
+    ]
+
+
+def test_a_label_seen_only_in_test_is_refused_by_row(write_rows: Write) -> None:
+    write_rows(asked(["odd one"], "c") + asked(["fine"], "a"), "test.jsonl")
+    path = write_rows(labelled({"a": 20, "b": 20}), "train.jsonl")
+    given = {"train": "train.jsonl", "test": "test.jsonl"}
+    with pytest.raises(
+        DataError, match=r"1 rows have a label that no training row has \(test.jsonl, line 1: 'c'\)"
+    ):
+        load(Data.model_validate(given), path.parent, 0)
+    assert (
+        load(Data.model_validate(given | {"labels": "any"}), path.parent, 0).labels == frozenset()
+    )
+
+
+def test_an_unknown_label_is_refused_by_row(write_rows: Write) -> None:
+    some = labelled({"yes": 10, "no": 10}) + asked(["what"], "maybe")
+    with pytest.raises(
+        DataError, match=r"is not one of data.labels \(rows.jsonl, line 21: 'maybe'\)"
+    ):
+        split(write_rows, some, labels=["Yes", "no"], splits=NONE_HELD_OUT)
+
+
+def test_free_answers_are_no_labels(write_rows: Write) -> None:
+    some = [{"instruction": f"q {i}", "output": f"answer {i}"} for i in range(100)]
+    assert split(write_rows, some).labels == frozenset()
+    assert split(write_rows, labelled({"a": 10, "b": 10})).labels == {"a", "b"}
+
+
+def test_strata_have_their_share_and_rare_labels_are_learnt(write_rows: Write) -> None:
+    some = labelled({"often": 300, "seldom": 30, "once": 1})
+    parts = split(write_rows, some)
+    count = {
+        name: Counter(row.answer for row in getattr(parts, name))
+        for name in ("train", "validation", "test")
+    }
+    assert count["test"]["often"] in (30, 31)
+    assert count["validation"]["often"] in (29, 30, 31)
+    assert count["test"]["seldom"] in (3, 4)
+    assert count["train"]["once"] == 1
+    assert parts == split(write_rows, some)
+    again = split(write_rows, some[::-1])
+    assert {row.key for row in again.test} == {row.key for row in parts.test}
+    keys = [{row.key for row in getattr(parts, n)} for n in ("train", "validation", "test")]
+    assert len(set.union(*keys)) == sum(map(len, keys)) == 331
+
+
+def test_every_bad_row_is_told_at_once(write_rows: Write) -> None:
+    some = asked(["a", " ", "b", ""])
+    with pytest.raises(DataError) as caught:
+        split(write_rows, some)
+    assert "rows.jsonl, line 2: instruction is empty" in str(caught.value)
+    assert "rows.jsonl, line 4: instruction is empty" in str(caught.value)
+
+
+def test_variants_are_of_training_rows_alone(write_rows: Write) -> None:
+    some = [
+        {"instruction": f"please move booking number {i} to friday", "output": f"friday {i}"}
+        for i in range(60)
+    ]
+    plain = split(write_rows, some)
+    more = split(
+        write_rows,
+        some,
+        augment={"copies": 2, "templates": ["{question}", "Tell me: {question}"], "typos": 0.5},
+    )
+    assert (more.validation, more.test) == (plain.validation, plain.test)
+    assert len(plain.train) < len(more.train) <= 3 * len(plain.train)
+    assert [row for row in more.train if ", variant" not in row.place] == plain.train
+    held_out = {row.key for row in more.validation + more.test}
+    assert not held_out & {row.key for row in more.train}
+    assert len({row.key for row in more.train}) == len(more.train)
+    for row in more.train:
+        said = row.record["prompt"][0]["content"]
+        assert row.prompt == row.record["prompt"]
+        number = row.answer.split()[1]
+        assert f" {number} to friday" in said  # what carries the answer stands as it was
+    assert more == split(
+        write_rows,
+        some,
+        augment={"copies": 2, "templates": ["{question}", "Tell me: {question}"], "typos": 0.5},
+    )
+    sizes = {d.split: d.row_count for d in more.datasets}
+    assert sizes["train"] == len(plain.train)
+
+
+def test_a_variant_that_is_a_question_already_is_not_made(write_rows: Write) -> None:
+    some = split(write_rows, asked(["hi", "Say: hi"]), splits=NONE_HELD_OUT).train
+    config = Augment(templates=("Say: {question}",))
+    made = augment(some, set(), config, 0)
+    assert [row.prompt[0]["content"] for row in made] == ["hi", "Say: hi", "Say: Say: hi"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("given", [{}, {"templates": ["no place"]}])
+def test_an_augmentation_that_cannot_be(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"give `templates`|must contain"):
+        Augment.model_validate_json(json.dumps(given))
+
+
+def test_a_folder_in_the_hubs_layout_brings_its_own_splits(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name, count in (("train", 30), ("validation", 5), ("test", 4)):
+        rows = [{"instruction": f"{name} {i}", "output": f"{i}"} for i in range(count)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parts = load(Data(path="set"), tmp_path, 0)
+    assert [len(parts.train), len(parts.validation), len(parts.test)] == [30, 5, 4]
+    assert parts.test[0].place == "set test, row 1"
+    assert {d.name for d in parts.datasets} == {"set train", "set validation", "set test"}
+    assert parts.datasets == load(Data(path="set"), tmp_path, 0).datasets
+
+
+def test_a_data_set_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", away)
+    with pytest.raises(DataError, match=r"hub:org/name: not a data set .*no network"):
+        load(Data(path="hub:org/name"), tmp_path, 0)

@@ -1,0 +1,88 @@
+"""More training rows out of those that are there: questions said in other words or with a typing error.
+
+What carries the answer stays: no digit, and no word that the answer has, is touched. Where a variant would be a
+question that is there already, held out ones included, there is none: it backs off. Only training rows go in.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from lorry_trainer.formats.contract import Example, Text, question_key
+from lorry_trainer.metrics import normalised
+from lorry_trainer.recipe import Augment
+
+
+def augment(rows: list[Example], held_out: set[str], config: Augment, seed: int) -> list[Example]:
+    """The rows, each followed by its variants. The same for the same rows and seed."""
+    taken = held_out | {row.key for row in rows}
+    made: list[Example] = []
+    for row in rows:
+        made.append(row)
+        for variant in _variants(row, config, seed):
+            if variant.key not in taken:
+                taken.add(variant.key)
+                made.append(variant)
+    return made
+
+
+def _variants(row: Example, config: Augment, seed: int) -> Iterator[Example]:
+    for copy in range(config.copies):
+        chance = random.Random(f"{seed}:{copy}:{row.key}")
+        asked = _question(row.prompt)
+        if not asked:
+            return
+        said = asked
+        if config.templates:
+            said = chance.choice(config.templates).replace("{question}", said)
+        if config.typos:
+            said = _with_typos(said, set(normalised(row.answer).split()), config.typos, chance)
+        if said != asked:
+            yield _ask(row, asked, said, f"{row.place}, variant {copy + 1}")
+
+
+def _with_typos(text: str, keep: set[str], share: float, chance: random.Random) -> str:
+    """Two neighbouring letters of a word exchanged, in about `share` of the words of four letters and more."""
+
+    def slip(match: re.Match[str]) -> str:
+        word = match[0]
+        if normalised(word) in keep or chance.random() >= share:
+            return word
+        at = chance.randrange(1, len(word) - 2)
+        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+
+    return re.sub(r"(?<!\w)[^\W\d_]{4,}(?!\w)", slip, text)
+
+
+def _question(prompt: Text) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return next((m["content"] for m in prompt if m["role"] == "user"), "")
+
+
+def _ask(row: Example, asked: str, said: str, place: str) -> Example:
+    def changed(text: Text) -> Text:
+        if isinstance(text, str):
+            return said if text == asked else text
+        at = next(i for i, m in enumerate(text) if m["role"] == "user")
+        return [*text[:at], {**text[at], "content": said}, *text[at + 1 :]]
+
+    record = dict(row.record)
+    for column in ("prompt", "messages"):
+        if column in record:
+            record[column] = changed(record[column])
+    prompt = changed(row.prompt)
+    return replace(
+        row, place=place, record=record, prompt=prompt, key=question_key(_opening(prompt))
+    )
+
+
+def _opening(prompt: Text) -> Text:
+    """What a question's key is made of: a chat up to the assistant's first words."""
+    if isinstance(prompt, str):
+        return prompt
+    first = next((i for i, m in enumerate(prompt) if m["role"] == "assistant"), len(prompt))
+    return prompt[:first]

@@ -1,0 +1,16 @@
+"""The trainer's commands. Data (a folder, a reference, a figure) goes to stdout, everything else to stderr.
+
+Importing them must stay cheap: `lorry --help` does it.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from lorry_trainer.cli import recipe, train
+
+
+def register(app: typer.Typer) -> None:
+    """Add the trainer's commands to `lorry`."""
+    app.command("train")(train.train)
+    app.add_typer(recipe.app, name="recipe", help="About recipes.")

@@ -1,0 +1,180 @@
+"""`lorry train RECIPE…`: train, score, publish; or look first: `--check`, `--dry-run`, `--preview`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lorry_client.cli.output import print_data, print_json
+from lorry_client.cli.session import JsonOption, ServerOption, session
+from lorry_trainer.cli.loading import read_recipes, refusals
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lorry_trainer.bases import Bases
+    from lorry_trainer.recipe import Recipe
+    from lorry_trainer.run import Result
+
+
+def train(
+    ctx: typer.Context,
+    recipes: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RECIPE…", help="Recipes in YAML; several share one load of a base."
+        ),
+    ],
+    push: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Publish the adapter under this name.")
+    ] = None,
+    alias: Annotated[
+        str | None, typer.Option(metavar="A", help="With --push: point this alias at it.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write, not the recipe's.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the folder if it is there.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read recipe, rows and base, and say what is wrong.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the run would be: rows, steps, memory.")
+    ] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Show rows as they are learnt, loss marked [[so]].")
+    ] = False,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train an adapter, score it on held-out rows, publish it if asked; prints its folder or reference.
+
+    Ends with 1 when training or writing failed, with 2 when the recipe or its data is wrong. When publishing fails, it
+    ends as `lorry push` does, and the folder stays.
+    """
+    if alias and not push:
+        raise typer.BadParameter("needs --push NAME", param_hint="--alias")
+    if len(recipes) > 1 and (push or output):
+        raise typer.BadParameter(
+            "goes with one recipe", param_hint="--push" if push else "--output"
+        )
+    shared = session(ctx, server, as_json)
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with refusals(shared.as_json):
+        read = read_recipes(recipes, console)
+        if check or dry_run or preview:
+            for path, recipe in zip(recipes, read, strict=True):
+                _look(recipe, path, check, preview, console, shared.as_json)
+            return
+        from lorry_trainer.bases import Bases
+
+        bases = Bases() if len(read) > 1 else None
+        for path, recipe in zip(recipes, read, strict=True):
+            result = _run(recipe, path, output, overwrite, console, bases)
+            _show_scores(result, console)
+            reference = (
+                _publish(result, recipe, push, alias, shared.server, console) if push else None
+            )
+            _print(result, reference, shared.as_json)
+
+
+def _run(
+    recipe: Recipe,
+    path: Path,
+    output: Path | None,
+    overwrite: bool,
+    console: Console,
+    bases: Bases | None,
+) -> Result:
+    from lorry_trainer.progress import Bars
+    from lorry_trainer.run import run
+
+    with Bars(console) as bars:
+        return run(
+            recipe,
+            name=path.stem,
+            folder=path.parent,
+            output=output,
+            overwrite=overwrite,
+            progress=bars,
+            bases=bases,
+        )
+
+
+def _look(
+    recipe: Recipe, path: Path, check: bool, preview: bool, console: Console, as_json: bool
+) -> None:
+    """--preview, --check and --dry-run: each does all that the one before it does, and nothing is trained."""
+    from lorry_trainer.looking import look
+    from lorry_trainer.progress import Bars
+
+    with Bars(console) as bars:
+        seen = look(recipe, path.stem, path.parent, bars, rows=3 if preview else 0)
+    if as_json:
+        print_json({"recipe": str(path), **seen.forecast.as_dict(), "notes": seen.notes})
+        return
+    for row in seen.rows:
+        print_data("".join(f"[[{text}]]" if learnt else text for text, learnt in row) + "\n")
+    if check:
+        print_data(f"{path}: nothing is wrong with it")
+    elif not preview:
+        for name, value in seen.forecast.as_dict().items():
+            print_data(f"{name:<26}{_shown(name, value)}")
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name.endswith("_bytes"):
+        return f"{value / 2**20:,.1f} MiB"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _publish(
+    result: Result,
+    recipe: Recipe,
+    name: str,
+    alias: str | None,
+    server: str | None,
+    console: Console,
+) -> str:
+    from lorry_trainer.push import push
+
+    console.print(f"publishing {result.folder} as {name}…", style="dim", markup=False)
+    return push(result.folder, name, alias=alias, server=server, description=recipe.description)
+
+
+def _print(result: Result, reference: str | None, as_json: bool) -> None:
+    if as_json:
+        shown = {
+            "output": str(result.folder),
+            "reference": reference,
+            "metric": result.metric,
+            "metrics": result.metrics,
+            "seconds": result.seconds,
+        }
+        print_json(shown)
+    else:
+        print_data(reference or str(result.folder))
+
+
+def _show_scores(result: Result, console: Console) -> None:
+    from rich.table import Table
+
+    metrics = result.metrics
+    scores = [n.removeprefix("base_test_") for n in metrics if n.startswith("base_test_")]
+    if not scores:
+        console.print("no test rows, so no score", style="dim")
+        return
+    table = Table("held-out, " + f"{metrics['test_rows']:.0f} rows", "base", "adapter")
+    for score in sorted(scores, key=lambda s: s != result.metric):
+        table.add_row(
+            score, f"{metrics[f'base_test_{score}']:.3f}", f"{metrics[f'test_{score}']:.3f}"
+        )
+    console.print(table)

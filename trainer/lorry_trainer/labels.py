@@ -1,0 +1,44 @@
+"""Whether the answers are labels, a few kinds that come again and again, and what then must hold.
+
+Knows nothing about files: rows in, complaints out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from lorry_trainer.errors import DataError
+from lorry_trainer.formats.contract import Example
+from lorry_trainer.metrics import normalised
+
+MOST_LABELS = 1000
+LONGEST_LABEL = 80  # characters
+
+
+def label_of(example: Example) -> str:
+    return normalised(example.answer)
+
+
+def find_labels(rows: Sequence[Example]) -> frozenset[str]:
+    """The labels of the rows, or none where the answers are free text: labels are short, and each comes five times on
+    average at least."""
+    counts = Counter(map(label_of, rows))
+    are_labels = (
+        1 < len(counts) <= min(MOST_LABELS, len(rows) / 5)
+        and max(map(len, counts)) <= LONGEST_LABEL
+        and not any("\n" in row.answer for row in rows)
+    )
+    return frozenset(counts) if are_labels else frozenset()
+
+
+def refuse_unknown_labels(known: frozenset[str], rows: Sequence[Example], why: str) -> None:
+    """Raise DataError naming the rows whose label is not among `known`."""
+    strange = [row for row in rows if label_of(row) not in known]
+    if strange:
+        some = "; ".join(f"{row.place}: {row.answer!r}" for row in strange[:5])
+        more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+        raise DataError(
+            f"{len(strange)} rows have a label that {why} ({some}{more}). Add training rows with it, mend or remove "
+            "these rows, or set data.labels: any when the answers are no labels"
+        )
