@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from lorry.inference.v1.inference_service_pb2 import GenerateResponse
 from lorry_registry.access.rights import Role
 from lorry_registry.rpc.rules import RULES, Rule, anyone, changing, everywhere, somewhere
 
@@ -12,11 +14,20 @@ _ADMIN = "/lorry.admin.v1.AdminService/"
 
 _ADAPTERS = ("adapter", "composition.terms.adapter")
 
+
+def tokens_in(answer: GenerateResponse) -> int:
+    """What a message of an answer cost: its new tokens, and once, with the end of the first answer, the prompt's."""
+    spent = len(answer.token_ids) + sum(map(tokens_in, answer.alternatives))
+    if answer.index == 0 and answer.HasField("completion"):
+        spent += answer.completion.usage.prompt_tokens
+    return spent
+
+
 SERVER_RULES: Mapping[str, Rule] = {
     **RULES,
     # For each call, whether the adapter is in a slot or not. The bare base is nobody's: any namespace will do.
-    _INFERENCE + "Generate": somewhere(Role.INFER, *_ADAPTERS),
-    _INFERENCE + "GenerateUnary": somewhere(Role.INFER, *_ADAPTERS),
+    _INFERENCE + "Generate": replace(somewhere(Role.INFER, *_ADAPTERS), spends=tokens_in),
+    _INFERENCE + "GenerateUnary": replace(somewhere(Role.INFER, *_ADAPTERS), spends=tokens_in),
     _INFERENCE + "Tokenize": somewhere(Role.INFER),
     _INFERENCE + "ListModels": somewhere(Role.INFER),
     _ADMIN + "ListResidents": anyone(),

@@ -265,7 +265,8 @@ async def guarded(start_node, elsewhere):
         ("operator", ["admin:*"]),
     ):
         elsewhere.known[name] = Caller(f"token:{name}", Rights(parse_grants(grants)))
-    gate = Gate(SERVER_RULES, AuthorityElsewhere(elsewhere.caller_of, elsewhere.quotas_of))
+    judge = AuthorityElsewhere(elsewhere.caller_of, lambda name: elsewhere.quotas_of(name))
+    gate = Gate(SERVER_RULES, judge)
     async with start_node(gate=gate) as node:
         for name in ("mine/a", "theirs/b"):
             node.registry.publish(name)
@@ -321,3 +322,30 @@ async def test_slots_are_an_operators(guarded):
             request = admin.PinAdapterRequest(adapter=adapter, pinned=True)
             code, reason = await told(guarded.admin.PinAdapter(request, metadata=bearer(token)))
             assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING")
+
+
+async def test_a_namespace_that_spent_its_tokens_is_told_when_to_come_back(guarded, elsewhere):
+    async def quotas_of(namespace):
+        return Quotas(tokens_per_minute=30 if namespace == "mine" else 0)
+
+    elsewhere.quotas_of = quotas_of
+    request = inference.GenerateRequest(tokens=inference.TokenPrompt(token_ids=range(10)))
+    request.adapter = "mine/a"
+    request.sampling.max_tokens = 25
+    request.sampling.ignore_eos = True
+
+    async def stream():
+        call = guarded.inference.Generate(request, metadata=bearer("mine"), timeout=20)
+        return sum([len(message.token_ids) async for message in call])
+
+    assert (
+        await stream() == 25
+    )  # more than there was, with the prompt; what it costs is known afterwards
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await guarded.inference.GenerateUnary(request, metadata=bearer("mine"), timeout=20)
+    code, reason, metadata = explained(caught.value)
+    assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_EXCEEDED")
+    assert metadata["quota"] == "tokens_per_minute"
+    assert 0 < float(metadata["retry_after_seconds"]) <= 15
+    request.adapter = "theirs/b"
+    await guarded.inference.GenerateUnary(request, metadata=bearer("theirs"), timeout=20)

@@ -48,7 +48,7 @@ class _Entry:
     credentials: Credentials
     peer: str
     caller: Caller
-    namespaces: tuple[str, ...]
+    namespaces: tuple[str, ...]  # what the call is charged to
 
 
 class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
@@ -88,7 +88,9 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
     def _single(self, method: str, rule: Rule | None, inner: Any) -> Callable[[Any, Any], Any]:
         async def handle(request: Any, context: Any) -> Any:
             entry = await self._enter(method, rule, request, context)
-            return await self._recorded(entry, request, inner(request, context))
+            answer = await self._recorded(entry, request, inner(request, context))
+            await self._charge(entry, answer)
+            return answer
 
         return handle
 
@@ -101,6 +103,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
                 aclosing(self._while_allowed(entry, request, messages)) as allowed,
             ):
                 async for message in allowed:
+                    await self._charge(entry, message)
                     yield message
 
         return handle
@@ -133,16 +136,30 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
         except (Unauthenticated, PermissionDenied, NotFound) as denial:
             await self._record_denial(method, rule, request, peer, caller, denial)
             raise
-        await self._check_rate(namespaces or _home(caller))
+        namespaces = namespaces or _home(caller)
+        await self._check_rate(rule, namespaces)
         current_principal.set(caller.principal)
         current_rights.set(caller.rights)
         return _Entry(method, rule, credentials, peer, caller, namespaces)
 
-    async def _check_rate(self, namespaces: tuple[str, ...]) -> None:
+    async def _check_rate(self, rule: Rule, namespaces: tuple[str, ...]) -> None:
         for namespace in namespaces:
-            per_minute = (await self._authority.quotas(namespace)).requests_per_minute
-            if seconds := self._limiter.take(namespace, per_minute):
-                raise too_fast(namespace, "requests", per_minute, seconds)
+            quotas = await self._authority.quotas(namespace)
+            bounds = [("requests", quotas.requests_per_minute, 1)]
+            if (
+                rule.spends is not None
+            ):  # what it will spend is known once it has; until then, anything left will do
+                bounds.append(("tokens", quotas.tokens_per_minute, 0))
+            for what, per_minute, amount in bounds:
+                if seconds := self._limiter.take(f"{what} {namespace}", per_minute, amount):
+                    raise too_fast(namespace, what, per_minute, seconds)
+
+    async def _charge(self, entry: _Entry, message: Any) -> None:
+        if entry.rule.spends is None or not (spent := entry.rule.spends(message)):
+            return
+        for namespace in entry.namespaces:
+            per_minute = (await self._authority.quotas(namespace)).tokens_per_minute
+            self._limiter.charge(f"tokens {namespace}", per_minute, spent)
 
     async def _while_allowed(
         self, entry: _Entry, request: Any, messages: AsyncIterator[M]

@@ -4,7 +4,7 @@ What a request names is found by the path of a field: a resource name, a referen
 before existence: it is judged by the namespace in the name alone, before anything is looked up.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,6 +46,9 @@ class Rule:
     needs: tuple[Need, ...] = ()
     changes: bool = False
     about: tuple[str, ...] = ()  # fields that the log shows beside those
+    spends: Callable[[Any], int] | None = (
+        None  # how many of the namespace's tokens a message of the answer used
+    )
 
     def namespaces(self, request: Any) -> tuple[str, ...]:
         """Those that the request names, each once. Raises InvalidArgument where a field holds what is no name."""
