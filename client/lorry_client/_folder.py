@@ -30,6 +30,7 @@ MEDIA_TYPES = {
     ".png": "image/png",
     ".txt": "text/plain",
     ".jinja": "text/plain",
+    ".sig": "application/vnd.dev.sigstore.bundle.v0.3+json",
 }
 
 

@@ -12,6 +12,7 @@ from lorry.registry.v1 import resources_pb2 as resources
 from lorry_client import _transfer
 from lorry_client._calls import blobs, registry
 from lorry_client._folder import AdapterFolder, LocalFile, lineage_message, read_folder
+from lorry_client._signing import signed
 from lorry_client._steps import Steps, ask
 from lorry_client.errors import (
     AlreadyExists,
@@ -39,6 +40,7 @@ def push(
     description: str,
     progress: Progress,
     base: str | None = None,
+    sign_key: Path | None = None,
 ) -> Steps[Pushed]:
     """Publishes a folder under a name; an alias moves only once the version is there."""
     # 1) What is here, and are the names such as the server takes? It says so before anything is sent.
@@ -57,10 +59,11 @@ def push(
     if alias is not None:
         with contextlib.suppress(NotFound):
             yield from ask(registry.get_alias(name, alias))
-    # 2) The bytes.
-    files = yield from _upload_all(local, progress)
-    # 3) The version, and what points at it.
-    version = yield from _publish(name, is_new, local, message, description)
+    with signed(folder, local, sign_key) as whole:
+        # 2) The bytes.
+        files = yield from _upload_all(whole, progress)
+        # 3) The version, and what points at it.
+        version = yield from _publish(name, is_new, whole, message, description)
     moved = None
     if alias is not None:
         moved = yield from ask(registry.point_alias(name, alias, {version.number: 1}))

@@ -200,6 +200,7 @@ class AsyncClient(AsyncVersionVerbs):
         lineage: AnyLineage | None = None,
         base: str | None = None,
         description: str = "",
+        sign_key: str | Path | None = None,
         progress: Progress | None = None,
     ) -> Pushed:
         """Publishes a PEFT adapter folder as a version; a folder that is published already gives its version back.
@@ -209,10 +210,12 @@ class AsyncClient(AsyncVersionVerbs):
             lineage: where the version comes from; the folder's `lineage.json` where absent.
             base: the fingerprint of the base it was trained on, where it fits several; overrides the lineage's.
             description: what is new, in a sentence.
+            sign_key: signs the version (OpenSSF model signing): a PEM file of an elliptic private key.
         """
         listener = progress or Silence()
+        key = None if sign_key is None else Path(sign_key)
         return await self._driver.run(
-            push(Path(folder), name, alias, lineage, description, listener, base)
+            push(Path(folder), name, alias, lineage, description, listener, base, key)
         )
 
     async def pull(

@@ -24,6 +24,7 @@ from lorry_registry.errors import FailedPrecondition, NotFound
 from lorry_registry.rpc.gate import Gate
 from lorry_registry.rpc.host import StopSignal, create_server
 from lorry_registry.rpc.server import add_services, authority_of
+from lorry_registry.signatures import read_policy
 from lorry_server.access import SERVER_RULES
 from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
@@ -64,7 +65,8 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
         endpoint = _metrics(config, collectors)
         if endpoint is not None:
             stack.callback(endpoint.close)
-        cache = AdapterCache(config.cache, registry, config.cache_bytes)
+        signatures = read_policy(config.require_signature)
+        cache = AdapterCache(config.cache, registry, config.cache_bytes, signatures)
 
         loaded = _load(config.base)
         base = _served(loaded)

@@ -23,6 +23,7 @@ from typing import TypeVar
 from lorry_registry.entities import AdapterKey
 from lorry_registry.errors import FailedPrecondition, LorryError, NotFound, ResourceExhausted
 from lorry_registry.references import parse_reference
+from lorry_registry.signatures import SignaturePolicy
 from lorry_server import cached
 from lorry_server.cached import Facts
 from lorry_server.config import DEFAULT_CACHE_BYTES
@@ -53,11 +54,16 @@ class AdapterCache:
     """The engine's AdapterSource. Any method may be called from any thread; each digest is brought once."""
 
     def __init__(
-        self, folder: Path, registry: Registry, max_bytes: int = DEFAULT_CACHE_BYTES
+        self,
+        folder: Path,
+        registry: Registry,
+        max_bytes: int = DEFAULT_CACHE_BYTES,
+        signatures: SignaturePolicy | None = None,
     ) -> None:
         self._folder = folder
         self._registry = registry
         self._max_bytes = max_bytes
+        self._signatures = signatures or SignaturePolicy()
         self._in_memory: Callable[[], Collection[str]] = tuple
         self._lock = threading.Lock()
         self._bringing: dict[str, threading.Lock] = {}
@@ -137,6 +143,11 @@ class AdapterCache:
         facts = cached.read_facts(path)
         if facts is None or not cached.is_whole(path, facts):
             return None
+        try:
+            # Each time: what an earlier server brought here may have been brought without a policy.
+            self._signatures.check(path, facts.files, facts.adapter or digest)
+        except FailedPrecondition:
+            return None  # brought anew, it is refused for good
         with suppress(OSError):
             os.utime(path)  # for the servers that share the home, and for the next start
         with self._lock:
@@ -197,6 +208,7 @@ class AdapterCache:
                 if doubtful:
                     cached.check_digest(partial / file.path, file)
                 cached.fsync(partial / file.path)
+            self._signatures.check(partial, facts.files, published.short_reference)
             cached.write_facts(partial, facts)
             cached.fsync(partial)
             self._remove(digest)

@@ -1,6 +1,6 @@
 """One adapter's folder on this machine's disk: its files, and beside them what they are.
 
-    adapter_config.json, adapter_model.safetensors, lorry.json
+    adapter_config.json, adapter_model.safetensors, model.sig where it is signed, lorry.json
 
 `lorry.json` has the digests and sizes of the files, so that the folder can be judged without the registry.
 """
@@ -17,6 +17,7 @@ from lorry_registry.digests import digest_file
 from lorry_registry.entities import File
 from lorry_registry.errors import DataLoss, LorryError
 from lorry_registry.references import parse_reference
+from lorry_registry.signatures import SIGNATURE_FILE
 from lorry_server.registries import Published
 
 NEEDED = ("adapter_config.json", "adapter_model.safetensors")
@@ -36,7 +37,7 @@ class Facts:
 
     @classmethod
     def of(cls, published: Published) -> Facts:
-        needed = tuple(file for file in published.files if file.path in NEEDED)
+        needed = tuple(file for file in published.files if file.path in (*NEEDED, SIGNATURE_FILE))
         return cls(
             str(published.key), published.number, published.base_fingerprint, published.base_name,
             published.max_rank, needed,

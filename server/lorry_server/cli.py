@@ -105,6 +105,13 @@ def serve(
         bool,
         typer.Option("--migrate", help="Bring a shared database to the newest schema first."),
     ] = _DEFAULTS.migrate,
+    require_signature: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Load only what the owner of this public key (PEM) signed; may be given again.",
+        ),
+    ] = None,
     auth: AuthOption = Auth.AUTO,
     access: AccessFileOption = None,
     tls_cert: TlsCertOption = None,
@@ -136,6 +143,7 @@ def serve(
         registry_login=RegistryLogin(
             registry_token_file, registry_tls_ca, registry_tls_cert, registry_tls_key
         ),
+        require_signature=tuple(require_signature or ()),
         security=Security(auth, access, tls_cert, tls_key, tls_client_ca, insecure),
         slots=slots,
         max_rank=max_rank,

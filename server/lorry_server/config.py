@@ -47,6 +47,9 @@ class ServeConfig:
     metrics: str = "127.0.0.1:9090"  # empty: no metrics endpoint
     registry: str | None = None  # HOST:PORT of a registry elsewhere; None keeps one in this process
     registry_login: RegistryLogin = field(default_factory=RegistryLogin)  # used with that one
+    require_signature: tuple[
+        Path, ...
+    ] = ()  # public keys, PEM: only what one of them signed is loaded
     security: Security = field(default_factory=Security)
     slots: int = _ENGINE.slots
     max_rank: int = _ENGINE.max_rank

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from lorry.admin.v1 import admin_service_pb2
 from lorry.inference.v1 import inference_service_pb2 as pb
 from lorry_registry.entities import AdapterKey, File
-from lorry_registry.errors import DataLoss
+from lorry_registry.errors import DataLoss, FailedPrecondition
+from lorry_registry.signatures import SIGNATURE_FILE, SignaturePolicy
 from lorry_server.cache import AdapterCache
 from lorry_server.registries.local import LocalRegistry
 
@@ -153,3 +157,51 @@ async def test_adapters_on_disk_are_listed_and_counted(node):
     assert (resident.rank, list(resident.references)) == (8, ["default/support:1"])
     assert resident.size_bytes == sum(file.size_bytes for file in version.files)
     assert node.sample("lorry_adapters", tier="disk") == 1
+
+
+class TestSignatures:
+    """A policy at load: what is not signed by a key that counts is not brought, nor used where it is here."""
+
+    class Policy(SignaturePolicy):
+        """Takes what has `good` for a signature."""
+
+        def check(self, folder: Path, files, adapter: str) -> None:
+            file = folder / SIGNATURE_FILE
+            if not file.exists() or file.read_bytes() != b"good":
+                raise FailedPrecondition("not signed", reason="SIGNATURE_MISSING")
+
+    @staticmethod
+    def publish(registry, signature: bytes | None):
+        version = registry.publish("support")
+        if signature is not None:
+            digest = "sha256:" + hashlib.sha256(signature).hexdigest()
+            registry.blobs[digest] = signature
+            signed = File(SIGNATURE_FILE, digest, len(signature))
+            version = replace(version, files=(*version.files, signed))
+        return version
+
+    def test_what_is_not_signed_is_not_brought(self, tmp_path, registry):
+        cache = AdapterCache(tmp_path / "cache", registry, signatures=self.Policy())
+        for signature in (None, b"bad"):
+            version = self.publish(registry, signature)
+            cache.expect(version)
+            with pytest.raises(FailedPrecondition):
+                cache.fetch(version.digest)
+            assert cache.local(version.digest) is None
+        good = self.publish(registry, b"good")
+        cache.expect(good)
+        assert (cache.fetch(good.digest) / SIGNATURE_FILE).read_bytes() == b"good"
+
+    def test_what_was_brought_without_a_policy_is_asked_too(self, tmp_path, registry):
+        unsigned, signed = self.publish(registry, None), self.publish(registry, b"good")
+        before = AdapterCache(tmp_path / "cache", registry)
+        for version in (unsigned, signed):
+            before.expect(version)
+            before.fetch(version.digest)
+        cache = AdapterCache(tmp_path / "cache", registry, signatures=self.Policy())
+        for version in (unsigned, signed):
+            cache.expect(version)
+        assert cache.local(signed.digest) is not None
+        assert cache.local(unsigned.digest) is None
+        with pytest.raises(FailedPrecondition):
+            cache.fetch(unsigned.digest)

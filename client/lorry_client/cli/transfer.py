@@ -42,6 +42,10 @@ def push(
             show_default=False,
         ),
     ] = None,
+    sign_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Sign the version: an elliptic private key, PEM."),
+    ] = None,
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,7 +60,13 @@ def push(
         _progress() as progress,
     ):
         pushed = client.push(
-            servable, name, alias, base=base, description=description, progress=progress
+            servable,
+            name,
+            alias,
+            base=base,
+            description=description,
+            sign_key=sign_key,
+            progress=progress,
         )
     version = pushed.version
     if shared.as_json:
