@@ -23,10 +23,12 @@ from lorry_client.results import (
     AliasMove,
     Chunk,
     Completion,
+    Embedding,
     Model,
     Pulled,
     Pushed,
     Resident,
+    Scores,
     Status,
     Tokens,
     Version,
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     import grpc
 
     from lorry_client.compositions import Composition
-    from lorry_client.sampling import Message, Prompt, Sampling
+    from lorry_client.sampling import Message, Pooling, Prompt, Sampling
 
 
 class AsyncClient(AsyncVersionVerbs):
@@ -115,6 +117,44 @@ class AsyncClient(AsyncVersionVerbs):
         """
         request = inference.generate_request(prompt, adapter, sticky_key, **sampling)
         return self._driver.chunks(inference.stream(request), timeout)
+
+    async def score(
+        self,
+        prompt: Prompt,
+        continuations: Sequence[str | Sequence[int]],
+        adapter: str | Composition | None = None,
+        *,
+        logprobs: int = 0,
+        sticky_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Scores:
+        """Returns how likely continuations of a prompt are: for evaluation and ranking.
+
+        Args:
+            continuations: texts, each tokenized by itself, or token ids; at least one token each.
+            logprobs: beside each token, so many of the likeliest in its place.
+        """
+        call = inference.score(prompt, continuations, adapter, sticky_key, logprobs)
+        return await self._driver.call(call, timeout)
+
+    async def embed(
+        self,
+        prompt: Prompt,
+        adapter: str | Composition | None = None,
+        *,
+        pooling: Pooling = "last",
+        normalize: bool = False,
+        sticky_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Embedding:
+        """Returns a prompt as a vector: its final hidden states, pooled.
+
+        Args:
+            pooling: `last` takes the last token's, `mean` the mean of all.
+            normalize: scales the vector to length 1.
+        """
+        call = inference.embed(prompt, adapter, sticky_key, pooling, normalize)
+        return await self._driver.call(call, timeout)
 
     async def tokenize(
         self, prompt: str | Sequence[Message], *, timeout: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 
 class Message(TypedDict):
@@ -15,6 +15,9 @@ class Message(TypedDict):
 
 # Plain text, a conversation, or token ids.
 Prompt = str | Sequence[Message] | Sequence[int]
+
+# Which hidden states make a prompt's vector: the last token's, or the mean of all.
+Pooling = Literal["last", "mean"]
 
 
 class Sampling(TypedDict, total=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lorry.inference.v1.inference_service_pb2 import GenerateResponse
+from lorry.inference.v1.inference_service_pb2 import EmbedResponse, GenerateResponse, ScoreResponse
 from lorry_registry.access.rights import Role
 from lorry_registry.rpc.rules import RULES, Rule, anyone, changing, everywhere, somewhere
 
@@ -23,11 +23,18 @@ def tokens_in(answer: GenerateResponse) -> int:
     return spent
 
 
+def prompt_tokens_in(answer: ScoreResponse | EmbedResponse) -> int:
+    """What an answer cost that generates nothing."""
+    return answer.usage.prompt_tokens
+
+
 SERVER_RULES: Mapping[str, Rule] = {
     **RULES,
     # For each call, whether the adapter is in a slot or not. The bare base is nobody's: any namespace will do.
     _INFERENCE + "Generate": replace(somewhere(Role.INFER, *_ADAPTERS), spends=tokens_in),
     _INFERENCE + "GenerateUnary": replace(somewhere(Role.INFER, *_ADAPTERS), spends=tokens_in),
+    _INFERENCE + "Score": replace(somewhere(Role.INFER, *_ADAPTERS), spends=prompt_tokens_in),
+    _INFERENCE + "Embed": replace(somewhere(Role.INFER, *_ADAPTERS), spends=prompt_tokens_in),
     _INFERENCE + "Tokenize": somewhere(Role.INFER),
     _INFERENCE + "ListModels": somewhere(Role.INFER),
     _ADMIN + "ListResidents": anyone(),

@@ -23,7 +23,7 @@ from lorry_server.services.admin import AdminService, ManagedEngine
 from lorry_server.services.inference import InferenceService
 from lorry_server.services.outputs import OutputDispatcher
 from lorry_server.services.prompts import PromptReader
-from lorry_server.services.submission import GeneratingEngine
+from lorry_server.services.submission import GeneratingEngine, House
 
 SERVICE_NAMES = ("lorry.inference.v1.InferenceService", "lorry.admin.v1.AdminService")
 
@@ -79,18 +79,15 @@ def build_services(
     )
     collectors.register(RegistryCollector(follower))
     prompts = PromptReader(base)
+    house = House(engine, dispatcher, metrics)
     inference = InferenceService(
         base=base,
-        engine=engine,
         adapters=adapters,
-        dispatcher=dispatcher,
-        metrics=metrics,
+        house=house,
         prompts=prompts,
         max_requests=max_requests,
     )
-    consequences = Consequences(
-        adapters=adapters, inference=inference.house, engine=engine, cache=cache
-    )
+    consequences = Consequences(adapters=adapters, inference=house, engine=engine, cache=cache)
     follower.on_events, follower.on_gap = consequences.on_events, consequences.on_gap
     admin = AdminService(
         base=base,

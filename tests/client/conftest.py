@@ -417,7 +417,25 @@ class Inference(inference_service_pb2_grpc.InferenceServiceServicer):
             text = whole.text + message.text
             whole.MergeFrom(message)
             whole.text = text
+        for index in range(1, request.sampling.n):
+            other = whole.alternatives.add(text=f"{whole.text} {index}", index=index)
+            other.completion.CopyFrom(whole.completion)
         return whole
+
+    def Score(self, request, context):  # type: ignore[no-untyped-def]
+        """A continuation is as likely as it is short."""
+        self.requests.append(request)
+        answer = inference.ScoreResponse(usage=inference.Usage(prompt_tokens=9))
+        for continuation in request.continuations:
+            size = len(continuation.text) or len(continuation.tokens.token_ids)
+            score = answer.scores.add(logprob=-float(size), greedy=size == 1)
+            for number in range(size):
+                score.tokens.add(chosen=inference.TokenLogprob(token_id=number, logprob=-1.0))
+        return answer
+
+    def Embed(self, request, context):  # type: ignore[no-untyped-def]
+        self.requests.append(request)
+        return inference.EmbedResponse(embedding=[0.5, -0.25], adapter=request.adapter)
 
     def Tokenize(self, request, context):  # type: ignore[no-untyped-def]
         return inference.TokenizeResponse(token_ids=[5, 6], text="<s>hi", context_length=512)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
+from lorry_server.engine.plan import Chunk, Sampled, StepPlan
 from lorry_server.engine.request import (
     FinishReason,
     GenerationRequest,
@@ -20,7 +21,7 @@ from lorry_server.engine.request import (
     SamplingParams,
 )
 from lorry_server.engine.residency import Residency, SlotLoad
-from lorry_server.engine.scheduler import Chunk, Sampled, Scheduler, StepPlan
+from lorry_server.engine.scheduler import Scheduler
 from lorry_server.engine.sequence import Sequence, VirtualPlaces
 
 VOCAB_SIZE = 50

@@ -16,8 +16,8 @@ from lorry_registry.errors import NotFound
 from lorry_server.engine.adapters.recipe import Recipe
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.engine import Engine
+from lorry_server.engine.plan import Chunk, Sampled
 from lorry_server.engine.request import GenerationRequest, RequestOutput, SamplingParams
-from lorry_server.engine.scheduler import Chunk, Sampled
 from lorry_server.engine.stats import EngineStats
 
 PATIENCE = 60.0  # seconds; far beyond what anything here takes

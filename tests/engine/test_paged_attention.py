@@ -13,8 +13,8 @@ from lorry_bases.shapes import linear_shapes
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.model_runner import ModelRunner
+from lorry_server.engine.plan import Chunk
 from lorry_server.engine.request import GenerationRequest, SamplingParams
-from lorry_server.engine.scheduler import Chunk
 from lorry_server.engine.sequence import Sequence
 
 from .bases import CONFIGS, CONTEXT_LENGTH, EXPERTS, VOCAB_SIZE, WINDOW, other_head, random_model

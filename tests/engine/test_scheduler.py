@@ -12,8 +12,8 @@ from lorry_registry.errors import (
     InvalidArgument,
     ResourceExhausted,
 )
+from lorry_server.engine.plan import Sampled
 from lorry_server.engine.request import FinishReason
-from lorry_server.engine.scheduler import Sampled
 from lorry_server.engine.sequence import Sequence, SequenceState, VirtualPlaces
 
 from .machine import Machine, continuation, sequence

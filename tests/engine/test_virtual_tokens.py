@@ -13,8 +13,8 @@ from lorry_server.engine.adapters.weights import AdapterWeights, VirtualTokens
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.model_runner import ModelRunner
+from lorry_server.engine.plan import Chunk
 from lorry_server.engine.request import GenerationRequest, SamplingParams
-from lorry_server.engine.scheduler import Chunk
 from lorry_server.engine.sequence import Sequence, VirtualPlaces
 
 from .bases import CONFIGS, CONTEXT_LENGTH, VOCAB_SIZE, random_model

@@ -308,11 +308,16 @@ class FakeRegistry:
         self.resolving = 0
         self.most_resolving = 0
 
-    def publish(self, name: str, *, base: str = FINGERPRINT, rank: int = 8) -> Published:
+    def publish(
+        self, name: str, *, base: str = FINGERPRINT, rank: int = 8, folder: Path | None = None
+    ) -> Published:
+        """Files that say nothing, or those of a folder."""
         versions = self.versions.setdefault(name, [])
         files = []
         for path in ("adapter_config.json", "adapter_model.safetensors"):
             data = f"{path} of {name}:{len(versions) + 1}".encode()
+            if folder is not None:
+                data = (folder / path).read_bytes()
             files.append(File(path, f"sha256:{hashlib.sha256(data).hexdigest()}", len(data)))
             self.blobs[files[-1].digest] = data
         digest = "sha256:" + hashlib.sha256(repr(files).encode()).hexdigest()
@@ -446,6 +451,7 @@ def start_node(base, tmp_path):
         registry=None,
         max_requests: int = 1000,
         gate=None,
+        make_engine=FakeEngine,
         **engine_options,
     ):
         follows = registry is not None
@@ -456,7 +462,7 @@ def start_node(base, tmp_path):
             registry, served, max_rank=MAX_RANK, cache=cache, follower=follower
         )
         dispatcher = OutputDispatcher(asyncio.get_running_loop())
-        engine = FakeEngine(dispatcher.sink, cache, vocab_size=served.vocab_size, **engine_options)
+        engine = make_engine(dispatcher.sink, cache, vocab_size=served.vocab_size, **engine_options)
         collectors = CollectorRegistry()
         services = build_services(
             base=served,
@@ -493,6 +499,41 @@ def start_node(base, tmp_path):
         await host.stop(0.5)
         engine.stop(drain_seconds=0)
         services.close()
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """lorry-tiny, loaded, as nobody but its user runs it: an engine changes the model that it is given."""
+    from lorry_bases.load import load_base
+
+    return lambda: load_base("lorry-tiny", device="cpu")
+
+
+@pytest.fixture
+def start_real(start_node, base, tiny):
+    """Starts a server with the real engine; options are the engine's."""
+    from lorry_bases.shapes import linear_shapes
+    from lorry_server.engine.config import EngineConfig
+    from lorry_server.engine.engine import Engine
+
+    def start(**config):
+        loaded = tiny()
+        shapes = linear_shapes(loaded.model)
+        served = replace(base, vocab_size=loaded.model.get_input_embeddings().num_embeddings)
+
+        def make_engine(sink, cache, *, vocab_size):
+            return Engine(
+                loaded.model,
+                EngineConfig(**{"slots": 4, "max_rank": MAX_RANK, "max_sequences": 16, **config}),
+                source=cache,
+                sink=sink,
+                linear_shapes=shapes,
+                context_length=served.context_length,
+            )
+
+        return start_node(served, make_engine=make_engine)
 
     return start
 

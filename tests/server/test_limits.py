@@ -57,10 +57,10 @@ async def test_a_long_text_that_may_fit_holds_up_no_short_one(node, codec, monke
     monkeypatch.setattr("lorry_server.services.prompts._SHORT_CHARACTERS", 1000)
     encode = TextCodec.encode
 
-    def slow_where_long(self, text):
+    def slow_where_long(self, text, **options):
         if len(text) > 1000:
             time.sleep(0.5)
-        return encode(self, text)
+        return encode(self, text, **options)
 
     monkeypatch.setattr(TextCodec, "encode", slow_where_long)
     long = asyncio.ensure_future(node.inference.Tokenize(pb.TokenizeRequest(text="a " * 700)))

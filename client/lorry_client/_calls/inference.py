@@ -19,10 +19,13 @@ from lorry_client.results.generation import (
     Transcript,
     Transcripts,
 )
+from lorry_client.results.prompts import Embedding, Scores
 
 if TYPE_CHECKING:
     from lorry_client.compositions import Composition
-    from lorry_client.sampling import Message, Prompt
+    from lorry_client.sampling import Message, Pooling, Prompt
+
+_POOLINGS: dict[Pooling, pb.Pooling] = {"last": pb.POOLING_LAST, "mean": pb.POOLING_MEAN}
 
 
 def generate(request: pb.GenerateRequest) -> Call[Completion]:
@@ -56,6 +59,49 @@ def _read_whole(message: pb.GenerateResponse) -> Completion:
     whole = completed(Transcript().take(message))
     others = (completed(Transcript().take(other)) for other in message.alternatives)
     return replace(whole, alternatives=tuple(others))
+
+
+def score(
+    prompt: Prompt,
+    continuations: Sequence[str | Sequence[int]],
+    adapter: str | Composition | None,
+    sticky_key: str | None,
+    logprobs: int,
+) -> Call[Scores]:
+    """How likely continuations of a prompt are."""
+    request = build(
+        pb.ScoreRequest,
+        **_prompt_field(prompt),
+        **compositions.target(adapter),
+        continuations=[_continuation(each) for each in continuations],
+        sticky_key=sticky_key,
+        logprobs=logprobs,
+    )
+    return Call(lambda stubs: stubs.inference.Score, request, Scores.read, GENERATION_SECONDS)
+
+
+def embed(
+    prompt: Prompt,
+    adapter: str | Composition | None,
+    sticky_key: str | None,
+    pooling: Pooling,
+    normalize: bool,
+) -> Call[Embedding]:
+    """A prompt as a vector."""
+    if pooling not in _POOLINGS:
+        raise InvalidArgument(
+            f"pooling is {pooling!r}; it must be one of {', '.join(_POOLINGS)}.",
+            reason="INVALID_FIELD",
+        )
+    request = build(
+        pb.EmbedRequest,
+        **_prompt_field(prompt),
+        **compositions.target(adapter),
+        sticky_key=sticky_key,
+        pooling=_POOLINGS[pooling],
+        normalize=normalize,
+    )
+    return Call(lambda stubs: stubs.inference.Embed, request, Embedding.read, GENERATION_SECONDS)
 
 
 def tokenize(prompt: str | Sequence[Message]) -> Call[Tokens]:
@@ -150,6 +196,12 @@ def _prompt_field(prompt: Prompt) -> dict[str, Any]:
         "A prompt is a string, a list of messages {'role': …, 'content': …}, or a list of token ids.",
         reason="INVALID_PROMPT",
     )
+
+
+def _continuation(continuation: str | Sequence[int]) -> pb.Continuation:
+    if isinstance(continuation, str):
+        return build(pb.Continuation, text=continuation)
+    return build(pb.Continuation, tokens=build(pb.TokenPrompt, token_ids=continuation))
 
 
 def _chat_message(turn: Any) -> pb.ChatMessage:

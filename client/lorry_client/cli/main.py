@@ -18,6 +18,7 @@ from lorry_client.cli import (
     aliases,
     generate,
     plugins,
+    prompts,
     status,
     transfer,
     versions,
@@ -64,6 +65,7 @@ def build_app() -> typer.Typer:
     app.callback()(_shared_options)
     transfer.register(app)
     generate.register(app)
+    prompts.register(app)
     status.register(app)
     adapters.register(app)
     aliases.register(app)

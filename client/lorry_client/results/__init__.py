@@ -26,6 +26,7 @@ from lorry_client.results.generation import (
     Tokens,
     Usage,
 )
+from lorry_client.results.prompts import ContinuationScore, Embedding, Scores
 from lorry_client.results.transfer import Pulled, Pushed, TransferredFile
 
 __all__ = [
@@ -36,8 +37,10 @@ __all__ = [
     "AliasTarget",
     "Chunk",
     "Completion",
+    "ContinuationScore",
     "Dataset",
     "Deprecation",
+    "Embedding",
     "Event",
     "Events",
     "File",
@@ -47,6 +50,7 @@ __all__ = [
     "Pushed",
     "RegistryLink",
     "Resident",
+    "Scores",
     "Status",
     "Term",
     "Timings",

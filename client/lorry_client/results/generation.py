@@ -48,6 +48,10 @@ class Usage:
     cached_prompt_tokens: int
     completion_tokens: int
 
+    @classmethod
+    def read(cls, message: pb.Usage) -> Usage:
+        return cls(message.prompt_tokens, message.cached_prompt_tokens, message.completion_tokens)
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:
@@ -167,11 +171,7 @@ class Transcript:
             finish_reason=reason,
             adapter=end.adapter or None,
             adapter_digest=end.adapter_digest or None,
-            usage=Usage(
-                end.usage.prompt_tokens,
-                end.usage.cached_prompt_tokens,
-                end.usage.completion_tokens,
-            ),
+            usage=Usage.read(end.usage),
             timings=Timings(
                 seconds(end.timings.queue),
                 seconds(end.timings.time_to_first_token),

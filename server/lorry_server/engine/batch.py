@@ -14,7 +14,7 @@ import torch
 
 from lorry_server.engine.attention import Integers2d, KVCache, PagedBatch, PrefillChunk
 from lorry_server.engine.lora.rows import Run
-from lorry_server.engine.scheduler import Chunk
+from lorry_server.engine.plan import Chunk
 from lorry_server.engine.virtual import Injection, VirtualRun
 
 
@@ -28,7 +28,7 @@ class PackedStep:
     logits_index: (
         torch.Tensor
     )  # [num_logits]: the tokens at each chunk's `logits_at`, in the plan's order
-    pooled_rows: list[range]  # the tokens at each chunk's `pooled_at`, in the plan's order
+    pooled_rows: dict[int, range]  # by chunk in the plan: the tokens at its `pooled_at`, if any
     token_runs: list[Run]  # over the tokens of the step
     virtual_runs: list[VirtualRun]  # tokens that have no id
     injections: list[Injection]  # to be done before
@@ -100,9 +100,11 @@ def pack(
         logits_index=torch.tensor(
             [row for rows in logits_at for row in rows], dtype=torch.int64, device=device
         ),
-        pooled_rows=[
-            _shifted(chunk.pooled_at, starts[index]) for index, chunk in enumerate(chunks)
-        ],
+        pooled_rows={
+            index: _shifted(chunk.pooled_at, starts[index])
+            for index, chunk in enumerate(chunks)
+            if chunk.pooled_at
+        },
         token_runs=token_runs,
         virtual_runs=virtual_runs,
         injections=injections,

@@ -21,9 +21,9 @@ from lorry_server.engine.lora.modules import ModuleSlots
 from lorry_server.engine.lora.rows import LONG_RUN, Run, StepRows
 from lorry_server.engine.lora.slots import LoraSlots
 from lorry_server.engine.lora.step import LoraStep
+from lorry_server.engine.plan import Chunk, Sampled
 from lorry_server.engine.probe import attending_layers
 from lorry_server.engine.sampling.results import results
-from lorry_server.engine.scheduler import Chunk, Sampled
 from lorry_server.engine.slots import AdapterSlots
 from lorry_server.engine.virtual import VirtualSlots
 
@@ -75,8 +75,8 @@ class ModelRunner:
         """[num_logits, vocab_size]: after the tokens at each chunk's `logits_at`, in the order of the chunks."""
         return self._forward(chunks)[0]
 
-    def _forward(self, chunks: Items[Chunk]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """The logits, and for each chunk the final hidden states [tokens, hidden] at its `pooled_at`."""
+    def _forward(self, chunks: Items[Chunk]) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+        """The logits, and by index of a chunk that pools its final hidden states [tokens, hidden] at `pooled_at`."""
         packed = pack(
             chunks, self.cache, self.config.block_size, self.device, decode_together=self._sparse
         )
@@ -85,7 +85,7 @@ class ModelRunner:
         self._step.tokens = self._rows(packed.token_runs)
         self._step.logits = self._rows(packed.logit_runs)
         try:
-            with FinalStates(self.model, wanted=any(packed.pooled_rows)) as states:
+            with FinalStates(self.model, wanted=bool(packed.pooled_rows)) as states:
                 output = self.model(
                     input_ids=packed.input_ids,
                     position_ids=packed.position_ids,
@@ -96,7 +96,8 @@ class ModelRunner:
         finally:
             self._step.tokens = self._step.logits = None
             self.slots.virtual.step = ()
-        return output.logits[0], [states.at(rows) for rows in packed.pooled_rows]
+        pooled = {index: states.at(rows) for index, rows in packed.pooled_rows.items()}
+        return output.logits[0], pooled
 
     def _rows(self, runs: list[Run]) -> StepRows | None:
         if not runs:

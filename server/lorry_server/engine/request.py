@@ -27,10 +27,10 @@ class SamplingParams:
     stop_token_ids: frozenset[int] = frozenset()  # end-of-sequence tokens included, unless ignored
     top_logprobs: int | None = None  # None: no log-probabilities; 0: the chosen token's alone
 
-    @property
-    def adjusts(self) -> bool:
-        """Whether the model's logits are changed before a token is chosen from them."""
-        return bool(
+    adjusts: bool = field(init=False)  # whether logits are changed before a token is chosen
+
+    def __post_init__(self) -> None:
+        adjusts = bool(
             self.repetition_penalty != 1.0
             or self.presence_penalty
             or self.frequency_penalty
@@ -38,6 +38,7 @@ class SamplingParams:
             or self.bad_words
             or self.min_tokens
         )
+        object.__setattr__(self, "adjusts", adjusts)
 
 
 @dataclass(frozen=True, slots=True)

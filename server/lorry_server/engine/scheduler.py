@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field
 
 from lorry_registry.errors import (
     DeadlineExceeded,
@@ -21,91 +20,15 @@ from lorry_registry.errors import (
 )
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
-from lorry_server.engine.request import FinishReason, RequestOutput, TokenLogprobs
-from lorry_server.engine.residency import Residency, SlotLoad
+from lorry_server.engine.plan import Chunk, Sampled, StepPlan
+from lorry_server.engine.request import FinishReason, RequestOutput
+from lorry_server.engine.residency import Residency
 from lorry_server.engine.sequence import (
     NO_VIRTUAL_PLACES,
     Sequence,
     SequenceState,
     VirtualPlaces,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """The next `num_tokens` uncomputed tokens of a sequence, after `num_injected` that the adapter has keys for."""
-
-    sequence: Sequence
-    num_tokens: int
-    slot: int | None  # of the adapter; None is the bare base
-    num_injected: int = 0
-
-    @property
-    def end(self) -> int:
-        """How many places of the sequence are computed after the step."""
-        return self.sequence.num_computed_tokens + self.num_injected + self.num_tokens
-
-    @property
-    def samples(self) -> bool:
-        """Whether the step reaches the sequence's last token, so that a new one is chosen."""
-        return self.completes and self.sequence.request.sampling.max_tokens > 0
-
-    @property
-    def completes(self) -> bool:
-        """Whether the step reaches the sequence's last token."""
-        return self.end == self.sequence.num_tokens
-
-    @property
-    def yields(self) -> bool:
-        """Whether the step brings more than keys and values."""
-        return bool(self.logits_at or self.pooled_at)
-
-    @property
-    def logits_at(self) -> range:
-        """The tokens, by index, whose logits are wanted: each before one to be scored; the last, to choose after it."""
-        sequence = self.sequence
-        first, end = self._tokens
-        scored = range(
-            max(first, sequence.next_scored - 1), min(end, sequence.num_prompt_tokens - 1)
-        )
-        if not self.samples:
-            return scored
-        return range(scored.start if scored else end - 1, end)
-
-    @property
-    def pooled_at(self) -> range:
-        """The tokens, by index, whose final hidden states are wanted."""
-        first, end = self._tokens
-        return range(
-            max(first, self.sequence.next_pooled), min(end, self.sequence.num_prompt_tokens)
-        )
-
-    @property
-    def _tokens(self) -> tuple[int, int]:
-        """Where the chunk begins and ends among the sequence's `token_ids`; virtual tokens are before 0."""
-        end = self.end - self.sequence.virtual.count
-        return end - self.num_tokens, end
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """What a step brought for a chunk: a chosen token, and what was wanted of the prompt's."""
-
-    token_id: int | None = None  # None: the chunk does not sample
-    logprobs: TokenLogprobs | None = None
-    scores: tuple[TokenLogprobs, ...] = ()  # of the prompt's tokens after each of `logits_at`
-    pooled: list[float] | None = None  # [hidden]: the sum over `pooled_at`
-    error: LorryError | None = None  # no token could be chosen
-
-
-@dataclass(slots=True)
-class StepPlan:
-    """What a step does. `chunks` run; the loader takes `fetches` and `loads`; `outputs` go out as they are."""
-
-    chunks: list[Chunk] = field(default_factory=list)
-    fetches: list[str] = field(default_factory=list)
-    loads: list[SlotLoad] = field(default_factory=list)
-    outputs: list[RequestOutput] = field(default_factory=list)
 
 
 class Scheduler:
@@ -316,7 +239,7 @@ class Scheduler:
         outputs: list[RequestOutput] = []
         results = iter(sampled)
         for chunk in plan.chunks:
-            sequence, completes, pooled_at = chunk.sequence, chunk.completes, chunk.pooled_at
+            sequence = chunk.sequence
             brought = next(results) if chunk.yields else Sampled()
             sequence.num_computed_tokens = chunk.end
             self.block_manager.commit(sequence)
@@ -325,9 +248,9 @@ class Scheduler:
             elif brought.error is not None:
                 outputs.append(self._fail(sequence, brought.error))
             else:
-                sequence.note(brought.scores, brought.pooled, pooled_at)
-                if completes or brought.scores:
-                    outputs.append(self._advance(sequence, brought, completes, now))
+                sequence.note(brought.scores, brought.pooled, chunk.pooled_at)
+                if chunk.completes or brought.scores:
+                    outputs.append(self._advance(sequence, brought, chunk.completes, now))
         return outputs
 
     def _advance(

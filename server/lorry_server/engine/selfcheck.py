@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 
 from lorry_registry.errors import FailedPrecondition, InvalidArgument
 from lorry_server.engine.block_manager import BlockManager
+from lorry_server.engine.plan import Chunk
 from lorry_server.engine.probe import AttendingLayer
 from lorry_server.engine.request import GenerationRequest, SamplingParams
-from lorry_server.engine.scheduler import Chunk
 from lorry_server.engine.sequence import Sequence
 
 TOLERANCE = 0.05  # relative, L2: what 16-bit kernels may differ by; a wrong mask is off by far more

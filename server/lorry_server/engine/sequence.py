@@ -93,6 +93,13 @@ class Sequence:
         return virtual + self.token_ids[: max(0, end - count)]
 
     @property
+    def wants_more_of_prompt(self) -> bool:
+        """Whether scores or states of the prompt's tokens are still to come."""
+        return (
+            self.next_scored < self.num_prompt_tokens or self.next_pooled < self.num_prompt_tokens
+        )
+
+    @property
     def num_skippable_tokens(self) -> int:
         """How many at the beginning need only their keys and values: of the others, something more is wanted.
 

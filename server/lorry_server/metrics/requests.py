@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-Outcome = Literal["stop", "length", "cancelled", "deadline", "refused", "error"]
-OUTCOMES: tuple[Outcome, ...] = ("stop", "length", "cancelled", "deadline", "refused", "error")
+# `answered` are those that generate nothing: scores and embeddings.
+Outcome = Literal["stop", "length", "answered", "cancelled", "deadline", "refused", "error"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 _FIRST_TOKEN = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BETWEEN_TOKENS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
@@ -45,7 +46,7 @@ class RequestMetrics:
         self.tallies = AdapterTallies()
         self._requests = Counter(
             "lorry_requests",
-            "Generation requests by how they ended.",
+            "Requests to the engine by how they ended.",
             ["outcome"],
             registry=registry,
         )
@@ -111,7 +112,7 @@ class RequestMetrics:
         self._requests.labels(outcome).inc()
         if adapter is not None:
             self.tallies.add(self.tallies.requests, adapter, 1)
-        if outcome in ("stop", "length"):
+        if outcome in ("stop", "length", "answered"):
             self._duration_seconds.observe(seconds)
         if queue_seconds is not None:
             self._queue_seconds.observe(queue_seconds)

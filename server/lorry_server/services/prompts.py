@@ -14,6 +14,7 @@ from lorry_server.base import ServedBase
 from lorry_server.services.text import ROLES, TextCodec
 
 _T = TypeVar("_T")
+Prompted = pb.GenerateRequest | pb.ScoreRequest | pb.EmbedRequest | pb.TokenizeRequest
 
 
 # What any tokenizer reads in a moment. A text beyond it is refused unread where it cannot fit the context, and waits
@@ -49,14 +50,14 @@ class PromptReader:
         for lane in (self._short, self._long):
             lane.close()
 
-    async def token_ids(self, request: pb.GenerateRequest | pb.TokenizeRequest) -> tuple[int, ...]:
+    async def token_ids(self, request: Prompted) -> tuple[int, ...]:
         """The ids of the prompt, at least one; ids that the client sent are taken as they are."""
         match request.WhichOneof("prompt"):
             case "text":
                 token_ids: Sequence[int] = await self._encode(request.text)
             case "chat":
                 token_ids = await self._render(request.chat)
-            case "tokens" if isinstance(request, pb.GenerateRequest):
+            case "tokens" if not isinstance(request, pb.TokenizeRequest):
                 token_ids = request.tokens.token_ids
             case _:
                 raise InvalidArgument(
@@ -66,6 +67,17 @@ class PromptReader:
         if not token_ids:
             raise _empty()
         return tuple(token_ids)
+
+    async def continuations(
+        self, continuations: Sequence[pb.Continuation]
+    ) -> list[tuple[int, ...]]:
+        """The ids of each, without special tokens; ids that the client sent are taken as they are."""
+        return [
+            tuple(await self._encode(each.text, special_tokens=False))
+            if each.WhichOneof("form") == "text"
+            else tuple(each.tokens.token_ids)
+            for each in continuations
+        ]
 
     async def spellings(self, words: Sequence[str]) -> list[tuple[int, ...]]:
         """The sequences of ids by which words occur in a text."""
@@ -81,12 +93,14 @@ class PromptReader:
             return ""
         return await self._lane(len(token_ids)).run(lambda codec: codec.decode(token_ids))
 
-    async def _encode(self, text: str) -> Sequence[int]:
+    async def _encode(self, text: str, *, special_tokens: bool = True) -> Sequence[int]:
         codec = self._codec()
         if not text:
             raise _empty()
         self._check_length(len(text), codec)
-        return await self._lane(len(text)).run(lambda codec: codec.encode(text))
+        return await self._lane(len(text)).run(
+            lambda codec: codec.encode(text, special_tokens=special_tokens)
+        )
 
     async def _render(self, chat: pb.ChatPrompt) -> Sequence[int]:
         codec = self._codec()

@@ -10,10 +10,12 @@ from typing import Protocol
 
 from lorry_registry.errors import DeadlineExceeded, LorryError
 from lorry_server.adapters import ResolvedAdapter
-from lorry_server.engine.request import GenerationRequest, RequestStats
+from lorry_server.engine.request import GenerationRequest, RequestOutput, RequestStats
 from lorry_server.engine.stats import EngineStats
 from lorry_server.metrics.requests import Outcome, RequestMetrics
 from lorry_server.services.outputs import Delivery, OutputDispatcher
+
+_LARGE = 100_000  # tokens taken from the queue at once, where nothing streams
 
 
 class GeneratingEngine(Protocol):
@@ -83,6 +85,7 @@ class Submission:
         self._ids = tuple(request.request_id for request in requests)
         self._open = set(self._ids)
         self._error: Exception | None = None  # what ended a sequence, until it is raised
+        self._cached: dict[str, int] = {}  # prompt tokens found in the cache, by request id
         self._closed = False
         self._queue = house.dispatcher.open(*self._ids)
         try:
@@ -119,11 +122,30 @@ class Submission:
                 break
             taken.append(delivery)
             size += len(output.token_ids) + len(output.prompt_logprobs)
-            self.stats = output.stats or self.stats
+            if output.stats is not None:
+                self.stats = output.stats
+                self._cached[output.request_id] = output.stats.cached_prompt_tokens
         if not taken and self._error is not None:
             error, self._error = self._error, None
             raise error
         return taken
+
+    async def whole(self) -> list[list[RequestOutput]]:
+        """All outputs of each sequence, in the requests' order, once all have ended: for what generates nothing."""
+        outputs: dict[str, list[RequestOutput]] = {request_id: [] for request_id in self._ids}
+        while self.running:
+            for delivery in await self.deliveries(_LARGE):
+                output = delivery.output
+                outputs[output.request_id].append(output)
+                if output.finished:
+                    self.done(output.request_id)
+        self.outcome = "answered"
+        return list(outputs.values())
+
+    @property
+    def cached_prompt_tokens(self) -> int:
+        """Of all sequences together, as far as they have told."""
+        return sum(self._cached.values())
 
     def done(self, request_id: str) -> None:
         """The engine has said its last word about a sequence."""

@@ -31,9 +31,9 @@ class TextCodec:
         """The same, for another thread."""
         return TextCodec(copy.deepcopy(self._tokenizer))
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, special_tokens: bool = True) -> list[int]:
         """The ids of a text, with the special tokens that the tokenizer adds."""
-        return list(self._tokenizer(text)["input_ids"])
+        return list(self._tokenizer(text, add_special_tokens=special_tokens)["input_ids"])
 
     def spellings(self, word: str) -> list[tuple[int, ...]]:
         """The ids of a word at the start of a text and after a space; without those that say nothing of the word.

@@ -61,6 +61,18 @@ def check_prompt(token_ids: Sequence[int], base: ServedBase) -> None:
     check_ids(token_ids, base, "Token {index} of the prompt")
 
 
+def check_fits(token_ids: Sequence[int], base: ServedBase, what: str = "The prompt") -> None:
+    """Refuses what the context does not hold, where no answer follows, or ids that the vocabulary does not have."""
+    if len(token_ids) > base.context_length:
+        raise InvalidArgument(
+            f"{what} has {len(token_ids)} tokens; the context holds {base.context_length}. Shorten it.",
+            reason="PROMPT_TOO_LONG",
+            prompt_tokens=len(token_ids),
+            context_length=base.context_length,
+        )
+    check_ids(token_ids, base, f"Token {{index}} of {what[0].lower()}{what[1:]}")
+
+
 def decoding(
     requested: pb.SamplingParameters,
     *,

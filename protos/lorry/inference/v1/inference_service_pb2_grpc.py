@@ -45,6 +45,16 @@ class InferenceServiceStub:
                 request_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.Score = channel.unary_unary(
+                '/lorry.inference.v1.InferenceService/Score',
+                request_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ScoreRequest.SerializeToString,
+                response_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ScoreResponse.FromString,
+                _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/lorry.inference.v1.InferenceService/Embed',
+                request_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.EmbedResponse.FromString,
+                _registered_method=True)
         self.Tokenize = channel.unary_unary(
                 '/lorry.inference.v1.InferenceService/Tokenize',
                 request_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.TokenizeRequest.SerializeToString,
@@ -76,6 +86,20 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Score(self, request, context):
+        """Returns how likely given continuations of a prompt are: for evaluation and ranking.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """Returns a prompt as a vector: its last hidden states, pooled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Tokenize(self, request, context):
         """Returns a prompt's token ids as Generate would see them.
         """
@@ -102,6 +126,16 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.GenerateUnary,
                     request_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.GenerateRequest.FromString,
                     response_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Score': grpc.unary_unary_rpc_method_handler(
+                    servicer.Score,
+                    request_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ScoreRequest.FromString,
+                    response_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ScoreResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.EmbedRequest.FromString,
+                    response_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.EmbedResponse.SerializeToString,
             ),
             'Tokenize': grpc.unary_unary_rpc_method_handler(
                     servicer.Tokenize,
@@ -169,6 +203,60 @@ class InferenceService:
             '/lorry.inference.v1.InferenceService/GenerateUnary',
             lorry_dot_inference_dot_v1_dot_inference__service__pb2.GenerateRequest.SerializeToString,
             lorry_dot_inference_dot_v1_dot_inference__service__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Score(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.inference.v1.InferenceService/Score',
+            lorry_dot_inference_dot_v1_dot_inference__service__pb2.ScoreRequest.SerializeToString,
+            lorry_dot_inference_dot_v1_dot_inference__service__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.inference.v1.InferenceService/Embed',
+            lorry_dot_inference_dot_v1_dot_inference__service__pb2.EmbedRequest.SerializeToString,
+            lorry_dot_inference_dot_v1_dot_inference__service__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,

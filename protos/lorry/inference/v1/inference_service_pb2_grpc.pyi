@@ -39,6 +39,10 @@ class InferenceServiceStub:
     """Generates and answers once, with everything in one message.
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME the unary form takes the very same request.
     """
+    Score: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ScoreRequest, _inference_service_pb2.ScoreResponse]
+    """Returns how likely given continuations of a prompt are: for evaluation and ranking."""
+    Embed: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.EmbedRequest, _inference_service_pb2.EmbedResponse]
+    """Returns a prompt as a vector: its last hidden states, pooled."""
     Tokenize: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.TokenizeRequest, _inference_service_pb2.TokenizeResponse]
     """Returns a prompt's token ids as Generate would see them."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ListModelsRequest, _inference_service_pb2.ListModelsResponse]
@@ -55,6 +59,10 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Generates and answers once, with everything in one message.
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME the unary form takes the very same request.
     """
+    Score: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ScoreRequest, _inference_service_pb2.ScoreResponse]  # type: ignore[assignment]
+    """Returns how likely given continuations of a prompt are: for evaluation and ranking."""
+    Embed: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.EmbedRequest, _inference_service_pb2.EmbedResponse]  # type: ignore[assignment]
+    """Returns a prompt as a vector: its last hidden states, pooled."""
     Tokenize: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.TokenizeRequest, _inference_service_pb2.TokenizeResponse]  # type: ignore[assignment]
     """Returns a prompt's token ids as Generate would see them."""
     ListModels: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListModelsRequest, _inference_service_pb2.ListModelsResponse]  # type: ignore[assignment]
@@ -80,6 +88,22 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Generates and answers once, with everything in one message.
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME the unary form takes the very same request.
         """
+
+    @_abc_1.abstractmethod
+    def Score(
+        self,
+        request: _inference_service_pb2.ScoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.ScoreResponse, _abc.Awaitable[_inference_service_pb2.ScoreResponse]]:
+        """Returns how likely given continuations of a prompt are: for evaluation and ranking."""
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _inference_service_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.EmbedResponse, _abc.Awaitable[_inference_service_pb2.EmbedResponse]]:
+        """Returns a prompt as a vector: its last hidden states, pooled."""
 
     @_abc_1.abstractmethod
     def Tokenize(

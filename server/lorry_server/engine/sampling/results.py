@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from collections.abc import Sequence as Items
 
 import torch
 
+from lorry_server.engine.plan import Chunk, Sampled
 from lorry_server.engine.request import TokenLogprobs
 from lorry_server.engine.sampling.logprobs import logprobs_of
 from lorry_server.engine.sampling.sampler import sample
 from lorry_server.engine.sampling.spec import SampleSpec
-from lorry_server.engine.scheduler import Chunk, Sampled
 from lorry_server.engine.sequence import Sequence
 
 
 def results(
-    chunks: Items[Chunk], logits: torch.Tensor, states: Items[torch.Tensor]
+    chunks: Items[Chunk], logits: torch.Tensor, states: Mapping[int, torch.Tensor]
 ) -> list[Sampled | None]:
     """One for each chunk that yields something, in their order; None where the model gave no numbers.
 
     Args:
         logits: [num_logits, vocab_size], after the tokens at each chunk's `logits_at`, one chunk after the other.
-        states: for each chunk, the final hidden states [tokens, hidden] at its `pooled_at`.
+        states: by index of a chunk that pools, the final hidden states [tokens, hidden] at its `pooled_at`.
     """
     sampling = [index for index, chunk in enumerate(chunks) if chunk.samples]
     specs = [_spec(chunks[index].sequence) for index in sampling]

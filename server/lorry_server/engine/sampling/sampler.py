@@ -6,12 +6,12 @@ from collections.abc import Sequence as Items
 
 import torch
 
+from lorry_server.engine.plan import Sampled
 from lorry_server.engine.request import TokenLogprobs
 from lorry_server.engine.sampling.adjust import adjust
 from lorry_server.engine.sampling.draw import draw
 from lorry_server.engine.sampling.logprobs import logprobs_of
 from lorry_server.engine.sampling.spec import SampleSpec
-from lorry_server.engine.scheduler import Sampled
 
 
 def sample(logits: torch.Tensor, specs: Items[SampleSpec]) -> list[Sampled | None]:

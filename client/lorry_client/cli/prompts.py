@@ -1,0 +1,91 @@
+"""`lorry score` and `lorry embed`: what the base and any adapter make of a prompt, without generating."""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+import typer
+
+from lorry_client.cli.output import print_data, print_json, print_table
+from lorry_client.cli.session import JsonOption, ServerOption, session
+from lorry_client.sampling import Pooling
+
+AdapterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter",
+        "-a",
+        metavar="REF",
+        help="name, name@alias, name:3, name@sha256:… or a*0.7+b*0.3; without, the bare base.",
+    ),
+]
+TimeoutOption = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="Give up after this long.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("score")(score)
+    app.command("embed")(embed)
+
+
+def score(
+    ctx: typer.Context,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What they continue.")],
+    continuations: Annotated[
+        list[str], typer.Argument(metavar="TEXT...", help="What may follow, spaces included.")
+    ],
+    adapter: AdapterOption = None,
+    logprobs: Annotated[
+        int, typer.Option(metavar="N", help="The N likeliest beside each token; with --json.")
+    ] = 0,
+    timeout: TimeoutOption = None,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score continuations of a prompt: their log-probabilities, likeliest first."""
+    shared = session(ctx, server, as_json)
+    if logprobs and not shared.as_json:
+        raise typer.BadParameter("log-probabilities of tokens are printed with --json only.")
+    with shared.connect() as client:
+        scored = client.score(prompt, continuations, adapter, logprobs=logprobs, timeout=timeout)
+    if shared.as_json:
+        print_json(scored)
+        return
+    ranked = sorted(zip(scored.scores, continuations, strict=True), key=lambda one: -one[0].logprob)
+    print_table(
+        ("LOGPROB", "BY TOKEN", "TOKENS", "GREEDY", "TEXT"),
+        [
+            (
+                f"{one.logprob:.4f}",
+                f"{one.mean_logprob:.4f}",
+                str(len(one.tokens)),
+                "yes" if one.greedy else "",
+                text,
+            )
+            for one, text in ranked
+        ],
+    )
+
+
+def embed(
+    ctx: typer.Context,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to embed.")],
+    adapter: AdapterOption = None,
+    pooling: Annotated[
+        str, typer.Option(metavar="HOW", help="last: the last token's state; mean: of all.")
+    ] = "last",
+    normalize: Annotated[bool, typer.Option("--normalize", help="To length 1.")] = False,
+    timeout: TimeoutOption = None,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a prompt as a vector, its numbers separated by spaces."""
+    shared = session(ctx, server, as_json)
+    how = cast(Pooling, pooling)  # what is none is refused by name
+    with shared.connect() as client:
+        embedding = client.embed(prompt, adapter, pooling=how, normalize=normalize, timeout=timeout)
+    if shared.as_json:
+        print_json(embedding)
+    else:
+        print_data(" ".join(f"{value:.7g}" for value in embedding.vector))

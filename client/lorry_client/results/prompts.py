@@ -1,0 +1,82 @@
+"""What is returned of a prompt that nothing is generated from: scores of continuations, and embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lorry_client.results.generation import TokenLogprobs, Usage
+
+if TYPE_CHECKING:
+    from lorry.inference.v1 import inference_service_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuationScore:
+    """How likely a continuation is.
+
+    Attributes:
+        logprob: ln p(continuation | prompt), the sum over its tokens.
+        greedy: whether each of its tokens is the likeliest in its place.
+        tokens: each token's log-probability, given all before it, and the likeliest in its place.
+    """
+
+    logprob: float
+    greedy: bool
+    tokens: tuple[TokenLogprobs, ...]
+
+    @property
+    def mean_logprob(self) -> float:
+        """By token, to compare continuations of different lengths."""
+        return self.logprob / len(self.tokens)
+
+    @classmethod
+    def read(cls, message: pb.ContinuationScore) -> ContinuationScore:
+        return cls(
+            message.logprob,
+            message.greedy,
+            tuple(TokenLogprobs.read(one) for one in message.tokens),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One for each continuation, in their order; and who acted, as in `Completion`."""
+
+    scores: tuple[ContinuationScore, ...]
+    adapter: str | None
+    adapter_digest: str | None
+    usage: Usage
+
+    @property
+    def best(self) -> int:
+        """The index of the likeliest continuation."""
+        return max(range(len(self.scores)), key=lambda index: self.scores[index].logprob)
+
+    @classmethod
+    def read(cls, message: pb.ScoreResponse) -> Scores:
+        return cls(
+            tuple(ContinuationScore.read(one) for one in message.scores),
+            message.adapter or None,
+            message.adapter_digest or None,
+            Usage.read(message.usage),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A prompt as a vector, as long as the base's hidden size; and who acted, as in `Completion`."""
+
+    vector: tuple[float, ...]
+    adapter: str | None
+    adapter_digest: str | None
+    usage: Usage
+
+    @classmethod
+    def read(cls, message: pb.EmbedResponse) -> Embedding:
+        return cls(
+            tuple(message.embedding),
+            message.adapter or None,
+            message.adapter_digest or None,
+            Usage.read(message.usage),
+        )
