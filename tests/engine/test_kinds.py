@@ -114,20 +114,24 @@ def test_every_kind_in_one_batch_is_what_peft_says_of_each_alone(name: str, tmp_
                 right = alone.generate(prompt)
                 if said != right:
                     check_near_tie(alone, prompt, said, right, kind)
-                logits = of_engine(rig, prompt, None if kind is None else slots[kind])
+                logits = of_engine(rig, prompt, kind, None if kind is None else slots[kind])
                 difference = logits.log_softmax(-1) - alone.logits(prompt).log_softmax(-1)
                 assert difference.abs().max() < LOG_PROB, (kind, difference.abs().max())
                 seen.add(tuple(round(v, 4) for v in logits[:4].tolist()))
         assert len(seen) == 2 * (1 + len(folders)), "an adapter did nothing"
 
 
-def of_engine(rig: Rig, prompt: list[int], slot: int | None) -> torch.Tensor:
+def of_engine(rig: Rig, prompt: list[int], kind: str | None, slot: int | None) -> torch.Tensor:
     """What the engine's own forward says after the prompt, on the KV blocks that are free."""
     runner, blocks = rig.engine._runner, rig.engine._blocks
     request = GenerationRequest("", tuple(prompt), SamplingParams(max_tokens=1))
     sequence = Sequence(request, 0.0, list(prompt))
-    blocks.allocate(sequence, len(prompt))
-    logits = runner.logits([Chunk(sequence, len(prompt), slot)])[0]
+    if kind is not None:
+        sequence.virtual = rig.engine._scheduler._fetched[kind]
+    injected = sequence.num_uninjected_tokens
+    num_tokens = sequence.num_tokens - injected
+    blocks.allocate(sequence, injected + num_tokens)
+    logits = runner.logits([Chunk(sequence, num_tokens, slot, num_injected=injected)])[0]
     blocks.free(sequence)
     return logits
 

@@ -22,6 +22,9 @@ def check_parts(
         layer = fit.linear(scale.path, scale.tensor)
         wanted = layer.in_features if scale.of_input else layer.out_features
         fit.check_size(scale.tensor, scale.path, scale.size, wanted)
+    for each in parts.bottlenecks.values():
+        layer = fit.linear(each.path, each.up_weight)
+        fit.check_size(each.up_weight, each.path, each.features, layer.out_features, "output ")
     for path, rows in parts.tokens.items():
         fit.check_rows(path, rows.tensor, rows.indices)
     for path, name in (*parts.replaced.items(), *parts.copies.items()):

@@ -37,6 +37,27 @@ class TokenRows:
 
 
 @dataclass(frozen=True, slots=True)
+class BottleneckPart:
+    """A narrow pair of layers after a linear layer."""
+
+    path: str
+    features: int  # of the layer's output
+    scaling: float  # of what comes out of `up`
+    down_weight: str
+    down_bias: str
+    up_weight: str
+    up_bias: str
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualPart:
+    """What stands before every sequence."""
+
+    tensor: str  # [num_virtual_tokens, width]
+    injected: bool  # keys and values of every layer; else embeddings
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """Every tensor of a file. Paths of parameters end in `.weight` or `.bias`."""
 
@@ -48,6 +69,8 @@ class Parts:
     copies: Mapping[str, str] = field(default_factory=dict)
     """Tensors that should be the base's own and are only checked, by the parameter's path."""
     heads: Mapping[str, str] = field(default_factory=dict)  # `score.weight`: what no base has
+    bottlenecks: Mapping[str, BottleneckPart] = field(default_factory=dict)  # by the layer's path
+    virtual: VirtualPart | None = None
 
     @property
     def max_rank(self) -> int:
@@ -57,17 +80,15 @@ class Parts:
     def module_count(self) -> int:
         """How many modules of a base it acts on."""
         parameters = {path.rpartition(".")[0] for path in (*self.replaced, *self.heads)}
-        return len({*self.modules, *self.scales, *self.tokens, *parameters})
+        return len({*self.modules, *self.scales, *self.tokens, *parameters, *self.bottlenecks})
 
     @property
     def scalings(self) -> dict[str, float]:
         """What tensors are multiplied by before they act, by name."""
-        return {
-            name: module.scaling
-            for module in self.modules.values()
-            for name in (module.b, module.bias)
-            if name
-        }
+        scaled = [(module.scaling, (module.b, module.bias)) for module in self.modules.values()] + [
+            (each.scaling, (each.up_weight, each.up_bias)) for each in self.bottlenecks.values()
+        ]
+        return {name: scaling for scaling, names in scaled for name in names if name}
 
     def tensors(self) -> Iterator[str]:
         """The names of all tensors that have a place."""
@@ -75,5 +96,9 @@ class Parts:
             yield from filter(None, (module.a, module.b, module.magnitude, module.bias))
         yield from (scale.tensor for scale in self.scales.values())
         yield from (rows.tensor for rows in self.tokens.values())
+        for each in self.bottlenecks.values():
+            yield from (each.down_weight, each.down_bias, each.up_weight, each.up_bias)
+        if self.virtual is not None:
+            yield self.virtual.tensor
         for names in (self.replaced, self.copies, self.heads):
             yield from names.values()

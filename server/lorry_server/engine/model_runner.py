@@ -42,13 +42,13 @@ class ModelRunner:
         self.config = config
         self.device = model.device
         self.dtype = model.dtype
-        self.base = BaseView(model, linear_shapes, config.max_rank)
         axes = TokenAxes()
         with axes.watch(model):
             expected = selfcheck.expect(model)
         layers = attending_layers(model)
         selfcheck.check_layers(model, layers)
         shapes = {index: layer.shape for index, layer in layers.items()}
+        self.base = BaseView(model, linear_shapes, config.max_rank, shapes)
         self.num_blocks = num_kv_blocks(config, shapes, self.dtype, context_length)
         self.cache = KVCache(shapes, self.num_blocks, config.block_size, self.dtype, self.device)
         self._sparse = sparse.serves(self.device)

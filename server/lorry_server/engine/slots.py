@@ -53,6 +53,7 @@ class AdapterSlots:
         """
         self._reserve(slot, weights.dense_bytes)
         self.linears.write(slot, weights.linears)
+        self.linears.bottlenecks.write(slot, weights.bottlenecks)
         self.modules.write(slot, weights.embeddings, weights.parameters)
         if weights.virtual is not None:
             self.virtual.write(slot, weights.virtual)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tests.engine.kinds import ia3, lora, whole
+from tests.engine.kinds import ia3, lora, virtual, whole
 from tests.engine.kinds.names import NAMES, Names
 
 Recipes = Mapping[str, Any]  # PEFT configurations by a name that says what is special
@@ -17,6 +17,7 @@ KINDS: tuple[Callable[[Names], Recipes], ...] = (
     lora.recipes,
     ia3.recipes,
     whole.recipes,
+    virtual.recipes,
 )
 
 

@@ -43,11 +43,10 @@ class BottleneckLayer(nn.Module):
     At first `up` is zero, and the base says what it says.
     """
 
-    def __init__(self, after: nn.Module, config: Mapping[str, Any]) -> None:
+    def __init__(self, after: Any, config: Mapping[str, Any]) -> None:
         super().__init__()
-        weight: torch.Tensor = after.weight  # type: ignore[assignment]
-        out = weight.shape[1] if isinstance(after, Conv1D) else weight.shape[0]
-        size, device = config["bottleneck_size"], weight.device
+        out = after.nf if isinstance(after, Conv1D) else after.out_features
+        size, device = config["bottleneck_size"], after.weight.device
         self.after = after
         self.bottleneck_down = nn.Linear(out, size, device=device, dtype=torch.float32)
         self.bottleneck_up = nn.Linear(size, out, device=device, dtype=torch.float32)

@@ -14,14 +14,20 @@ from transformers.pytorch_utils import Conv1D
 
 from lorry_bases.shapes import parameter_shapes
 from lorry_registry.checks import Base, LinearModule, Parameter
+from lorry_server.engine.attention import KVShape
 
 
 class BaseView:
     """A base before anything is put beside its layers. Read from several threads; nothing in it changes."""
 
     def __init__(
-        self, model: PreTrainedModel, linear_shapes: Mapping[str, tuple[int, int]], max_rank: int
+        self,
+        model: PreTrainedModel,
+        linear_shapes: Mapping[str, tuple[int, int]],
+        max_rank: int,
+        caches: Mapping[int, KVShape],
     ) -> None:
+        self.caches = caches  # what each layer caches for a token
         self._modules = dict(model.named_modules())
         self._linears = frozenset(linear_shapes)
         self.head = next(

@@ -9,10 +9,12 @@ import torch
 
 from lorry_server.engine.adapters.weights import (
     AdapterWeights,
+    Bottleneck,
     EmbeddingUpdate,
     Head,
     LinearUpdate,
     RowsUpdate,
+    VirtualTokens,
 )
 
 _Fields = dict[str, torch.Tensor | RowsUpdate]
@@ -27,6 +29,8 @@ class WeightsBuilder:
         self._embeddings: defaultdict[str, _Fields] = defaultdict(dict)
         self._heads: defaultdict[str, dict[str, torch.Tensor]] = defaultdict(dict)
         self._parameters: dict[str, torch.Tensor] = {}
+        self._bottlenecks: dict[str, Bottleneck] = {}
+        self._virtual: VirtualTokens | None = None
 
     def add_to_linear(self, path: str, **fields: torch.Tensor | RowsUpdate | None) -> None:
         """Fields of `LinearUpdate`; two biases for one layer are added up."""
@@ -43,6 +47,19 @@ class WeightsBuilder:
         """`weight` or `bias` of a head."""
         self._heads[name][field] = self._cast(value)
 
+    def set_virtual(self, tokens: VirtualTokens) -> None:
+        cast = self._cast
+        self._virtual = VirtualTokens(
+            None if tokens.embeddings is None else cast(tokens.embeddings),
+            tuple(map(cast, tokens.keys)),
+            tuple(map(cast, tokens.values)),
+        )
+
+    def set_bottleneck(self, path: str, activation: str, **parts: torch.Tensor) -> None:
+        """The fields of `Bottleneck`."""
+        cast = {name: self._cast(part) for name, part in parts.items()}
+        self._bottlenecks[path] = Bottleneck(activation=activation, **cast)
+
     def build(self) -> AdapterWeights:
         return AdapterWeights(
             linears={path: LinearUpdate(**_typed(f)) for path, f in self._linears.items() if f},
@@ -51,6 +68,8 @@ class WeightsBuilder:
             },
             parameters=dict(self._parameters),
             heads={name: Head(**_typed(f)) for name, f in self._heads.items()},
+            bottlenecks=dict(self._bottlenecks),
+            virtual=self._virtual,
         )
 
     def _add(self, known: _Fields, fields: dict[str, torch.Tensor | RowsUpdate | None]) -> None:

@@ -104,6 +104,28 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Bottleneck:
+    """A narrow pair of layers after a linear layer: `y' = y + up · act(down · y + down_bias) + up_bias`.
+
+    It reads what the layer says with everything else that an adapter adds there. No sum of two is one of these.
+    """
+
+    activation: str  # `relu`, `gelu`, `silu`, `tanh`
+    down: torch.Tensor  # [size, out_features]
+    down_bias: torch.Tensor  # [size]
+    up: torch.Tensor  # [out_features, size]
+    up_bias: torch.Tensor  # [out_features]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(_bytes, _parts(self)))
+
+    @property
+    def dense_bytes(self) -> int:
+        return self.size_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class VirtualTokens:
     """What stands before every sequence: embeddings to be computed, or keys and values that are.
 
@@ -141,6 +163,7 @@ class AdapterWeights:
     parameters: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """What is added to any other module's own parameters (norms), by the parameter, in its own shape."""
     heads: Mapping[str, Head] = field(default_factory=dict)  # by name: `score`, `classifier`
+    bottlenecks: Mapping[str, Bottleneck] = field(default_factory=dict)  # by the layer
     virtual: VirtualTokens | None = None
 
     @property
@@ -179,20 +202,23 @@ class AdapterWeights:
         if self.virtual is not None:
             yield from self.virtual.tensors()
 
-    def _updates(self) -> Iterator[tuple[str, LinearUpdate | EmbeddingUpdate | Head]]:
+    def _updates(self) -> Iterator[tuple[str, _Update]]:
         yield from self.linears.items()
         yield from self.embeddings.items()
         yield from self.heads.items()
+        yield from self.bottlenecks.items()
 
 
+_Update = LinearUpdate | EmbeddingUpdate | Head | Bottleneck
 _Part = torch.Tensor | RowsUpdate | None
 
 
-def _names(update: LinearUpdate | EmbeddingUpdate | Head) -> tuple[str, ...]:
-    return tuple(each.name for each in fields(update))
+def _names(update: _Update) -> tuple[str, ...]:
+    """Of the fields that hold numbers."""
+    return tuple(each.name for each in fields(update) if each.name != "activation")
 
 
-def _parts(update: LinearUpdate | EmbeddingUpdate | Head) -> tuple[_Part, ...]:
+def _parts(update: _Update) -> tuple[_Part, ...]:
     return tuple(getattr(update, name) for name in _names(update))
 
 

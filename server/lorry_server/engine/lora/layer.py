@@ -30,6 +30,7 @@ class LoraLinear(nn.Module):
         self._bias = cast(torch.Tensor | None, getattr(base, "bias", None))
         self._pools = slots.pools
         self._vectors = slots.vectors
+        self._bottlenecks = slots.bottlenecks
         self._step = step
         self._head = head
 
@@ -54,6 +55,7 @@ class LoraLinear(nn.Module):
             plan = rows.plan(pool.ranks)
             if plan is not None:
                 add_lora(y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1]), pool, plan)
+        self._bottlenecks.add_to(self.path, y.view(-1, y.shape[-1]), rows)
         return y
 
 

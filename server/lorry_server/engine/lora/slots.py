@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from lorry_server.engine.adapters.weights import LinearUpdate
+from lorry_server.engine.lora.bottlenecks import BottleneckSlots
 from lorry_server.engine.lora.planes import Ranks, num_pool_rows, slot_rows
 from lorry_server.engine.lora.vectors import LayerVectors, layer_vectors
 
@@ -56,6 +57,10 @@ class LoraSlots:
     device: torch.device
     pools: dict[str, LayerPool] = field(default_factory=dict)
     vectors: dict[str, LayerVectors] = field(default_factory=dict)
+    bottlenecks: BottleneckSlots = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bottlenecks = BottleneckSlots(self.device)
 
     def write(self, slot: int, linears: Mapping[str, LinearUpdate]) -> None:
         """Puts an adapter into an empty slot."""
@@ -73,6 +78,7 @@ class LoraSlots:
             pool.clear(slot)
         for vectors in self.vectors.values():
             vectors.clear(slot)
+        self.bottlenecks.clear(slot)
 
     def _pool(self, path: str, a: torch.Tensor, b: torch.Tensor) -> LayerPool:
         pool = self.pools.get(path)

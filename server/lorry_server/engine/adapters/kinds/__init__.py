@@ -12,13 +12,21 @@ from collections.abc import Callable, Mapping
 from lorry_registry.checks import AdapterFiles
 from lorry_server.engine.adapters.base import BaseView
 from lorry_server.engine.adapters.builder import WeightsBuilder
+from lorry_server.engine.adapters.kinds.bottleneck import read_bottleneck
 from lorry_server.engine.adapters.kinds.ia3 import read_ia3
 from lorry_server.engine.adapters.kinds.lora import read_lora
+from lorry_server.engine.adapters.kinds.virtual import read_virtual
 from lorry_server.engine.adapters.tensors import Tensors
 
 Reader = Callable[[AdapterFiles, Tensors, BaseView, WeightsBuilder], None]
 
 READERS: Mapping[str, Reader] = {
+    "BOTTLENECK": read_bottleneck,
+    "CARTRIDGE": read_virtual,
+    "CPT": read_virtual,
     "IA3": read_ia3,
     "LORA": read_lora,
+    "PREFIX_TUNING": read_virtual,
+    "PROMPT_TUNING": read_virtual,
+    "P_TUNING": read_virtual,
 }
