@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import TYPE_CHECKING
 
 from lorry_client._calls import versions
-from lorry_client.results import Events, Version
+from lorry_client.results import Dataset, Evaluation, Events, Version
 
 if TYPE_CHECKING:
     from lorry_client._awaiting import AwaitingDriver
@@ -17,6 +17,36 @@ class VersionVerbs:
     """What is said of versions after they were published."""
 
     _driver: BlockingDriver
+
+    def update_version(
+        self,
+        reference: str,
+        *,
+        description: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        etag: str | None = None,
+    ) -> Version:
+        """Changes what is said of a version: what is given, as a whole; with an etag, only where nobody else has."""
+        return self._driver.run(versions.update(reference, description, labels, annotations, etag))
+
+    def add_evaluation(
+        self,
+        reference: str,
+        title: str,
+        metrics: Mapping[str, float],
+        *,
+        dataset: Dataset | None = None,
+        description: str = "",
+    ) -> Evaluation:
+        """Adds what a version was found to be good for; it stays."""
+        return self._driver.run(
+            versions.add_evaluation(reference, title, metrics, dataset, description)
+        )
+
+    def evaluations(self, reference: str) -> list[Evaluation]:
+        """Lists a version's evaluations, newest first."""
+        return self._driver.run(versions.evaluations(reference))
 
     def deprecate(self, reference: str, reason: str, *, replacement: str = "") -> Version:
         """Says why a version should not be used any more: its answers carry a warning.
@@ -63,6 +93,38 @@ class AsyncVersionVerbs:
     """As `VersionVerbs`, awaited."""
 
     _driver: AwaitingDriver
+
+    async def update_version(
+        self,
+        reference: str,
+        *,
+        description: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        etag: str | None = None,
+    ) -> Version:
+        """Changes what is said of a version: what is given, as a whole; with an etag, only where nobody else has."""
+        return await self._driver.run(
+            versions.update(reference, description, labels, annotations, etag)
+        )
+
+    async def add_evaluation(
+        self,
+        reference: str,
+        title: str,
+        metrics: Mapping[str, float],
+        *,
+        dataset: Dataset | None = None,
+        description: str = "",
+    ) -> Evaluation:
+        """Adds what a version was found to be good for; it stays."""
+        return await self._driver.run(
+            versions.add_evaluation(reference, title, metrics, dataset, description)
+        )
+
+    async def evaluations(self, reference: str) -> list[Evaluation]:
+        """Lists a version's evaluations, newest first."""
+        return await self._driver.run(versions.evaluations(reference))
 
     async def deprecate(self, reference: str, reason: str, *, replacement: str = "") -> Version:
         """Says why a version should not be used any more: its answers carry a warning.

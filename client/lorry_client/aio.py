@@ -313,10 +313,13 @@ class AsyncAdapters:
         *,
         description: str = "",
         labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Adapter:
         """Creates an adapter without versions."""
-        return await self._driver.call(registry.create_adapter(name, description, labels), timeout)
+        return await self._driver.call(
+            registry.create_adapter(name, description, labels, annotations), timeout
+        )
 
     async def update(
         self,
@@ -324,11 +327,12 @@ class AsyncAdapters:
         *,
         description: str | None = None,
         labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
         etag: str | None = None,
         timeout: float | None = None,
     ) -> Adapter:
         """Changes what is given; with an etag, only where nobody else has changed it since."""
-        call = registry.update_adapter(name, description, labels, etag)
+        call = registry.update_adapter(name, description, labels, annotations, etag)
         return await self._driver.call(call, timeout)
 
     async def delete(

@@ -308,10 +308,13 @@ class Adapters:
         *,
         description: str = "",
         labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Adapter:
         """Creates an adapter without versions."""
-        return self._driver.call(registry.create_adapter(name, description, labels), timeout)
+        return self._driver.call(
+            registry.create_adapter(name, description, labels, annotations), timeout
+        )
 
     def update(
         self,
@@ -319,11 +322,12 @@ class Adapters:
         *,
         description: str | None = None,
         labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
         etag: str | None = None,
         timeout: float | None = None,
     ) -> Adapter:
         """Changes what is given; with an etag, only where nobody else has changed it since."""
-        call = registry.update_adapter(name, description, labels, etag)
+        call = registry.update_adapter(name, description, labels, annotations, etag)
         return self._driver.call(call, timeout)
 
     def delete(

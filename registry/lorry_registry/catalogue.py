@@ -26,7 +26,6 @@ from lorry_registry.entities import (
     AliasMove,
     AliasTarget,
     Base,
-    Deprecation,
     File,
     Lineage,
     Meaning,
@@ -35,23 +34,24 @@ from lorry_registry.entities import (
 from lorry_registry.errors import InvalidArgument, NotFound
 from lorry_registry.filters import parse_filter
 from lorry_registry.limits import (
+    check_annotations,
     check_base,
     check_description,
     check_labels,
     check_lineage,
-    check_reason,
     check_targets,
     check_why,
 )
 from lorry_registry.paging import Page, clip_page_size, decode_token, make_page
 from lorry_registry.store import ANY_ETAG, Store
 from lorry_registry.tenant_blobs import TenantBlobs
+from lorry_registry.version_notes import VersionNotes
 from lorry_registry.watching import DEFAULT_HEARTBEAT_SECONDS, Batch, watch
 
 _LOG = logging.getLogger(__name__)
 
 
-class Catalogue:
+class Catalogue(VersionNotes):
     """Adapters, versions, aliases and bases over a store and a blob store.
 
     `blobs` holds every blob; `tenant_blobs` those that the current caller may see, for whatever callers ask.
@@ -70,13 +70,19 @@ class Catalogue:
     # Adapters.
 
     def create_adapter(
-        self, key: AdapterKey, *, description: str = "", labels: Mapping[str, str] | None = None
+        self,
+        key: AdapterKey,
+        *,
+        description: str = "",
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
     ) -> Adapter:
         """Raises AlreadyExists."""
         return self._store.create_adapter(
             key,
             description=check_description(description),
             labels=check_labels(labels or {}),
+            annotations=check_annotations(annotations or {}),
         )
 
     def get_adapter(self, key: AdapterKey) -> Adapter:
@@ -108,6 +114,7 @@ class Catalogue:
         *,
         description: str | None = None,
         labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
         etag: str = ANY_ETAG,
     ) -> Adapter:
         """Changes what is not None. Raises Aborted where `etag` is stale."""
@@ -115,6 +122,7 @@ class Catalogue:
             key,
             description=None if description is None else check_description(description),
             labels=None if labels is None else check_labels(labels),
+            annotations=None if annotations is None else check_annotations(annotations),
             etag=etag,
         )
 
@@ -171,23 +179,6 @@ class Catalogue:
         self.tenant_blobs.named(key, [file.digest for file in files])
         _LOG.info("published %s:%d %s", key, version.number, digest)
         return version
-
-    def deprecate(self, key: AdapterKey, number: int, deprecation: Deprecation) -> Version:
-        """Says why a version should not be used any more."""
-        check_reason(deprecation.reason, "deprecation.reason")
-        if deprecation.replacement:
-            references.parse_reference(deprecation.replacement)
-        return self._store.set_deprecation(key, number, deprecation)
-
-    def undeprecate(self, key: AdapterKey, number: int, *, why: str = "") -> Version:
-        return self._store.set_deprecation(key, number, None, why=check_why(why))
-
-    def block(self, key: AdapterKey, number: int, why: str) -> Version:
-        """Forbids the use of a version, on every server that follows the events."""
-        return self._store.set_block(key, number, check_reason(why, "why"))
-
-    def unblock(self, key: AdapterKey, number: int, *, why: str = "") -> Version:
-        return self._store.set_block(key, number, None, why=check_why(why))
 
     def get_version(self, key: AdapterKey, number: int) -> Version:
         return self._store.get_version(key, number)

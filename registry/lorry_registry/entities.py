@@ -36,6 +36,7 @@ class Adapter:
     create_time: datetime
     update_time: datetime
     etag: str
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +115,31 @@ class Version:
     create_time: datetime
     deprecation: Deprecation | None = None
     block_reason: str | None = None  # None: it may be used
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    update_time: datetime | None = None  # None: nothing was said of it since it was published
+    etag: str = ""
 
     @property
     def state(self) -> VersionState:
         if self.block_reason is not None:
             return VersionState.BLOCKED
         return VersionState.ACTIVE if self.deprecation is None else VersionState.DEPRECATED
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a version was found to be good for, after it was published."""
+
+    key: AdapterKey
+    version: int
+    number: int  # 1, 2, 3 …
+    title: str
+    metrics: Mapping[str, float]
+    dataset: Dataset  # with an empty name where it was not told
+    description: str
+    principal: str
+    create_time: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lorry_registry.canaries import MAX_TARGETS, MAX_WEIGHT
 from lorry_registry.digests import parse_digest
-from lorry_registry.entities import AliasTarget, Base, Lineage
+from lorry_registry.entities import AliasTarget, Base, Dataset, Lineage
 from lorry_registry.errors import InvalidArgument
 
 MAX_DESCRIPTION_CHARACTERS = 4096
@@ -14,6 +14,8 @@ MAX_REASON_CHARACTERS = 500  # it travels in statuses
 MAX_LABELS = 64
 MAX_LABEL_KEY_CHARACTERS = 63
 MAX_LABEL_VALUE_CHARACTERS = 255
+MAX_ANNOTATION_CHARACTERS = 16 << 10
+MAX_ANNOTATIONS_BYTES = 64 << 10
 MAX_NAME_CHARACTERS = 512
 MAX_RECIPE_CHARACTERS = 256 << 10
 MAX_LINEAGE_ENTRIES = 1000
@@ -86,6 +88,52 @@ def check_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
         check_text(key, "a label's key", MAX_LABEL_KEY_CHARACTERS)
         check_text(value, f"labels.{key}", MAX_LABEL_VALUE_CHARACTERS)
     return labels
+
+
+def check_annotations(annotations: Mapping[str, str]) -> Mapping[str, str]:
+    _check_count(len(annotations), "annotations", MAX_LABELS)
+    for key, value in annotations.items():
+        if not key:
+            raise InvalidArgument(
+                "an annotation's key is empty: name it", reason="FIELD_INVALID", field="annotations"
+            )
+        check_text(key, "an annotation's key", MAX_LABEL_KEY_CHARACTERS)
+        check_text(value, f"annotations.{key}", MAX_ANNOTATION_CHARACTERS)
+    _check_bytes(
+        sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items()),
+        "annotations",
+        MAX_ANNOTATIONS_BYTES,
+    )
+    return annotations
+
+
+def check_evaluation(
+    title: str, metrics: Mapping[str, float], dataset: Dataset, description: str
+) -> None:
+    check_text(title, "evaluation.title", MAX_NAME_CHARACTERS)
+    if not title.strip() or not metrics:
+        raise InvalidArgument(
+            "an evaluation needs a title and at least one metric", reason="EVALUATION_INVALID"
+        )
+    check_text(description, "evaluation.description", MAX_DESCRIPTION_CHARACTERS)
+    _check_count(len(metrics), "evaluation.metrics", MAX_LABELS)
+    for name, value in metrics.items():
+        check_text(name, "a metric's name", MAX_LABEL_KEY_CHARACTERS)
+        if not name or not math.isfinite(value):
+            raise InvalidArgument(
+                f"evaluation.metrics: {name!r} is {value}: a metric has a name and a finite value",
+                reason="EVALUATION_INVALID",
+                metric=name,
+            )
+    for what in ("name", "split"):
+        check_text(getattr(dataset, what), f"evaluation.dataset.{what}", MAX_NAME_CHARACTERS)
+    if dataset.digest:
+        parse_digest(dataset.digest, what="evaluation.dataset.digest")
+    if not 0 <= dataset.row_count < 1 << 63:
+        raise InvalidArgument(
+            f"evaluation.dataset.row_count {dataset.row_count} is negative",
+            reason="EVALUATION_INVALID",
+        )
 
 
 def check_lineage(lineage: Lineage) -> Lineage:

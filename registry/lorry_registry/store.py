@@ -19,7 +19,9 @@ from lorry_registry.entities import (
     AliasMove,
     AliasTarget,
     Base,
+    Dataset,
     Deprecation,
+    Evaluation,
     File,
     Lineage,
     Version,
@@ -40,7 +42,12 @@ class Store(AccessStore, UploadStore, Protocol):
     # Adapters.
 
     def create_adapter(
-        self, key: AdapterKey, *, description: str, labels: Mapping[str, str]
+        self,
+        key: AdapterKey,
+        *,
+        description: str,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str] | None = None,
     ) -> Adapter:
         """Raises AlreadyExists `ADAPTER_EXISTS`."""
         ...
@@ -64,6 +71,7 @@ class Store(AccessStore, UploadStore, Protocol):
         *,
         description: str | None,
         labels: Mapping[str, str] | None,
+        annotations: Mapping[str, str] | None = None,
         etag: str,
     ) -> Adapter:
         """Changes what is not None. Raises Aborted `ETAG_MISMATCH` where `etag` is set and stale."""
@@ -91,6 +99,38 @@ class Store(AccessStore, UploadStore, Protocol):
         description: str,
     ) -> Version:
         """Adds the next version; returns the one that has `digest` where there is one."""
+        ...
+
+    def update_version(
+        self,
+        key: AdapterKey,
+        number: int,
+        *,
+        description: str | None,
+        labels: Mapping[str, str] | None,
+        annotations: Mapping[str, str] | None,
+        etag: str,
+    ) -> Version:
+        """Changes what is not None. Raises Aborted `ETAG_MISMATCH` where `etag` is set and stale."""
+        ...
+
+    def add_evaluation(
+        self,
+        key: AdapterKey,
+        number: int,
+        *,
+        title: str,
+        metrics: Mapping[str, float],
+        dataset: Dataset,
+        description: str,
+    ) -> Evaluation:
+        """Adds the next evaluation of a version."""
+        ...
+
+    def list_evaluations(
+        self, key: AdapterKey, number: int, *, after: int | None, limit: int
+    ) -> list[Evaluation]:
+        """Newest first."""
         ...
 
     def set_deprecation(

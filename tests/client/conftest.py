@@ -62,6 +62,7 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
         self.versions: dict[str, list[resources.Version]] = {}
         self.aliases: dict[str, resources.Alias] = {}
         self.moves: dict[str, list[resources.AliasMove]] = {}
+        self.evaluations: dict[str, list[resources.Evaluation]] = {}
         self.unavailable_times = 0
         self.refuse_versions = False
 
@@ -101,8 +102,8 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
             if field == "description":
                 adapter.description = request.adapter.description
             else:
-                adapter.labels.clear()
-                adapter.labels.update(request.adapter.labels)
+                getattr(adapter, field).clear()
+                getattr(adapter, field).update(getattr(request.adapter, field))
         adapter.etag = str(int(adapter.etag) + 1)
         return adapter
 
@@ -220,6 +221,33 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
             if version.number == int(number):
                 return version
         return abort(context, grpc.StatusCode.NOT_FOUND, "VERSION_NOT_FOUND")
+
+    def UpdateVersion(self, request, context):  # type: ignore[no-untyped-def]
+        version = self._version(request.version.name, context)
+        if request.version.etag and request.version.etag != version.etag:
+            abort(context, grpc.StatusCode.ABORTED, "STALE_ETAG")
+        for field in request.update_mask.paths:
+            if field == "description":
+                version.description = request.version.description
+            else:
+                getattr(version, field).clear()
+                getattr(version, field).update(getattr(request.version, field))
+        version.etag = str(int(version.etag or 1) + 1)
+        return version
+
+    def CreateEvaluation(self, request, context):  # type: ignore[no-untyped-def]
+        self._version(request.parent, context)
+        found = self.evaluations.setdefault(request.parent, [])
+        evaluation = resources.Evaluation()
+        evaluation.CopyFrom(request.evaluation)
+        evaluation.number, evaluation.principal = len(found) + 1, "alice"
+        found.append(evaluation)
+        return evaluation
+
+    def ListEvaluations(self, request, context):  # type: ignore[no-untyped-def]
+        newest_first = self.evaluations.get(request.parent, [])[::-1]
+        items, token = page(newest_first, request.page_token)
+        return registry.ListEvaluationsResponse(evaluations=items, next_page_token=token)
 
     def DeprecateVersion(self, request, context):  # type: ignore[no-untyped-def]
         version = self._version(request.name, context)

@@ -54,6 +54,48 @@ def test_a_version_is_deprecated_and_blocked_by_any_reference(
         client.block("intent:9", "leaks")
 
 
+def test_labels_annotations_and_evaluations(client: Client, intent: str) -> None:
+    changed = client.update_version("intent:1", labels={"team": "x"}, annotations={"n": "1"})
+    assert (changed.labels, changed.annotations) == ({"team": "x"}, {"n": "1"})
+    assert client.update_version("intent:1", labels={}).annotations == {"n": "1"}
+    with pytest.raises(lorry_client.Aborted):
+        client.update_version("intent:1", description="d", etag="stale")
+    with pytest.raises(lorry_client.InvalidArgument):
+        client.update_version("intent:1")
+    data = lorry_client.Dataset("held-out", f"sha256:{'d' * 64}", "test", 100)
+    for number in (1, 2, 3):
+        client.add_evaluation("intent:1", f"run {number}", {"exact": 0.5}, dataset=data)
+    found = client.evaluations("intent:1")
+    assert [one.number for one in found] == [3, 2, 1]
+    assert (found[0].title, found[0].metrics, found[0].dataset) == ("run 3", {"exact": 0.5}, data)
+    adapter = client.adapters.update("intent", annotations={"owner": "a"})
+    assert adapter.annotations == {"owner": "a"}
+
+
+def test_the_commands_that_say_something_of_a_version(intent: str, one_json: OneJson) -> None:
+    assert invoke("versions", "label", "intent:1", "team=x", "stage=a").stdout == (
+        "default/intent:1  stage=a team=x\n"
+    )
+    assert invoke("versions", "label", "intent:1", "stage-").stdout.endswith("  team=x\n")
+    document = one_json(invoke("versions", "annotate", "intent:1", "n=a=b", "--json").stdout)
+    assert (document["labels"], document["annotations"]) == ({"team": "x"}, {"n": "a=b"})
+    assert invoke("versions", "describe", "intent:1", "new words").exit_code == 0
+    shown = invoke("versions", "show", "intent:1").stdout
+    for part in ("team=x", "n=a=b", "new words"):
+        assert part in shown
+    done = invoke(
+        "versions", "evals", "intent:1", "--add", "run 1", "--metric", "exact=0.5",
+        "--metric", "f1=0.25", "--dataset", "held-out",
+    )  # fmt: skip
+    assert done.exit_code == 0
+    row = done.stdout.splitlines()[1].split()
+    assert row[:6] == ["1", "run", "1", "exact=0.5", "f1=0.25", "held-out"]
+    assert invoke("adapters", "label", "intent", "team=y").stdout == "default/intent  team=y\n"
+    assert invoke("adapters", "annotate", "intent", "a=b", "a-").stdout == "default/intent\n"
+    for wrong in ("team", "=x", "-"):
+        assert invoke("versions", "label", "intent:1", wrong).exit_code == 2
+
+
 def test_a_watch_yields_what_happens_until_it_is_closed(client: Client, server: Any) -> None:
     messages = client.watch("default", heartbeat_seconds=0.5)
     first, second = next(messages), next(messages)
@@ -83,6 +125,9 @@ async def test_awaiting_does_the_same(server: Any, folder: Path) -> None:
         assert (await client.undeprecate("intent")).state == "active"
         assert (await client.block("intent", "leaks")).state == "blocked"
         assert (await client.unblock("intent")).state == "active"
+        assert (await client.update_version("intent", labels={"a": "b"})).labels == {"a": "b"}
+        await client.add_evaluation("intent", "run", {"exact": 0.5})
+        assert [one.title for one in await client.evaluations("intent")] == ["run"]
         messages = client.watch(resume_token="2")
         assert [(await anext(messages)).position for _ in range(2)] == [2, 3]
         await messages.aclose()

@@ -116,6 +116,8 @@ def test_every_name_in_a_request_is_judged() -> None:
         "adapter_id", "namespace_id", "display_name",
         "/lorry.registry.v1.RegistryService/CreateAdapter adapter.name",  # output only
         "/lorry.registry.v1.RegistryService/CreateVersion version.name",  # output only
+        "/lorry.registry.v1.RegistryService/CreateEvaluation evaluation.name",  # output only
+        "/lorry.registry.v1.RegistryService/CreateEvaluation evaluation.dataset.name",  # a data set's
         "/lorry.registry.v1.RegistryService/CreateBase base.name",  # bases are everybody's
         "/lorry.registry.v1.RegistryService/GetBase name",
         "/lorry.registry.v1.AccessService/CreateToken token.name",  # output only

@@ -348,9 +348,11 @@ async def test_versions_are_deprecated_and_blocked(client: Client) -> None:
     code, reason, about = await refused(registry.SetAlias(pointing))
     assert (code, reason, about["why"]) == (Code.FAILED_PRECONDITION, "VERSION_BLOCKED", "leaks")
     unblocked = await registry.UnblockVersion(rs.UnblockVersionRequest(name=first.name))
-    assert unblocked == deprecated  # a deprecation from before holds again
+    # A deprecation from before holds again.
+    assert (unblocked.state, unblocked.deprecation) == (res.VERSION_STATE_DEPRECATED, told)
     active = await registry.UndeprecateVersion(rs.UndeprecateVersionRequest(name=first.name))
-    assert active == first
+    assert active.state == res.VERSION_STATE_ACTIVE
+    assert not active.HasField("deprecation")
     await registry.SetAlias(pointing)
     for request, reason in (
         (rs.BlockVersionRequest(name=second.name), "REASON_MISSING"),
@@ -364,6 +366,75 @@ async def test_versions_are_deprecated_and_blocked(client: Client) -> None:
     assert (await refused(registry.DeprecateVersion(request)))[0] == Code.INVALID_ARGUMENT
     unknown = rs.BlockVersionRequest(name=f"{NAME}/versions/9", why="x")
     assert (await refused(registry.BlockVersion(unknown)))[0] == Code.NOT_FOUND
+
+
+async def test_what_is_said_of_a_version_changes_and_nothing_else(client: Client) -> None:
+    registry = client.registry
+    first = await push(client, adapter_bytes(), lineage=res.Lineage(recipe="r: 4"))
+    assert first.etag
+    wanted = res.Version(name=first.name, labels={"team": "x"}, annotations={"n": "1"})
+    changed = await registry.UpdateVersion(
+        rs.UpdateVersionRequest(version=wanted, update_mask=FieldMask(paths=["labels"]))
+    )
+    assert (changed.labels, changed.annotations) == ({"team": "x"}, {})
+    assert (changed.digest, changed.lineage) == (first.digest, first.lineage)
+    assert changed.etag != first.etag
+    assert changed.update_time.ToDatetime() > first.create_time.ToDatetime()
+    stale = rs.UpdateVersionRequest(
+        version=res.Version(name=first.name, description="lost", etag=first.etag)
+    )
+    assert (await refused(registry.UpdateVersion(stale)))[:2] == (Code.ABORTED, "ETAG_MISMATCH")
+    everything = rs.UpdateVersionRequest(
+        version=res.Version(name=first.name, description="d"), update_mask=FieldMask(paths=["*"])
+    )
+    emptied = await registry.UpdateVersion(everything)
+    assert (emptied.description, emptied.labels) == ("d", {})
+    for path in ("files", "lineage", "lineage.recipe", "digest"):
+        request = rs.UpdateVersionRequest(version=wanted, update_mask=FieldMask(paths=[path]))
+        assert (await refused(registry.UpdateVersion(request)))[:2] == (
+            Code.INVALID_ARGUMENT, "UPDATE_MASK_INVALID"
+        )  # fmt: skip
+    long = res.Version(name=first.name, annotations={str(n): "x" * (16 << 10) for n in range(5)})
+    too_long = rs.UpdateVersionRequest(version=long)
+    assert (await refused(registry.UpdateVersion(too_long)))[1] == "FIELD_TOO_LONG"
+    adapter = res.Adapter(name=NAME, annotations={"owner": "a"})
+    updated = await registry.UpdateAdapter(rs.UpdateAdapterRequest(adapter=adapter))
+    assert updated.annotations == {"owner": "a"}
+    assert await registry.GetAdapter(rs.GetAdapterRequest(name=NAME)) == updated
+
+
+async def test_evaluations_are_added_and_stay(client: Client) -> None:
+    registry = client.registry
+    version = await push(client, adapter_bytes(), lineage=res.Lineage(recipe="r: 4"))
+    for number in (1, 2):
+        evaluation = res.Evaluation(
+            title=f"run {number}",
+            metrics={"exact": number / 4},
+            dataset=res.Dataset(name="held-out", digest=fingerprint("d")),
+        )
+        made = await registry.CreateEvaluation(
+            rs.CreateEvaluationRequest(parent=version.name, evaluation=evaluation)
+        )
+        assert made.name == f"{version.name}/evaluations/{number}"
+        assert (made.principal, made.metrics) == ("anonymous", {"exact": number / 4})
+    page = await registry.ListEvaluations(
+        rs.ListEvaluationsRequest(parent=version.name, page_size=1)
+    )
+    assert list(page.evaluations) == [made]
+    rest = await registry.ListEvaluations(
+        rs.ListEvaluationsRequest(parent=version.name, page_token=page.next_page_token)
+    )
+    assert [one.title for one in rest.evaluations] == ["run 1"]
+    unchanged = await registry.GetVersion(rs.GetVersionRequest(name=version.name))
+    assert (unchanged.digest, unchanged.etag) == (version.digest, version.etag)
+    for wrong in (
+        res.Evaluation(title="", metrics={"exact": 1}),
+        res.Evaluation(title="t"),
+        res.Evaluation(title="t", metrics={"exact": float("nan")}),
+        res.Evaluation(title="t", metrics={"exact": 1}, dataset=res.Dataset(digest="x")),
+    ):
+        request = rs.CreateEvaluationRequest(parent=version.name, evaluation=wrong)
+        assert (await refused(registry.CreateEvaluation(request)))[0] == Code.INVALID_ARGUMENT
 
 
 async def test_a_watch_tells_what_happens_and_goes_on_from_its_token(client: Client) -> None:

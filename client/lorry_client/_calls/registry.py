@@ -50,41 +50,46 @@ def get_adapter(name: str) -> Call[Adapter]:
 
 
 def create_adapter(
-    name: str, description: str = "", labels: Mapping[str, str] | None = None
+    name: str,
+    description: str = "",
+    labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
 ) -> Call[Adapter]:
     parent, adapter_id = names.parent_and_id(names.adapter(name))
     request = build(
         pb.CreateAdapterRequest,
         parent=parent,
         adapter_id=adapter_id,
-        adapter=build(resources.Adapter, description=description, labels=labels),
+        adapter=build(
+            resources.Adapter, description=description, labels=labels, annotations=annotations
+        ),
     )
     return Call(lambda stubs: stubs.registry.CreateAdapter, request, Adapter.read, LOOKUP_SECONDS)
 
 
 def update_adapter(
-    name: str, description: str | None, labels: Mapping[str, str] | None, etag: str | None
+    name: str,
+    description: str | None,
+    labels: Mapping[str, str] | None,
+    annotations: Mapping[str, str] | None,
+    etag: str | None,
 ) -> Call[Adapter]:
     """Changes what is not None; the mask says so, because an empty description is a value too."""
-    changed = [
-        field
-        for field, value in (("description", description), ("labels", labels))
-        if value is not None
-    ]
-    if not changed:
-        raise InvalidArgument("Nothing to update: give a description or labels.")
+    fields = {"description": description, "labels": labels, "annotations": annotations}
     request = build(
         pb.UpdateAdapterRequest,
-        adapter=build(
-            resources.Adapter,
-            name=names.adapter(name),
-            description=description,
-            labels=labels,
-            etag=etag,
-        ),
-        update_mask=FieldMask(paths=changed),
+        adapter=build(resources.Adapter, name=names.adapter(name), etag=etag, **fields),
+        update_mask=mask_of(fields),
     )
     return Call(lambda stubs: stubs.registry.UpdateAdapter, request, Adapter.read, LOOKUP_SECONDS)
+
+
+def mask_of(fields: Mapping[str, object]) -> FieldMask:
+    """The fields that are to change."""
+    changed = [field for field, value in fields.items() if value is not None]
+    if not changed:
+        raise InvalidArgument("Nothing to update: give a description, labels or annotations.")
+    return FieldMask(paths=changed)
 
 
 def delete_adapter(name: str, force: bool, etag: str | None) -> Call[None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -13,8 +14,80 @@ from lorry.registry.v1 import watch_service_pb2 as watch_pb
 from lorry_client import names
 from lorry_client._calls import registry
 from lorry_client._calls.requests import LOOKUP_SECONDS, build
-from lorry_client._steps import Call, Steps, ask
-from lorry_client.results import Events, Version
+from lorry_client._steps import Call, Page, Steps, all_pages, ask
+from lorry_client.results import Dataset, Evaluation, Events, Version
+
+
+def update(
+    reference: str,
+    description: str | None,
+    labels: Mapping[str, str] | None,
+    annotations: Mapping[str, str] | None,
+    etag: str | None,
+) -> Steps[Version]:
+    fields = {"description": description, "labels": labels, "annotations": annotations}
+    mask = registry.mask_of(fields)
+
+    def call(version: Version) -> Call[Version]:
+        name = names.version(version.adapter, version.number)
+        request = build(
+            pb.UpdateVersionRequest,
+            version=build(resources.Version, name=name, etag=etag, **fields),
+            update_mask=mask,
+        )
+        return _call(lambda stubs: stubs.registry.UpdateVersion, request)
+
+    return _with_version(reference, call)
+
+
+def add_evaluation(
+    reference: str,
+    title: str,
+    metrics: Mapping[str, float],
+    dataset: Dataset | None,
+    description: str,
+) -> Steps[Evaluation]:
+    version = yield from ask(registry.resolve(reference))
+    told = None if dataset is None else build(resources.Dataset, **asdict(dataset))
+    request = build(
+        pb.CreateEvaluationRequest,
+        parent=names.version(version.adapter, version.number),
+        evaluation=build(
+            resources.Evaluation,
+            title=title,
+            metrics=metrics,
+            dataset=told,
+            description=description,
+        ),
+    )
+    return (
+        yield from ask(
+            Call(
+                lambda stubs: stubs.registry.CreateEvaluation,
+                request,
+                Evaluation.read,
+                LOOKUP_SECONDS,
+            )
+        )
+    )
+
+
+def evaluations(reference: str) -> Steps[list[Evaluation]]:
+    version = yield from ask(registry.resolve(reference))
+    parent = names.version(version.adapter, version.number)
+
+    def page(token: str) -> Call[Page[Evaluation]]:
+        request = pb.ListEvaluationsRequest(parent=parent, page_size=1000, page_token=token)
+        return Call(
+            lambda stubs: stubs.registry.ListEvaluations,
+            request,
+            lambda answer: Page(
+                [Evaluation.read(one) for one in answer.evaluations], answer.next_page_token
+            ),
+            LOOKUP_SECONDS,
+        )
+
+    return (yield from all_pages(page))
 
 
 def deprecate(reference: str, reason: str, replacement: str) -> Steps[Version]:

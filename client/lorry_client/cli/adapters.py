@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorry_client.cli import output
+from lorry_client.cli import output, pairs
 from lorry_client.cli.session import JsonOption, ServerOption, session
 from lorry_client.cli.versions import print_lineage, print_versions
 
 if TYPE_CHECKING:
     from lorry_client.results import Adapter, Alias
 
+ChangesArgument = Annotated[
+    list[str], typer.Argument(metavar="KEY=VALUE…", help="KEY=VALUE to set, KEY- to take away.")
+]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="[namespace/]name.")]
 
 
@@ -24,6 +27,8 @@ def register(app: typer.Typer) -> None:
     group.command("ls")(ls)
     group.command("show")(show)
     group.command("rm")(rm)
+    group.command("label")(label)
+    group.command("annotate")(annotate)
     app.add_typer(group, name="adapters")
 
 
@@ -59,7 +64,7 @@ def ls(
                 adapter.name,
                 str(adapter.latest_version or ""),
                 output.time(adapter.update_time),
-                _pairs(adapter.labels),
+                pairs.shown(adapter.labels),
                 adapter.description,
             ]
             for adapter in adapters
@@ -97,6 +102,38 @@ def show(
         print_lineage(versions[0])
 
 
+def label(
+    ctx: typer.Context,
+    name: NameArgument,
+    changes: ChangesArgument,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set and take away labels: KEY=VALUE, KEY-."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        adapter = client.adapters.get(name)
+        labels = pairs.changed(adapter.labels, changes)
+        adapter = client.adapters.update(name, labels=labels, etag=adapter.etag)
+    _said(adapter, pairs.shown(adapter.labels), shared.as_json)
+
+
+def annotate(
+    ctx: typer.Context,
+    name: NameArgument,
+    changes: ChangesArgument,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set and take away annotations: KEY=VALUE, KEY-."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        adapter = client.adapters.get(name)
+        annotations = pairs.changed(adapter.annotations, changes)
+        adapter = client.adapters.update(name, annotations=annotations, etag=adapter.etag)
+    _said(adapter, pairs.shown(adapter.annotations), shared.as_json)
+
+
 def rm(
     ctx: typer.Context,
     name: NameArgument,
@@ -120,11 +157,19 @@ def rm(
         output.note(f"deleted {adapter.name}")
 
 
+def _said(adapter: Adapter, text: str, as_json: bool) -> None:
+    if as_json:
+        output.print_json(adapter)
+    else:
+        output.print_data(f"{adapter.name}  {text}".rstrip())
+
+
 def _print_head(adapter: Adapter, aliases: list[Alias]) -> None:
     output.print_data(adapter.name)
     lines = [
         ("about", adapter.description),
-        ("labels", _pairs(adapter.labels)),
+        ("labels", pairs.shown(adapter.labels)),
+        ("notes", pairs.shown(adapter.annotations)),
         ("changed", output.time(adapter.update_time)),
     ]
     for alias in aliases:
@@ -135,7 +180,3 @@ def _print_head(adapter: Adapter, aliases: list[Alias]) -> None:
         )
         lines.append((f"@{alias.name}", targets))
     output.print_pairs(lines)
-
-
-def _pairs(labels: dict[str, str]) -> str:
-    return " ".join(f"{key}={value}" for key, value in sorted(labels.items()))

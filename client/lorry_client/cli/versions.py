@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorry_client.cli import output
+from lorry_client.cli import output, pairs
 from lorry_client.cli.session import JsonOption, ServerOption, session
 
 if TYPE_CHECKING:
     from lorry_client.results import Lineage, Version
 
+ChangesArgument = Annotated[
+    list[str], typer.Argument(metavar="KEY=VALUE…", help="KEY=VALUE to set, KEY- to take away.")
+]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="[namespace/]name.")]
 ReferenceArgument = Annotated[
     str, typer.Argument(metavar="REF", help="name, name@alias, name:3 or name@sha256:….")
@@ -29,7 +32,18 @@ def register(app: typer.Typer) -> None:
         help="List versions, and say what is to be thought of them.", no_args_is_help=True
     )
     group.callback()(_shared_options)
-    for command in (ls, show, deprecate, undeprecate, block, unblock):
+    for command in (
+        ls,
+        show,
+        label,
+        annotate,
+        describe,
+        evals,
+        deprecate,
+        undeprecate,
+        block,
+        unblock,
+    ):
         group.command(command.__name__)(command)
     app.add_typer(group, name="versions")
 
@@ -70,6 +84,110 @@ def show(
         output.print_json(version)
     else:
         _print_version(version)
+
+
+def label(
+    ctx: typer.Context,
+    reference: ReferenceArgument,
+    changes: ChangesArgument,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set and take away labels: KEY=VALUE, KEY-."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        version = client.resolve(reference)
+        labels = pairs.changed(version.labels, changes)
+        version = client.update_version(version.reference, labels=labels, etag=version.etag or None)
+    _noted(version, pairs.shown(version.labels), shared.as_json)
+
+
+def annotate(
+    ctx: typer.Context,
+    reference: ReferenceArgument,
+    changes: ChangesArgument,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set and take away annotations: KEY=VALUE, KEY-."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        version = client.resolve(reference)
+        notes = pairs.changed(version.annotations, changes)
+        version = client.update_version(
+            version.reference, annotations=notes, etag=version.etag or None
+        )
+    _noted(version, pairs.shown(version.annotations), shared.as_json)
+
+
+def describe(
+    ctx: typer.Context,
+    reference: ReferenceArgument,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What is new, in a sentence.")],
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say anew what is new in a version."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        version = client.update_version(reference, description=text)
+    _noted(version, version.description, shared.as_json)
+
+
+def evals(
+    ctx: typer.Context,
+    reference: ReferenceArgument,
+    add: Annotated[
+        str | None, typer.Option(metavar="TITLE", help="Add an evaluation, with --metric.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=NUMBER", help="A figure; repeatable.")
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(metavar="NAME", help="What it was measured on.", show_default=False)
+    ] = "",
+    dataset_digest: Annotated[
+        str, typer.Option(metavar="DIGEST", help="sha256:… of its bytes.", show_default=False)
+    ] = "",
+    description: Annotated[
+        str, typer.Option(metavar="TEXT", help="How, in a sentence.", show_default=False)
+    ] = "",
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List a version's evaluations, newest first, or add one, which then stays."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        if add is not None:
+            from lorry_client.results import Dataset
+
+            told = Dataset(dataset, dataset_digest, "", 0) if dataset or dataset_digest else None
+            client.add_evaluation(
+                reference,
+                add,
+                pairs.numbers(metric or ()),
+                dataset=told,
+                description=description,
+            )
+        found = client.evaluations(reference)
+    if shared.as_json:
+        output.print_json({"evaluations": found})
+        return
+    output.print_table(
+        ["NUMBER", "TITLE", "METRICS", "DATA", "WHO", "TIME", "DESCRIPTION"],
+        [
+            [
+                str(one.number),
+                one.title,
+                " ".join(f"{name}={value:.4g}" for name, value in sorted(one.metrics.items())),
+                "" if one.dataset is None else one.dataset.name or one.dataset.digest,
+                one.principal,
+                output.time(one.create_time),
+                one.description,
+            ]
+            for one in found
+        ],
+    )
 
 
 def deprecate(
@@ -171,6 +289,8 @@ def _print_version(version: Version) -> None:
         ("created", output.time(version.create_time)),
         ("rank", str(version.spec.max_rank)),
         ("metrics", _metrics(version.lineage)),
+        ("labels", pairs.shown(version.labels)),
+        ("notes", pairs.shown(version.annotations)),
         ("state", _state(version)),
     ]
     lines += [
@@ -179,6 +299,13 @@ def _print_version(version: Version) -> None:
     ]
     output.print_pairs(lines)
     print_lineage(version)
+
+
+def _noted(version: Version, text: str, as_json: bool) -> None:
+    if as_json:
+        output.print_json(version)
+    else:
+        output.print_data(f"{version.adapter}:{version.number}  {text}".rstrip())
 
 
 def _said(version: Version, as_json: bool) -> None:

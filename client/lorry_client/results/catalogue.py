@@ -29,6 +29,7 @@ class Adapter:
     create_time: datetime | None
     update_time: datetime | None
     etag: str
+    annotations: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, message: pb.Adapter) -> Adapter:
@@ -40,6 +41,7 @@ class Adapter:
             create_time=moment(message, "create_time"),
             update_time=moment(message, "update_time"),
             etag=message.etag,
+            annotations=dict(message.annotations),
         )
 
 
@@ -142,6 +144,10 @@ class Version:
     state: VersionState = "active"
     deprecation: Deprecation | None = None
     block_reason: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    update_time: datetime | None = None
+    etag: str = ""
 
     @property
     def reference(self) -> str:
@@ -169,6 +175,38 @@ class Version:
             if message.HasField("deprecation")
             else None,
             block_reason=message.block_reason or None,
+            labels=dict(message.labels),
+            annotations=dict(message.annotations),
+            update_time=moment(message, "update_time"),
+            etag=message.etag,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a version was found to be good for, after it was published."""
+
+    number: int
+    title: str
+    metrics: dict[str, float]
+    dataset: Dataset | None
+    description: str
+    principal: str
+    create_time: datetime | None
+
+    @classmethod
+    def read(cls, message: pb.Evaluation) -> Evaluation:
+        told = message.dataset
+        return cls(
+            number=message.number,
+            title=message.title,
+            metrics=dict(message.metrics),
+            dataset=Dataset(told.name, told.digest, told.split, told.row_count)
+            if message.HasField("dataset")
+            else None,
+            description=message.description,
+            principal=message.principal,
+            create_time=moment(message, "create_time"),
         )
 
 

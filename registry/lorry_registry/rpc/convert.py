@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -12,6 +13,8 @@ from lorry.registry.v1 import watch_service_pb2 as watch_pb
 from lorry_registry import entities, references
 from lorry_registry.errors import InvalidArgument
 from lorry_registry.events import Event, EventKind
+
+_MUTABLE = ("description", "labels", "annotations")
 
 
 def adapter_to_proto(adapter: entities.Adapter) -> pb.Adapter:
@@ -23,6 +26,7 @@ def adapter_to_proto(adapter: entities.Adapter) -> pb.Adapter:
         create_time=_timestamp(adapter.create_time),
         update_time=_timestamp(adapter.update_time),
         etag=adapter.etag,
+        annotations=dict(adapter.annotations),
     )
 
 
@@ -59,6 +63,10 @@ def version_to_proto(version: entities.Version) -> pb.Version:
             reason=version.deprecation.reason, replacement=version.deprecation.replacement
         ),
         block_reason=version.block_reason or "",
+        labels=dict(version.labels),
+        annotations=dict(version.annotations),
+        update_time=_timestamp(version.update_time or version.create_time),
+        etag=version.etag,
     )
 
 
@@ -73,9 +81,7 @@ def lineage_from_proto(lineage: pb.Lineage) -> entities.Lineage:
         base_fingerprint=lineage.base_fingerprint,
         base_name=lineage.base_name,
         recipe=lineage.recipe,
-        datasets=tuple(
-            entities.Dataset(d.name, d.digest, d.split, d.row_count) for d in lineage.datasets
-        ),
+        datasets=tuple(map(dataset_from_proto, lineage.datasets)),
         metrics=dict(lineage.metrics),
         parents=tuple(lineage.parents),
         producer=lineage.producer,
@@ -200,29 +206,55 @@ def base_from_proto(base: pb.Base) -> entities.Base:
     )
 
 
-def adapter_changes(
-    adapter: pb.Adapter, paths: Sequence[str]
-) -> tuple[str | None, dict[str, str] | None]:
-    """The description and the labels to set, None for one that stays, by the rules of update masks.
+def changes(message: pb.Adapter | pb.Version, paths: Sequence[str]) -> dict[str, Any]:
+    """What an update sets, by the rules of update masks: of description, labels and annotations, those that change.
 
     No paths means the fields that are set; `*` means all that can be set.
 
     Raises:
-        InvalidArgument: `UPDATE_MASK_INVALID` naming a path that is not `description`, `labels` or `*`.
+        InvalidArgument: `UPDATE_MASK_INVALID` naming a path that cannot be updated.
     """
     for path in paths:
-        if path not in ("description", "labels", "*"):
+        if path not in _MUTABLE and path != "*":
             raise InvalidArgument(
-                f"update_mask: {path!r} cannot be updated; use description, labels or *",
+                f"update_mask: {path!r} cannot be updated; use {', '.join(_MUTABLE)} or *",
                 reason="UPDATE_MASK_INVALID",
                 path=path,
             )
-    everything = "*" in paths
-    description = everything or "description" in paths or (not paths and bool(adapter.description))
-    labels = everything or "labels" in paths or (not paths and bool(adapter.labels))
-    return (
-        adapter.description if description else None,
-        dict(adapter.labels) if labels else None,
+    changed: dict[str, Any] = {}
+    for field in _MUTABLE:
+        value = getattr(message, field)
+        if field in paths or "*" in paths or (not paths and value):
+            changed[field] = value if field == "description" else dict(value)
+    return changed
+
+
+def evaluation_to_proto(evaluation: entities.Evaluation) -> pb.Evaluation:
+    version = f"{evaluation.key.resource_name}/versions/{evaluation.version}"
+    dataset = evaluation.dataset
+    told = dataset != entities.Dataset("")
+    return pb.Evaluation(
+        name=f"{version}/evaluations/{evaluation.number}",
+        number=evaluation.number,
+        title=evaluation.title,
+        metrics=dict(evaluation.metrics),
+        dataset=_dataset_to_proto(dataset) if told else None,
+        description=evaluation.description,
+        principal=evaluation.principal,
+        create_time=_timestamp(evaluation.create_time),
+    )
+
+
+def dataset_from_proto(dataset: pb.Dataset) -> entities.Dataset:
+    return entities.Dataset(dataset.name, dataset.digest, dataset.split, dataset.row_count)
+
+
+def _dataset_to_proto(dataset: entities.Dataset) -> pb.Dataset:
+    return pb.Dataset(
+        name=dataset.name,
+        digest=dataset.digest,
+        split=dataset.split,
+        row_count=dataset.row_count,
     )
 
 
@@ -231,10 +263,7 @@ def _lineage_to_proto(lineage: entities.Lineage) -> pb.Lineage:
         base_fingerprint=lineage.base_fingerprint,
         base_name=lineage.base_name,
         recipe=lineage.recipe,
-        datasets=[
-            pb.Dataset(name=d.name, digest=d.digest, split=d.split, row_count=d.row_count)
-            for d in lineage.datasets
-        ],
+        datasets=map(_dataset_to_proto, lineage.datasets),
         metrics=dict(lineage.metrics),
         parents=lineage.parents,
         producer=lineage.producer,

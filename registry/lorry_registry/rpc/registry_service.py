@@ -41,6 +41,7 @@ class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
             key,
             description=request.adapter.description,
             labels=dict(request.adapter.labels),
+            annotations=dict(request.adapter.annotations),
         )
         return convert.adapter_to_proto(adapter)
 
@@ -72,13 +73,9 @@ class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
         self, request: pb.UpdateAdapterRequest, context: Context
     ) -> resources_pb2.Adapter:
         key = references.parse_adapter_name(request.adapter.name)
-        description, labels = convert.adapter_changes(request.adapter, request.update_mask.paths)
+        changes = convert.changes(request.adapter, request.update_mask.paths)
         adapter = await asyncio.to_thread(
-            self._catalogue.update_adapter,
-            key,
-            description=description,
-            labels=labels,
-            etag=request.adapter.etag,
+            self._catalogue.update_adapter, key, etag=request.adapter.etag, **changes
         )
         return convert.adapter_to_proto(adapter)
 
@@ -126,6 +123,48 @@ class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
             )
             return pb.ListVersionsResponse(
                 versions=map(convert.version_to_proto, page.items), next_page_token=page.next_token
+            )
+
+        return await asyncio.to_thread(_fit_page, answer, request.page_size)
+
+    async def UpdateVersion(
+        self, request: pb.UpdateVersionRequest, context: Context
+    ) -> resources_pb2.Version:
+        key, number = references.parse_version_name(request.version.name)
+        changes = convert.changes(request.version, request.update_mask.paths)
+        return convert.version_to_proto(
+            await asyncio.to_thread(
+                self._catalogue.update_version, key, number, etag=request.version.etag, **changes
+            )
+        )
+
+    async def CreateEvaluation(
+        self, request: pb.CreateEvaluationRequest, context: Context
+    ) -> resources_pb2.Evaluation:
+        key, number = references.parse_version_name(request.parent)
+        evaluation = await asyncio.to_thread(
+            self._catalogue.add_evaluation,
+            key,
+            number,
+            title=request.evaluation.title,
+            metrics=dict(request.evaluation.metrics),
+            dataset=convert.dataset_from_proto(request.evaluation.dataset),
+            description=request.evaluation.description,
+        )
+        return convert.evaluation_to_proto(evaluation)
+
+    async def ListEvaluations(
+        self, request: pb.ListEvaluationsRequest, context: Context
+    ) -> pb.ListEvaluationsResponse:
+        key, number = references.parse_version_name(request.parent)
+
+        def answer(page_size: int) -> pb.ListEvaluationsResponse:
+            page = self._catalogue.list_evaluations(
+                key, number, page_size=page_size, page_token=request.page_token
+            )
+            return pb.ListEvaluationsResponse(
+                evaluations=map(convert.evaluation_to_proto, page.items),
+                next_page_token=page.next_token,
             )
 
         return await asyncio.to_thread(_fit_page, answer, request.page_size)

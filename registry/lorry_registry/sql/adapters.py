@@ -35,7 +35,12 @@ class AdapterVerbs(Transactions):
     """Adapters by (namespace, id); see `store.Store`."""
 
     def create_adapter(
-        self, key: AdapterKey, *, description: str, labels: Mapping[str, str]
+        self,
+        key: AdapterKey,
+        *,
+        description: str,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str] | None = None,
     ) -> Adapter:
         now = now_utc()
         row = AdapterRow(
@@ -47,6 +52,7 @@ class AdapterVerbs(Transactions):
             create_time=now,
             update_time=now,
             etag=new_etag(),
+            annotations=dict(annotations or {}),
         )
         try:
             with self._write() as session:
@@ -110,6 +116,7 @@ class AdapterVerbs(Transactions):
         *,
         description: str | None,
         labels: Mapping[str, str] | None,
+        annotations: Mapping[str, str] | None = None,
         etag: str,
     ) -> Adapter:
         with self._write() as session:
@@ -117,6 +124,8 @@ class AdapterVerbs(Transactions):
             check_etag(row.etag, etag, f"adapter {key}")
             if description is not None:
                 row.description = description
+            if annotations is not None:
+                row.annotations = dict(annotations)
             if labels is not None:
                 session.execute(delete(AdapterLabelRow).where(AdapterLabelRow.adapter_id == row.id))
                 session.expire(row, ["labels"])

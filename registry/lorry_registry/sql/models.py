@@ -53,6 +53,7 @@ class AdapterRow(Row):
     create_time: Mapped[datetime]
     update_time: Mapped[datetime]
     etag: Mapped[str]
+    annotations: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
 
     labels: Mapped[list["AdapterLabelRow"]] = relationship(
         cascade="all, delete-orphan",
@@ -99,13 +100,52 @@ class VersionRow(Row):
     deprecation_reason: Mapped[str | None]  # None: not deprecated
     replacement: Mapped[str] = mapped_column(default="", server_default="")
     block_reason: Mapped[str | None]  # None: not blocked
+    annotations: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    update_time: Mapped[datetime | None]
+    etag: Mapped[str] = mapped_column(default="", server_default="")
 
     adapter: Mapped[AdapterRow] = relationship(lazy="joined", innerjoin=True)
+    labels: Mapped[list["VersionLabelRow"]] = relationship(
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="selectin",
+        order_by="VersionLabelRow.key",
+    )
     files: Mapped[list["VersionFileRow"]] = relationship(
         cascade="all, delete-orphan",
         passive_deletes=True,
         order_by="VersionFileRow.path",
     )
+
+
+class VersionLabelRow(Row):
+    """As those of adapters."""
+
+    __tablename__ = "version_labels"
+    __table_args__ = (Index(None, "key", "value"),)
+
+    version_id: Mapped[int] = mapped_column(
+        ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True
+    )
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+class EvaluationRow(Row):
+    __tablename__ = "evaluations"
+    __table_args__ = (UniqueConstraint("version_id", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    title: Mapped[str]
+    metrics: Mapped[dict[str, Any]]
+    dataset: Mapped[dict[str, Any]]
+    description: Mapped[str]
+    principal: Mapped[str]
+    create_time: Mapped[datetime]
+
+    version: Mapped[VersionRow] = relationship(lazy="joined", innerjoin=True)
 
 
 class VersionFileRow(Row):

@@ -14,6 +14,7 @@ from lorry_registry.entities import (
     Base,
     Dataset,
     Deprecation,
+    Evaluation,
     File,
     Lineage,
     LinearModule,
@@ -26,6 +27,7 @@ from lorry_registry.sql.models import (
     AliasMoveRow,
     AliasRow,
     BaseRow,
+    EvaluationRow,
     EventRow,
     VersionRow,
 )
@@ -44,6 +46,7 @@ def to_adapter(row: AdapterRow) -> Adapter:
         create_time=row.create_time,
         update_time=row.update_time,
         etag=row.etag,
+        annotations=row.annotations,
     )
 
 
@@ -70,6 +73,24 @@ def to_version(row: VersionRow) -> Version:
         if row.deprecation_reason is None
         else Deprecation(row.deprecation_reason, row.replacement),
         block_reason=row.block_reason,
+        labels={label.key: label.value for label in row.labels},
+        annotations=row.annotations,
+        update_time=row.update_time,
+        etag=row.etag,
+    )
+
+
+def to_evaluation(row: EvaluationRow) -> Evaluation:
+    return Evaluation(
+        key=to_key(row.version.adapter),
+        version=row.version.number,
+        number=row.number,
+        title=row.title,
+        metrics=row.metrics,
+        dataset=Dataset(**row.dataset),
+        description=row.description,
+        principal=row.principal,
+        create_time=row.create_time,
     )
 
 
@@ -134,6 +155,10 @@ def targets_to_json(targets: Iterable[AliasTarget]) -> list[Any]:
 
 def targets_from_json(value: Iterable[Any]) -> tuple[AliasTarget, ...]:
     return tuple(AliasTarget(*target) for target in value)
+
+
+def dataset_to_json(dataset: Dataset) -> dict[str, Any]:
+    return asdict(dataset)
 
 
 def lineage_to_json(lineage: Lineage) -> dict[str, Any]:

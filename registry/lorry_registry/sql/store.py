@@ -13,12 +13,14 @@ from lorry_registry.sql.events import EventVerbs
 from lorry_registry.sql.namespaces import NamespaceVerbs
 from lorry_registry.sql.tokens import TokenVerbs
 from lorry_registry.sql.uploads import UploadVerbs
+from lorry_registry.sql.version_notes import VersionNoteVerbs
 from lorry_registry.sql.versions import VersionVerbs
 
 
 class SqlStore(
     AdapterVerbs,
     VersionVerbs,
+    VersionNoteVerbs,
     AliasVerbs,
     BaseVerbs,
     EventVerbs,

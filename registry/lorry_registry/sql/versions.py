@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import selectinload
 
 from lorry_registry.entities import (
     AdapterKey,
     AdapterSpec,
-    Deprecation,
     File,
     Lineage,
     Version,
@@ -20,6 +19,7 @@ from lorry_registry.sql.event_log import record
 from lorry_registry.sql.lookups import (
     adapter_row,
     lock_adapter,
+    new_etag,
     now_utc,
     version_row,
 )
@@ -72,6 +72,8 @@ class VersionVerbs(Transactions):
                 size_bytes=spec.size_bytes,
                 rank_stabilized=spec.rank_stabilized,
                 create_time=now,
+                update_time=now,
+                etag=new_etag(),
                 files=[
                     VersionFileRow(
                         path=file.path,
@@ -84,34 +86,7 @@ class VersionVerbs(Transactions):
             )
             session.add(row)
             session.flush()
-            _record(session, EventKind.VERSION_CREATED, key, row)
-            return rows.to_version(row)
-
-    def set_deprecation(
-        self, key: AdapterKey, number: int, deprecation: Deprecation | None, *, why: str = ""
-    ) -> Version:
-        with self._write() as session:
-            row = version_row(session, lock_adapter(session, key), number)
-            row.deprecation_reason = None if deprecation is None else deprecation.reason
-            row.replacement = "" if deprecation is None else deprecation.replacement
-            session.flush()
-            kind, said = EventKind.VERSION_UNDEPRECATED, why
-            if deprecation is not None:
-                kind, said = EventKind.VERSION_DEPRECATED, deprecation.reason
-            _record(session, kind, key, row, said)
-            return rows.to_version(row)
-
-    def set_block(
-        self, key: AdapterKey, number: int, reason: str | None, *, why: str = ""
-    ) -> Version:
-        with self._write() as session:
-            row = version_row(session, lock_adapter(session, key), number)
-            row.block_reason = reason
-            session.flush()
-            kind, said = EventKind.VERSION_UNBLOCKED, why
-            if reason is not None:
-                kind, said = EventKind.VERSION_BLOCKED, reason
-            _record(session, kind, key, row, said)
+            record(session, EventKind.VERSION_CREATED, key, version=row.number, digest=row.digest)
             return rows.to_version(row)
 
     def get_version(self, key: AdapterKey, number: int) -> Version:
@@ -145,9 +120,3 @@ class VersionVerbs(Transactions):
                 query = query.where(VersionRow.number < after)
             query = query.order_by(VersionRow.number.desc()).limit(limit)
             return [rows.to_version(row) for row in session.scalars(query)]
-
-
-def _record(
-    session: Session, kind: EventKind, key: AdapterKey, row: VersionRow, why: str = ""
-) -> None:
-    record(session, kind, key, version=row.number, digest=row.digest, why=why)

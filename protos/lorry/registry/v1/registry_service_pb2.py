@@ -27,7 +27,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from lorry.registry.v1 import resources_pb2 as lorry_dot_registry_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(lorry/registry/v1/registry_service.proto\x12\x11lorry.registry.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a!lorry/registry/v1/resources.proto\"g\n\x14\x43reateAdapterRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\nadapter_id\x18\x02 \x01(\t\x12+\n\x07\x61\x64\x61pter\x18\x03 \x01(\x0b\x32\x1a.lorry.registry.v1.Adapter\"!\n\x11GetAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\\\n\x13ListAdaptersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"]\n\x14ListAdaptersResponse\x12,\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x1a.lorry.registry.v1.Adapter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"t\n\x14UpdateAdapterRequest\x12+\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x1a.lorry.registry.v1.Adapter\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"A\n\x14\x44\x65leteAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"j\n\x14\x43reateVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12+\n\x07version\x18\x02 \x01(\x0b\x32\x1a.lorry.registry.v1.Version\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"!\n\x11GetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x13ListVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x14ListVersionsResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.lorry.registry.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x17\x44\x65precateVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x0b\x64\x65precation\x18\x02 \x01(\x0b\x32\x1e.lorry.registry.v1.Deprecation\"6\n\x19UndeprecateVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"0\n\x13\x42lockVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"2\n\x15UnblockVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"T\n\x17ResolveReferenceRequest\x12\x11\n\treference\x18\x01 \x01(\t\x12\x17\n\nsticky_key\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\r\n\x0b_sticky_key\"+\n\x16\x45xpandReferenceRequest\x12\x11\n\treference\x18\x01 \x01(\t\"]\n\x17\x45xpandReferenceResponse\x12\x34\n\x08versions\x18\x01 \x03(\x0b\x32\".lorry.registry.v1.WeightedVersion\x12\x0c\n\x04salt\x18\x02 \x01(\t\"G\n\x0fSetAliasRequest\x12\'\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x18.lorry.registry.v1.Alias\x12\x0b\n\x03why\x18\x02 \x01(\t\"\x1f\n\x0fGetAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x12ListAliasesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x13ListAliasesResponse\x12)\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x18.lorry.registry.v1.Alias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x12\x44\x65leteAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x0b\n\x03why\x18\x03 \x01(\t\"N\n\x15ListAliasMovesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x16ListAliasMovesResponse\x12\x31\n\x0b\x61lias_moves\x18\x01 \x03(\x0b\x32\x1c.lorry.registry.v1.AliasMove\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"M\n\x14RollbackAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04move\x18\x02 \x01(\x05\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\":\n\x11\x43reateBaseRequest\x12%\n\x04\x62\x61se\x18\x01 \x01(\x0b\x32\x17.lorry.registry.v1.Base\"\x1e\n\x0eGetBaseRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x10ListBasesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x11ListBasesResponse\x12&\n\x05\x62\x61ses\x18\x01 \x03(\x0b\x32\x17.lorry.registry.v1.Base\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xdc\x0f\n\x0fRegistryService\x12T\n\rCreateAdapter\x12\'.lorry.registry.v1.CreateAdapterRequest\x1a\x1a.lorry.registry.v1.Adapter\x12N\n\nGetAdapter\x12$.lorry.registry.v1.GetAdapterRequest\x1a\x1a.lorry.registry.v1.Adapter\x12_\n\x0cListAdapters\x12&.lorry.registry.v1.ListAdaptersRequest\x1a\'.lorry.registry.v1.ListAdaptersResponse\x12T\n\rUpdateAdapter\x12\'.lorry.registry.v1.UpdateAdapterRequest\x1a\x1a.lorry.registry.v1.Adapter\x12P\n\rDeleteAdapter\x12\'.lorry.registry.v1.DeleteAdapterRequest\x1a\x16.google.protobuf.Empty\x12T\n\rCreateVersion\x12\'.lorry.registry.v1.CreateVersionRequest\x1a\x1a.lorry.registry.v1.Version\x12N\n\nGetVersion\x12$.lorry.registry.v1.GetVersionRequest\x1a\x1a.lorry.registry.v1.Version\x12_\n\x0cListVersions\x12&.lorry.registry.v1.ListVersionsRequest\x1a\'.lorry.registry.v1.ListVersionsResponse\x12Z\n\x10\x44\x65precateVersion\x12*.lorry.registry.v1.DeprecateVersionRequest\x1a\x1a.lorry.registry.v1.Version\x12^\n\x12UndeprecateVersion\x12,.lorry.registry.v1.UndeprecateVersionRequest\x1a\x1a.lorry.registry.v1.Version\x12R\n\x0c\x42lockVersion\x12&.lorry.registry.v1.BlockVersionRequest\x1a\x1a.lorry.registry.v1.Version\x12V\n\x0eUnblockVersion\x12(.lorry.registry.v1.UnblockVersionRequest\x1a\x1a.lorry.registry.v1.Version\x12Z\n\x10ResolveReference\x12*.lorry.registry.v1.ResolveReferenceRequest\x1a\x1a.lorry.registry.v1.Version\x12h\n\x0f\x45xpandReference\x12).lorry.registry.v1.ExpandReferenceRequest\x1a*.lorry.registry.v1.ExpandReferenceResponse\x12H\n\x08SetAlias\x12\".lorry.registry.v1.SetAliasRequest\x1a\x18.lorry.registry.v1.Alias\x12H\n\x08GetAlias\x12\".lorry.registry.v1.GetAliasRequest\x1a\x18.lorry.registry.v1.Alias\x12\\\n\x0bListAliases\x12%.lorry.registry.v1.ListAliasesRequest\x1a&.lorry.registry.v1.ListAliasesResponse\x12L\n\x0b\x44\x65leteAlias\x12%.lorry.registry.v1.DeleteAliasRequest\x1a\x16.google.protobuf.Empty\x12\x65\n\x0eListAliasMoves\x12(.lorry.registry.v1.ListAliasMovesRequest\x1a).lorry.registry.v1.ListAliasMovesResponse\x12R\n\rRollbackAlias\x12\'.lorry.registry.v1.RollbackAliasRequest\x1a\x18.lorry.registry.v1.Alias\x12K\n\nCreateBase\x12$.lorry.registry.v1.CreateBaseRequest\x1a\x17.lorry.registry.v1.Base\x12\x45\n\x07GetBase\x12!.lorry.registry.v1.GetBaseRequest\x1a\x17.lorry.registry.v1.Base\x12V\n\tListBases\x12#.lorry.registry.v1.ListBasesRequest\x1a$.lorry.registry.v1.ListBasesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(lorry/registry/v1/registry_service.proto\x12\x11lorry.registry.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a!lorry/registry/v1/resources.proto\"g\n\x14\x43reateAdapterRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\nadapter_id\x18\x02 \x01(\t\x12+\n\x07\x61\x64\x61pter\x18\x03 \x01(\x0b\x32\x1a.lorry.registry.v1.Adapter\"!\n\x11GetAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\\\n\x13ListAdaptersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"]\n\x14ListAdaptersResponse\x12,\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x1a.lorry.registry.v1.Adapter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"t\n\x14UpdateAdapterRequest\x12+\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x1a.lorry.registry.v1.Adapter\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"A\n\x14\x44\x65leteAdapterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"j\n\x14\x43reateVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12+\n\x07version\x18\x02 \x01(\x0b\x32\x1a.lorry.registry.v1.Version\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"!\n\x11GetVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x13ListVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x14ListVersionsResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.lorry.registry.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"t\n\x14UpdateVersionRequest\x12+\n\x07version\x18\x01 \x01(\x0b\x32\x1a.lorry.registry.v1.Version\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"\\\n\x17\x43reateEvaluationRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x31\n\nevaluation\x18\x02 \x01(\x0b\x32\x1d.lorry.registry.v1.Evaluation\"O\n\x16ListEvaluationsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"f\n\x17ListEvaluationsResponse\x12\x32\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x1d.lorry.registry.v1.Evaluation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x17\x44\x65precateVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x0b\x64\x65precation\x18\x02 \x01(\x0b\x32\x1e.lorry.registry.v1.Deprecation\"6\n\x19UndeprecateVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"0\n\x13\x42lockVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"2\n\x15UnblockVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"T\n\x17ResolveReferenceRequest\x12\x11\n\treference\x18\x01 \x01(\t\x12\x17\n\nsticky_key\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\r\n\x0b_sticky_key\"+\n\x16\x45xpandReferenceRequest\x12\x11\n\treference\x18\x01 \x01(\t\"]\n\x17\x45xpandReferenceResponse\x12\x34\n\x08versions\x18\x01 \x03(\x0b\x32\".lorry.registry.v1.WeightedVersion\x12\x0c\n\x04salt\x18\x02 \x01(\t\"G\n\x0fSetAliasRequest\x12\'\n\x05\x61lias\x18\x01 \x01(\x0b\x32\x18.lorry.registry.v1.Alias\x12\x0b\n\x03why\x18\x02 \x01(\t\"\x1f\n\x0fGetAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x12ListAliasesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x13ListAliasesResponse\x12)\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x18.lorry.registry.v1.Alias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x12\x44\x65leteAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x0b\n\x03why\x18\x03 \x01(\t\"N\n\x15ListAliasMovesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x16ListAliasMovesResponse\x12\x31\n\x0b\x61lias_moves\x18\x01 \x03(\x0b\x32\x1c.lorry.registry.v1.AliasMove\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"M\n\x14RollbackAliasRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04move\x18\x02 \x01(\x05\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\":\n\x11\x43reateBaseRequest\x12%\n\x04\x62\x61se\x18\x01 \x01(\x0b\x32\x17.lorry.registry.v1.Base\"\x1e\n\x0eGetBaseRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x10ListBasesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"T\n\x11ListBasesResponse\x12&\n\x05\x62\x61ses\x18\x01 \x03(\x0b\x32\x17.lorry.registry.v1.Base\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xfb\x11\n\x0fRegistryService\x12T\n\rCreateAdapter\x12\'.lorry.registry.v1.CreateAdapterRequest\x1a\x1a.lorry.registry.v1.Adapter\x12N\n\nGetAdapter\x12$.lorry.registry.v1.GetAdapterRequest\x1a\x1a.lorry.registry.v1.Adapter\x12_\n\x0cListAdapters\x12&.lorry.registry.v1.ListAdaptersRequest\x1a\'.lorry.registry.v1.ListAdaptersResponse\x12T\n\rUpdateAdapter\x12\'.lorry.registry.v1.UpdateAdapterRequest\x1a\x1a.lorry.registry.v1.Adapter\x12P\n\rDeleteAdapter\x12\'.lorry.registry.v1.DeleteAdapterRequest\x1a\x16.google.protobuf.Empty\x12T\n\rCreateVersion\x12\'.lorry.registry.v1.CreateVersionRequest\x1a\x1a.lorry.registry.v1.Version\x12N\n\nGetVersion\x12$.lorry.registry.v1.GetVersionRequest\x1a\x1a.lorry.registry.v1.Version\x12_\n\x0cListVersions\x12&.lorry.registry.v1.ListVersionsRequest\x1a\'.lorry.registry.v1.ListVersionsResponse\x12T\n\rUpdateVersion\x12\'.lorry.registry.v1.UpdateVersionRequest\x1a\x1a.lorry.registry.v1.Version\x12]\n\x10\x43reateEvaluation\x12*.lorry.registry.v1.CreateEvaluationRequest\x1a\x1d.lorry.registry.v1.Evaluation\x12h\n\x0fListEvaluations\x12).lorry.registry.v1.ListEvaluationsRequest\x1a*.lorry.registry.v1.ListEvaluationsResponse\x12Z\n\x10\x44\x65precateVersion\x12*.lorry.registry.v1.DeprecateVersionRequest\x1a\x1a.lorry.registry.v1.Version\x12^\n\x12UndeprecateVersion\x12,.lorry.registry.v1.UndeprecateVersionRequest\x1a\x1a.lorry.registry.v1.Version\x12R\n\x0c\x42lockVersion\x12&.lorry.registry.v1.BlockVersionRequest\x1a\x1a.lorry.registry.v1.Version\x12V\n\x0eUnblockVersion\x12(.lorry.registry.v1.UnblockVersionRequest\x1a\x1a.lorry.registry.v1.Version\x12Z\n\x10ResolveReference\x12*.lorry.registry.v1.ResolveReferenceRequest\x1a\x1a.lorry.registry.v1.Version\x12h\n\x0f\x45xpandReference\x12).lorry.registry.v1.ExpandReferenceRequest\x1a*.lorry.registry.v1.ExpandReferenceResponse\x12H\n\x08SetAlias\x12\".lorry.registry.v1.SetAliasRequest\x1a\x18.lorry.registry.v1.Alias\x12H\n\x08GetAlias\x12\".lorry.registry.v1.GetAliasRequest\x1a\x18.lorry.registry.v1.Alias\x12\\\n\x0bListAliases\x12%.lorry.registry.v1.ListAliasesRequest\x1a&.lorry.registry.v1.ListAliasesResponse\x12L\n\x0b\x44\x65leteAlias\x12%.lorry.registry.v1.DeleteAliasRequest\x1a\x16.google.protobuf.Empty\x12\x65\n\x0eListAliasMoves\x12(.lorry.registry.v1.ListAliasMovesRequest\x1a).lorry.registry.v1.ListAliasMovesResponse\x12R\n\rRollbackAlias\x12\'.lorry.registry.v1.RollbackAliasRequest\x1a\x18.lorry.registry.v1.Alias\x12K\n\nCreateBase\x12$.lorry.registry.v1.CreateBaseRequest\x1a\x17.lorry.registry.v1.Base\x12\x45\n\x07GetBase\x12!.lorry.registry.v1.GetBaseRequest\x1a\x17.lorry.registry.v1.Base\x12V\n\tListBases\x12#.lorry.registry.v1.ListBasesRequest\x1a$.lorry.registry.v1.ListBasesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,44 +54,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTVERSIONSREQUEST']._serialized_end=894
   _globals['_LISTVERSIONSRESPONSE']._serialized_start=896
   _globals['_LISTVERSIONSRESPONSE']._serialized_end=989
-  _globals['_DEPRECATEVERSIONREQUEST']._serialized_start=991
-  _globals['_DEPRECATEVERSIONREQUEST']._serialized_end=1083
-  _globals['_UNDEPRECATEVERSIONREQUEST']._serialized_start=1085
-  _globals['_UNDEPRECATEVERSIONREQUEST']._serialized_end=1139
-  _globals['_BLOCKVERSIONREQUEST']._serialized_start=1141
-  _globals['_BLOCKVERSIONREQUEST']._serialized_end=1189
-  _globals['_UNBLOCKVERSIONREQUEST']._serialized_start=1191
-  _globals['_UNBLOCKVERSIONREQUEST']._serialized_end=1241
-  _globals['_RESOLVEREFERENCEREQUEST']._serialized_start=1243
-  _globals['_RESOLVEREFERENCEREQUEST']._serialized_end=1327
-  _globals['_EXPANDREFERENCEREQUEST']._serialized_start=1329
-  _globals['_EXPANDREFERENCEREQUEST']._serialized_end=1372
-  _globals['_EXPANDREFERENCERESPONSE']._serialized_start=1374
-  _globals['_EXPANDREFERENCERESPONSE']._serialized_end=1467
-  _globals['_SETALIASREQUEST']._serialized_start=1469
-  _globals['_SETALIASREQUEST']._serialized_end=1540
-  _globals['_GETALIASREQUEST']._serialized_start=1542
-  _globals['_GETALIASREQUEST']._serialized_end=1573
-  _globals['_LISTALIASESREQUEST']._serialized_start=1575
-  _globals['_LISTALIASESREQUEST']._serialized_end=1650
-  _globals['_LISTALIASESRESPONSE']._serialized_start=1652
-  _globals['_LISTALIASESRESPONSE']._serialized_end=1741
-  _globals['_DELETEALIASREQUEST']._serialized_start=1743
-  _globals['_DELETEALIASREQUEST']._serialized_end=1804
-  _globals['_LISTALIASMOVESREQUEST']._serialized_start=1806
-  _globals['_LISTALIASMOVESREQUEST']._serialized_end=1884
-  _globals['_LISTALIASMOVESRESPONSE']._serialized_start=1886
-  _globals['_LISTALIASMOVESRESPONSE']._serialized_end=1986
-  _globals['_ROLLBACKALIASREQUEST']._serialized_start=1988
-  _globals['_ROLLBACKALIASREQUEST']._serialized_end=2065
-  _globals['_CREATEBASEREQUEST']._serialized_start=2067
-  _globals['_CREATEBASEREQUEST']._serialized_end=2125
-  _globals['_GETBASEREQUEST']._serialized_start=2127
-  _globals['_GETBASEREQUEST']._serialized_end=2157
-  _globals['_LISTBASESREQUEST']._serialized_start=2159
-  _globals['_LISTBASESREQUEST']._serialized_end=2216
-  _globals['_LISTBASESRESPONSE']._serialized_start=2218
-  _globals['_LISTBASESRESPONSE']._serialized_end=2302
-  _globals['_REGISTRYSERVICE']._serialized_start=2305
-  _globals['_REGISTRYSERVICE']._serialized_end=4317
+  _globals['_UPDATEVERSIONREQUEST']._serialized_start=991
+  _globals['_UPDATEVERSIONREQUEST']._serialized_end=1107
+  _globals['_CREATEEVALUATIONREQUEST']._serialized_start=1109
+  _globals['_CREATEEVALUATIONREQUEST']._serialized_end=1201
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_start=1203
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_end=1282
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_start=1284
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_end=1386
+  _globals['_DEPRECATEVERSIONREQUEST']._serialized_start=1388
+  _globals['_DEPRECATEVERSIONREQUEST']._serialized_end=1480
+  _globals['_UNDEPRECATEVERSIONREQUEST']._serialized_start=1482
+  _globals['_UNDEPRECATEVERSIONREQUEST']._serialized_end=1536
+  _globals['_BLOCKVERSIONREQUEST']._serialized_start=1538
+  _globals['_BLOCKVERSIONREQUEST']._serialized_end=1586
+  _globals['_UNBLOCKVERSIONREQUEST']._serialized_start=1588
+  _globals['_UNBLOCKVERSIONREQUEST']._serialized_end=1638
+  _globals['_RESOLVEREFERENCEREQUEST']._serialized_start=1640
+  _globals['_RESOLVEREFERENCEREQUEST']._serialized_end=1724
+  _globals['_EXPANDREFERENCEREQUEST']._serialized_start=1726
+  _globals['_EXPANDREFERENCEREQUEST']._serialized_end=1769
+  _globals['_EXPANDREFERENCERESPONSE']._serialized_start=1771
+  _globals['_EXPANDREFERENCERESPONSE']._serialized_end=1864
+  _globals['_SETALIASREQUEST']._serialized_start=1866
+  _globals['_SETALIASREQUEST']._serialized_end=1937
+  _globals['_GETALIASREQUEST']._serialized_start=1939
+  _globals['_GETALIASREQUEST']._serialized_end=1970
+  _globals['_LISTALIASESREQUEST']._serialized_start=1972
+  _globals['_LISTALIASESREQUEST']._serialized_end=2047
+  _globals['_LISTALIASESRESPONSE']._serialized_start=2049
+  _globals['_LISTALIASESRESPONSE']._serialized_end=2138
+  _globals['_DELETEALIASREQUEST']._serialized_start=2140
+  _globals['_DELETEALIASREQUEST']._serialized_end=2201
+  _globals['_LISTALIASMOVESREQUEST']._serialized_start=2203
+  _globals['_LISTALIASMOVESREQUEST']._serialized_end=2281
+  _globals['_LISTALIASMOVESRESPONSE']._serialized_start=2283
+  _globals['_LISTALIASMOVESRESPONSE']._serialized_end=2383
+  _globals['_ROLLBACKALIASREQUEST']._serialized_start=2385
+  _globals['_ROLLBACKALIASREQUEST']._serialized_end=2462
+  _globals['_CREATEBASEREQUEST']._serialized_start=2464
+  _globals['_CREATEBASEREQUEST']._serialized_end=2522
+  _globals['_GETBASEREQUEST']._serialized_start=2524
+  _globals['_GETBASEREQUEST']._serialized_end=2554
+  _globals['_LISTBASESREQUEST']._serialized_start=2556
+  _globals['_LISTBASESREQUEST']._serialized_end=2613
+  _globals['_LISTBASESRESPONSE']._serialized_start=2615
+  _globals['_LISTBASESRESPONSE']._serialized_end=2699
+  _globals['_REGISTRYSERVICE']._serialized_start=2702
+  _globals['_REGISTRYSERVICE']._serialized_end=5001
 # @@protoc_insertion_point(module_scope)

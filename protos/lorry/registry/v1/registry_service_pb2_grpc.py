@@ -77,6 +77,21 @@ class RegistryServiceStub:
                 request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsRequest.SerializeToString,
                 response_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsResponse.FromString,
                 _registered_method=True)
+        self.UpdateVersion = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/UpdateVersion',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.UpdateVersionRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
+                _registered_method=True)
+        self.CreateEvaluation = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/CreateEvaluation',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.CreateEvaluationRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Evaluation.FromString,
+                _registered_method=True)
+        self.ListEvaluations = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/ListEvaluations',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListEvaluationsRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListEvaluationsResponse.FromString,
+                _registered_method=True)
         self.DeprecateVersion = channel.unary_unary(
                 '/lorry.registry.v1.RegistryService/DeprecateVersion',
                 request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.DeprecateVersionRequest.SerializeToString,
@@ -211,6 +226,28 @@ class RegistryServiceServicer:
 
     def ListVersions(self, request, context):
         """Lists an adapter's versions, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateVersion(self, request, context):
+        """Changes what is said of a version: its labels, annotations or description. What it consists of and where it comes from never
+        change. ABORTED where the etag is stale.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateEvaluation(self, request, context):
+        """Adds an evaluation to a version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvaluations(self, request, context):
+        """Lists a version's evaluations, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -369,6 +406,21 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListVersions,
                     request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsRequest.FromString,
                     response_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'UpdateVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateVersion,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.UpdateVersionRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.SerializeToString,
+            ),
+            'CreateEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateEvaluation,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.CreateEvaluationRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Evaluation.SerializeToString,
+            ),
+            'ListEvaluations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvaluations,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListEvaluationsRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListEvaluationsResponse.SerializeToString,
             ),
             'DeprecateVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.DeprecateVersion,
@@ -663,6 +715,87 @@ class RegistryService:
             '/lorry.registry.v1.RegistryService/ListVersions',
             lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsRequest.SerializeToString,
             lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/UpdateVersion',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.UpdateVersionRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/CreateEvaluation',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.CreateEvaluationRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_resources__pb2.Evaluation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvaluations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/ListEvaluations',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListEvaluationsRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListEvaluationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,14 @@ class RegistryServiceStub:
     """Returns a version by its resource name."""
     ListVersions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListVersionsRequest, _registry_service_pb2.ListVersionsResponse]
     """Lists an adapter's versions, newest first."""
+    UpdateVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateVersionRequest, _resources_pb2.Version]
+    """Changes what is said of a version: its labels, annotations or description. What it consists of and where it comes from never
+    change. ABORTED where the etag is stale.
+    """
+    CreateEvaluation: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CreateEvaluationRequest, _resources_pb2.Evaluation]
+    """Adds an evaluation to a version."""
+    ListEvaluations: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListEvaluationsRequest, _registry_service_pb2.ListEvaluationsResponse]
+    """Lists a version's evaluations, newest first."""
     DeprecateVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeprecateVersionRequest, _resources_pb2.Version]
     """Says that a version should not be used any more: answers that it gives carry a warning. Deprecated again, the reason and the
     replacement change.
@@ -121,6 +129,14 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Returns a version by its resource name."""
     ListVersions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListVersionsRequest, _registry_service_pb2.ListVersionsResponse]  # type: ignore[assignment]
     """Lists an adapter's versions, newest first."""
+    UpdateVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateVersionRequest, _resources_pb2.Version]  # type: ignore[assignment]
+    """Changes what is said of a version: its labels, annotations or description. What it consists of and where it comes from never
+    change. ABORTED where the etag is stale.
+    """
+    CreateEvaluation: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CreateEvaluationRequest, _resources_pb2.Evaluation]  # type: ignore[assignment]
+    """Adds an evaluation to a version."""
+    ListEvaluations: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListEvaluationsRequest, _registry_service_pb2.ListEvaluationsResponse]  # type: ignore[assignment]
+    """Lists a version's evaluations, newest first."""
     DeprecateVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeprecateVersionRequest, _resources_pb2.Version]  # type: ignore[assignment]
     """Says that a version should not be used any more: answers that it gives carry a warning. Deprecated again, the reason and the
     replacement change.
@@ -233,6 +249,32 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListVersionsResponse, _abc.Awaitable[_registry_service_pb2.ListVersionsResponse]]:
         """Lists an adapter's versions, newest first."""
+
+    @_abc_1.abstractmethod
+    def UpdateVersion(
+        self,
+        request: _registry_service_pb2.UpdateVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.Version, _abc.Awaitable[_resources_pb2.Version]]:
+        """Changes what is said of a version: its labels, annotations or description. What it consists of and where it comes from never
+        change. ABORTED where the etag is stale.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateEvaluation(
+        self,
+        request: _registry_service_pb2.CreateEvaluationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.Evaluation, _abc.Awaitable[_resources_pb2.Evaluation]]:
+        """Adds an evaluation to a version."""
+
+    @_abc_1.abstractmethod
+    def ListEvaluations(
+        self,
+        request: _registry_service_pb2.ListEvaluationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.ListEvaluationsResponse, _abc.Awaitable[_registry_service_pb2.ListEvaluationsResponse]]:
+        """Lists a version's evaluations, newest first."""
 
     @_abc_1.abstractmethod
     def DeprecateVersion(
