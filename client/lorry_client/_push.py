@@ -59,11 +59,20 @@ def push(
     if alias is not None:
         with contextlib.suppress(NotFound):
             yield from ask(registry.get_alias(name, alias))
+    patience = _transfer.Patience()
     with signed(folder, local, sign_key) as whole:
-        # 2) The bytes.
-        files = yield from _upload_all(whole, progress)
-        # 3) The version, and what points at it.
-        version = yield from _publish(name, is_new, whole, message, description)
+        while True:
+            # 2) The bytes.
+            files = yield from _upload_all(whole, progress)
+            # 3) The version, and what points at it.
+            try:
+                version = yield from _publish(name, is_new, whole, message, description)
+                break
+            except FailedPrecondition as error:
+                # One that was there already was collected in between: it goes up again.
+                if error.reason != "BLOBS_MISSING":
+                    raise
+                yield from patience.bear(error)
     moved = None
     if alias is not None:
         moved = yield from ask(registry.point_alias(name, alias, {version.number: 1}))

@@ -25,7 +25,8 @@ def check_blobs(blobs: BlobStore | TenantBlobs, files: Sequence[File]) -> None:
         FailedPrecondition: `BLOBS_MISSING`.
         InvalidArgument: `BLOB_SIZE_MISMATCH`.
     """
-    missing = [f.digest for f in files if not blobs.progress(f.digest).complete]
+    there = {file.digest: blobs.progress(file.digest) for file in files}
+    missing = [digest for digest, progress in there.items() if not progress.complete]
     if missing:
         shown = missing[:_SHOWN_DIGESTS]
         raise FailedPrecondition(
@@ -35,7 +36,7 @@ def check_blobs(blobs: BlobStore | TenantBlobs, files: Sequence[File]) -> None:
             digests=",".join(shown),
         )
     for file in files:
-        size = blobs.size(file.digest)
+        size = there[file.digest].committed_size
         if size != file.size_bytes:
             raise InvalidArgument(
                 f"the manifest says {file.path} has {file.size_bytes} bytes, and its blob has {size}: "

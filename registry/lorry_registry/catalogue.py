@@ -6,7 +6,7 @@ Safe to call from several threads.
 """
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +45,8 @@ from lorry_registry.limits import (
 from lorry_registry.paging import Page, clip_page_size, decode_token, make_page
 from lorry_registry.store import ANY_ETAG, Store
 from lorry_registry.tenant_blobs import TenantBlobs
+from lorry_registry.upkeep.fsck import Checked, Finding, check
+from lorry_registry.upkeep.garbage import DEFAULT_GRACE_SECONDS, Collected, collect
 from lorry_registry.version_notes import VersionNotes
 from lorry_registry.watching import DEFAULT_HEARTBEAT_SECONDS, Batch, watch
 
@@ -127,7 +129,7 @@ class Catalogue(VersionNotes):
         )
 
     def delete_adapter(self, key: AdapterKey, *, force: bool = False, etag: str = ANY_ETAG) -> None:
-        """Frees no blob (see `Store.delete_adapter`).
+        """Its blobs stay until they are collected.
 
         Raises FailedPrecondition where there are versions and `force` is not set.
         """
@@ -164,7 +166,11 @@ class Catalogue(VersionNotes):
             check_same_base(existing, lineage.base_fingerprint)
             return existing
         check_blobs(self.tenant_blobs, files)
-        spec, base = admit(self._store, self.blobs, files, lineage.base_fingerprint)
+        try:
+            spec, base = admit(self._store, self.blobs, files, lineage.base_fingerprint)
+        except (NotFound, FileNotFoundError):
+            check_blobs(self.tenant_blobs, files)  # one was collected while it was read: says so
+            raise
         lineage = replace(
             lineage,
             base_fingerprint=base.fingerprint,
@@ -174,7 +180,13 @@ class Catalogue(VersionNotes):
             now = datetime.now(UTC)
             return Version(key, 0, digest, tuple(files), lineage, spec, description, now)
         version = self._store.create_version(
-            key, digest=digest, files=files, lineage=lineage, spec=spec, description=description
+            key,
+            digest=digest,
+            files=files,
+            lineage=lineage,
+            spec=spec,
+            description=description,
+            confirm=lambda: check_blobs(self.blobs, files),
         )
         self.tenant_blobs.named(key, [file.digest for file in files])
         _LOG.info("published %s:%d %s", key, version.number, digest)
@@ -306,9 +318,15 @@ class Catalogue(VersionNotes):
     # Blobs.
 
     def missing_blobs(self, digests: Sequence[str]) -> list[tuple[str, int]]:
-        """Those that do not exist, in order, with what an unfinished write has committed of each."""
+        """Those that do not exist, in order, with what an unfinished write has committed of each.
+
+        Those that do are asked to stay: a version will name them.
+        """
         blobs = self.tenant_blobs
         progress = [(d, blobs.progress(parse_digest(d, what="digest"))) for d in digests]
+        for digest, found in progress:
+            if found.complete:
+                self.blobs.touch(digest)
         return [(digest, p.committed_size) for digest, p in progress if not p.complete]
 
     def blob_progress(self, digest: str) -> WriteProgress:
@@ -317,6 +335,18 @@ class Catalogue(VersionNotes):
     def open_blob(self, digest: str) -> BinaryIO:
         """The blob's bytes, seekable; the caller closes it. Raises NotFound."""
         return self.tenant_blobs.open(parse_digest(digest, what="digest"))
+
+    # Upkeep, by whoever has the stores themselves.
+
+    def collect(
+        self, *, grace_seconds: float = DEFAULT_GRACE_SECONDS, dry_run: bool = False
+    ) -> Collected:
+        """Collects what no version names: see `upkeep.garbage`."""
+        return collect(self._store, self.blobs, grace_seconds=grace_seconds, dry_run=dry_run)
+
+    def check(self, *, repair: bool = False, checked: Checked | None = None) -> Iterator[Finding]:
+        """What is wrong with blobs and versions: see `upkeep.fsck`."""
+        return check(self._store, self.blobs, repair=repair, checked=checked)
 
     # Events.
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from lorry_registry import access_cli
+from lorry_registry import access_cli, upkeep_cli
 from lorry_registry.config import RegistryConfig
 from lorry_registry.security import Auth, Security
 from lorry_registry.security_options import (
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True, help="Run a registry by itself, and look after its stores."
     )
     group.command("serve")(serve)
-    group.command("migrate")(migrate)
+    upkeep_cli.register(group)
     access_cli.register(group)
     group.callback()(_group)
     app.add_typer(group, name="registry")
@@ -67,17 +67,3 @@ def serve(
     # What goes wrong reaches the `lorry` command, which says it in a line and ends with the code for its kind.
     security = Security(auth, access, tls_cert, tls_key, tls_client_ca, insecure)
     run(RegistryConfig(home or default_home(), database, blobs, migrate, listen, security))
-
-
-def migrate(home: HomeOption = None, database: DatabaseOption = "") -> None:
-    """Bring the database to the newest schema; says what it did."""
-    from lorry_registry.config import default_home
-    from lorry_registry.sql.opening import migrate_database
-
-    done = migrate_database(home or default_home(), database)
-    if not done.changed:
-        typer.echo(f"the schema is the newest already: {done.after}")
-    elif done.before is None:
-        typer.echo(f"made the tables: {done.after}")
-    else:
-        typer.echo(f"the schema went from {done.before} to {done.after}")

@@ -6,7 +6,7 @@ processes, so that numbers have no gaps and no update is lost. Lists are keyset 
 entity of the page before, `limit` is at least 1.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from lorry_registry.access.store import AccessStore
@@ -29,6 +29,7 @@ from lorry_registry.entities import (
 from lorry_registry.events import Event, EventLog
 from lorry_registry.filters import AdapterFilter
 from lorry_registry.tenant_blobs import UploadStore
+from lorry_registry.upkeep.store import UpkeepStore
 
 ANY_ETAG = ""
 """No guard: the change is made whatever the state."""
@@ -36,7 +37,7 @@ NEW_ONLY = "*"
 """The guard that asks that an alias be new."""
 
 
-class Store(AccessStore, UploadStore, Protocol):
+class Store(AccessStore, UploadStore, UpkeepStore, Protocol):
     """The catalogue's rows. Raises NotFound, with `ADAPTER_NOT_FOUND` and the like, for what is not there."""
 
     # Adapters.
@@ -78,9 +79,7 @@ class Store(AccessStore, UploadStore, Protocol):
         ...
 
     def delete_adapter(self, key: AdapterKey, *, force: bool, etag: str) -> None:
-        """Removes the adapter with its versions and aliases; its blobs stay.
-
-        Nothing collects blobs that no version names any more: that is issue 4's.
+        """Removes the adapter with its versions and aliases; its blobs stay until they are collected.
 
         Raises FailedPrecondition `ADAPTER_HAS_VERSIONS` without `force`, Aborted `ETAG_MISMATCH`.
         """
@@ -97,8 +96,13 @@ class Store(AccessStore, UploadStore, Protocol):
         lineage: Lineage,
         spec: AdapterSpec,
         description: str,
+        confirm: Callable[[], None] = lambda: None,
     ) -> Version:
-        """Adds the next version; returns the one that has `digest` where there is one."""
+        """Adds the next version; returns the one that has `digest` where there is one.
+
+        `confirm` is called before the row is written, and raises where the version must not be: from then on until
+        the version is there, no blob is discarded.
+        """
         ...
 
     def update_version(

@@ -9,7 +9,7 @@ from lorry_registry.catalogue import Catalogue
 from lorry_registry.embedded import open_catalogue
 from lorry_registry.sql.opening import open_database
 
-from .buckets import s3_server
+from .buckets import new_bucket, s3_server
 from .databases import emptied, postgres_url
 from .helpers import KEY, adapter_bytes, make_base, publish
 
@@ -33,6 +33,16 @@ def s3() -> Iterator[str]:
 def database(request: pytest.FixtureRequest) -> str:
     """The URL of an empty database with its tables; "" is the one in the home."""
     return "" if request.param == "sqlite" else emptied(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture(params=["home", "shared"])
+def stores(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Where a catalogue's stores are, but for its home: all in the home, or PostgreSQL and S3."""
+    if request.param == "home":
+        return {}
+    request.getfixturevalue("s3")
+    database = emptied(request.getfixturevalue("postgres"))
+    return {"database": database, "blobs": new_bucket()}
 
 
 @pytest.fixture

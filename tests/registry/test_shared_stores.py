@@ -13,22 +13,10 @@ from lorry_registry.digests import digest_bytes
 from lorry_registry.embedded import open_catalogue
 from lorry_registry.rpc.server import GrpcHost, add_services, create_server
 
-from .buckets import new_bucket
-from .databases import emptied
 from .helpers import MODULES, adapter_bytes, lora_tensors, make_base, write_folder
 
 WIDE = dict.fromkeys(MODULES, (2048, 1024))
 """Modules whose adapter of rank 256 has 12 MiB: more than one part of S3's."""
-
-
-@pytest.fixture(params=["home", "shared"])
-def stores(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Where a catalogue's stores are, but for its home."""
-    if request.param == "home":
-        return {}
-    request.getfixturevalue("s3")
-    database = emptied(request.getfixturevalue("postgres"))
-    return {"database": database, "blobs": new_bucket()}
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from lorry_registry.sql.bases import BaseVerbs
 from lorry_registry.sql.events import EventVerbs
 from lorry_registry.sql.namespaces import NamespaceVerbs
 from lorry_registry.sql.tokens import TokenVerbs
+from lorry_registry.sql.upkeep import UpkeepVerbs
 from lorry_registry.sql.uploads import UploadVerbs
 from lorry_registry.sql.version_notes import VersionNoteVerbs
 from lorry_registry.sql.versions import VersionVerbs
@@ -28,5 +29,6 @@ class SqlStore(
     NamespaceVerbs,
     AuditVerbs,
     UploadVerbs,
+    UpkeepVerbs,
 ):
     """A Store on an engine whose schema is in place."""

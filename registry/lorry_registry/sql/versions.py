@@ -1,6 +1,6 @@
 """The store's verbs over versions: added one after the other; their content never changes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import selectinload
@@ -29,6 +29,7 @@ from lorry_registry.sql.models import (
 )
 from lorry_registry.sql.namespaces import check_room
 from lorry_registry.sql.transactions import Transactions
+from lorry_registry.sql.upkeep import hold_blobs
 
 
 class VersionVerbs(Transactions):
@@ -43,6 +44,7 @@ class VersionVerbs(Transactions):
         lineage: Lineage,
         spec: AdapterSpec,
         description: str,
+        confirm: Callable[[], None] = lambda: None,
     ) -> Version:
         with self._write() as session:
             adapter = lock_adapter(session, key)
@@ -53,6 +55,8 @@ class VersionVerbs(Transactions):
             )
             if same is not None:
                 return rows.to_version(same)
+            hold_blobs(session)
+            confirm()
             size_bytes = sum(file.size_bytes for file in files)
             check_room(session, key.namespace, versions=1, size_bytes=size_bytes)
             now = now_utc()
