@@ -258,6 +258,13 @@ class AsyncClient(AsyncVersionVerbs):
             push(Path(folder), name, alias, lineage, description, listener, base, key)
         )
 
+    async def copy(self, reference: str, name: str) -> Version:
+        """Makes what a reference means now a version of another adapter, which is made where it is new.
+
+        No byte moves, and the digest stays. Into another registry: `lorry_client.exchange.copy_version`.
+        """
+        return await self._driver.run(registry.copy(reference, name))
+
     async def pull(
         self, reference: str, folder: str | Path, *, progress: Progress | None = None
     ) -> Pulled:

@@ -255,6 +255,13 @@ class Client(VersionVerbs):
             push(Path(folder), name, alias, lineage, description, listener, base, key)
         )
 
+    def copy(self, reference: str, name: str) -> Version:
+        """Makes what a reference means now a version of another adapter, which is made where it is new.
+
+        No byte moves, and the digest stays. Into another registry: `lorry_client.exchange.copy_version`.
+        """
+        return self._driver.run(registry.copy(reference, name))
+
     def pull(
         self, reference: str, folder: str | Path, *, progress: Progress | None = None
     ) -> Pulled:

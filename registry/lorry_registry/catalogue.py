@@ -192,6 +192,23 @@ class Catalogue(VersionNotes):
         _LOG.info("published %s:%d %s", key, version.number, digest)
         return version
 
+    def copy(self, reference: str, key: AdapterKey) -> Version:
+        """Makes what a reference means now a version of another adapter: the same files, lineage and description.
+
+        Raises NotFound for either, ResourceExhausted where the namespace has no room.
+        """
+        source = self.resolve(reference)
+        version = self._store.create_version(
+            key,
+            digest=source.digest,
+            files=source.files,
+            lineage=source.lineage,
+            spec=source.spec,
+            description=source.description,
+        )
+        _LOG.info("copied %s:%d to %s:%d", source.key, source.number, key, version.number)
+        return version
+
     def get_version(self, key: AdapterKey, number: int) -> Version:
         return self._store.get_version(key, number)
 

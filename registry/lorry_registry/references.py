@@ -1,6 +1,7 @@
 """The names that people and programs use: references (`support@production`) and resource names.
 
     reference      = [namespace "/"] name [ "@" alias | ":" number | "@sha256:" hex ]
+                   | "models:/" [namespace "/"] name ( "@" alias | "/" number )         as MLflow writes them
     id             = lower-case letters, digits, "-", "_", "."; starts with a letter or digit; at most 63
     alias          = lower-case letters, digits, "-"; starts with a letter; at most 63
 
@@ -19,6 +20,7 @@ ALL_NAMESPACES = "-"
 PRODUCTION = "production"
 """The alias that a bare name means, where the adapter has it."""
 
+_MLFLOW = "models:/"
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -50,7 +52,9 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference:
-    """Reads `[namespace/]name`, `…@alias`, `…:3` or `…@sha256:…`."""
+    """Reads `[namespace/]name`, `…@alias`, `…:3` or `…@sha256:…`, also as MLflow writes them (`models:/name/3`)."""
+    if text.startswith(_MLFLOW):
+        text = _from_mlflow(text)
     name, at, target = text.partition("@")
     colon = number = ""
     if not at:
@@ -73,6 +77,21 @@ def parse_reference(text: str) -> Reference:
             raise _bad_reference(text, "a digest is 'sha256:' and 64 lower-case hex digits")
         return Reference(key, digest=target)
     return Reference(key, alias=_check(_ALIAS, target, text, "the alias", _ALIAS_RULE))
+
+
+def _from_mlflow(text: str) -> str:
+    """`models:/name/3` and `models:/name@alias`, with a namespace before the name or not, as references of ours."""
+    name = text.removeprefix(_MLFLOW)
+    head, slash, last = name.rpartition("/")
+    if "@" in name:
+        return name
+    if slash and _NUMBER.fullmatch(last):
+        return f"{head}:{last}"
+    raise _bad_reference(
+        text,
+        "of MLflow's forms, models:/name/3 and models:/name@alias are understood; stages and 'latest' are not: "
+        "set an alias",
+    )
 
 
 def parse_namespace_name(name: str, *, all_allowed: bool = False) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from lorry.registry.v1 import resources_pb2 as resources
 from lorry_client import names
 from lorry_client._calls.requests import LOOKUP_SECONDS, PUBLISH_SECONDS, build
 from lorry_client._steps import Call, Page, Steps, ask
-from lorry_client.errors import InvalidArgument
+from lorry_client.errors import AlreadyExists, InvalidArgument, LorryError, NotFound
 from lorry_client.results.catalogue import Adapter, Alias, AliasMove, File, Version
 
 if TYPE_CHECKING:
@@ -119,6 +120,30 @@ def create_version(
     )
     request = pb.CreateVersionRequest(parent=names.adapter(name), version=version)
     return Call(lambda stubs: stubs.registry.CreateVersion, request, Version.read, PUBLISH_SECONDS)
+
+
+def copy_version(reference: str, name: str) -> Call[Version]:
+    """Makes a version of another adapter, where the bytes are."""
+    request = build(pb.CopyVersionRequest, reference=reference, parent=names.adapter(name))
+    return Call(lambda stubs: stubs.registry.CopyVersion, request, Version.read, PUBLISH_SECONDS)
+
+
+def copy(reference: str, name: str) -> Steps[Version]:
+    """As `copy_version`, and makes the adapter where it is new; it goes again where the copy is refused."""
+    is_new = False
+    try:
+        yield from ask(get_adapter(name))
+    except NotFound:
+        with contextlib.suppress(AlreadyExists):
+            yield from ask(create_adapter(name))
+            is_new = True
+    try:
+        return (yield from ask(copy_version(reference, name)))
+    except LorryError:
+        if is_new:
+            with contextlib.suppress(LorryError):
+                yield from ask(delete_adapter(name, force=False, etag=None))
+        raise
 
 
 def list_versions(name: str, page_token: str) -> Call[Page[Version]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorry_client.cli import output, pairs
+from lorry_client.cli import exchange, output, pairs
 from lorry_client.cli.session import JsonOption, ServerOption, session
 from lorry_client.cli.versions import print_lineage, print_versions
 
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     group.command("rm")(rm)
     group.command("label")(label)
     group.command("annotate")(annotate)
+    group.command("copy")(exchange.copy)
     app.add_typer(group, name="adapters")
 
 

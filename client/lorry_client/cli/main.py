@@ -16,6 +16,7 @@ from lorry_client.cli import (
     access,
     adapters,
     aliases,
+    exchange,
     generate,
     plugins,
     prompts,
@@ -64,6 +65,7 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_shared_options)
     transfer.register(app)
+    exchange.register(app)
     generate.register(app)
     prompts.register(app)
     status.register(app)

@@ -57,7 +57,7 @@ def push(
     with (
         shared.connect() as client,
         converted(folder, note) as servable,
-        _progress() as progress,
+        progress_shown() as progress,
     ):
         pushed = client.push(
             servable,
@@ -96,7 +96,7 @@ def pull(
 ) -> None:
     """Fetch a version's files; prints the reference with its digest."""
     shared = session(ctx, server, as_json)
-    with shared.connect() as client, _progress() as progress:
+    with shared.connect() as client, progress_shown() as progress:
         pulled = client.pull(reference, folder, progress=progress)
     version = pulled.version
     if shared.as_json:
@@ -122,7 +122,7 @@ class Notes(Silence):
         note(f"skipped {path}: {why}")
 
 
-def _progress() -> AbstractContextManager[Progress]:
+def progress_shown() -> AbstractContextManager[Progress]:
     """Bars on a terminal, notes elsewhere."""
     if not sys.stderr.isatty():
         return nullcontext(Notes())

@@ -104,6 +104,14 @@ class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
         )
         return convert.version_to_proto(version)
 
+    async def CopyVersion(
+        self, request: pb.CopyVersionRequest, context: Context
+    ) -> resources_pb2.Version:
+        key = references.parse_adapter_name(request.parent)
+        return convert.version_to_proto(
+            await asyncio.to_thread(self._catalogue.copy, request.reference, key)
+        )
+
     async def GetVersion(
         self, request: pb.GetVersionRequest, context: Context
     ) -> resources_pb2.Version:

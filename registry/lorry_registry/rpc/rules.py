@@ -102,6 +102,9 @@ RULES: Mapping[str, Rule] = {
     _REGISTRY + "UpdateAdapter": changing(somewhere(Role.PUBLISH, "adapter.name")),
     _REGISTRY + "DeleteAdapter": changing(somewhere(Role.PUBLISH, "name")),
     _REGISTRY + "CreateVersion": changing(somewhere(Role.PUBLISH, "parent")),
+    _REGISTRY + "CopyVersion": changing(
+        Rule((Need(Role.READ, ("reference",)), Need(Role.PUBLISH, ("parent",))))
+    ),
     _REGISTRY + "GetVersion": somewhere(Role.READ, "name"),
     _REGISTRY + "ListVersions": somewhere(Role.READ, "parent"),
     _REGISTRY + "UpdateVersion": changing(somewhere(Role.PUBLISH, "version.name")),

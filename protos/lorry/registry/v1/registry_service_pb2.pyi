@@ -73,6 +73,14 @@ class CreateVersionRequest(_message.Message):
     validate_only: bool
     def __init__(self, parent: _Optional[str] = ..., version: _Optional[_Union[_resources_pb2.Version, _Mapping]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
+class CopyVersionRequest(_message.Message):
+    __slots__ = ("reference", "parent")
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    reference: str
+    parent: str
+    def __init__(self, reference: _Optional[str] = ..., parent: _Optional[str] = ...) -> None: ...
+
 class GetVersionRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -67,6 +67,11 @@ class RegistryServiceStub:
                 request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.CreateVersionRequest.SerializeToString,
                 response_deserializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
                 _registered_method=True)
+        self.CopyVersion = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/CopyVersion',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.CopyVersionRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
+                _registered_method=True)
         self.GetVersion = channel.unary_unary(
                 '/lorry.registry.v1.RegistryService/GetVersion',
                 request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.GetVersionRequest.SerializeToString,
@@ -212,6 +217,14 @@ class RegistryServiceServicer:
         """Publishes a version from blobs that are all present. The files are checked first; a version that fails is refused with
         INVALID_ARGUMENT and leaves nothing behind. FAILED_PRECONDITION where a blob is missing or no known base fits.
         A manifest that the adapter already has returns the version that has it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyVersion(self, request, context):
+        """Publishes what a reference means now to another adapter of this registry, with its lineage and description and without moving a
+        byte. The digest is the same; an adapter that has it already returns the version that has it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -395,6 +408,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
             'CreateVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateVersion,
                     request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.CreateVersionRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.SerializeToString,
+            ),
+            'CopyVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.CopyVersion,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.CopyVersionRequest.FromString,
                     response_serializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.SerializeToString,
             ),
             'GetVersion': grpc.unary_unary_rpc_method_handler(
@@ -660,6 +678,33 @@ class RegistryService:
             target,
             '/lorry.registry.v1.RegistryService/CreateVersion',
             lorry_dot_registry_dot_v1_dot_registry__service__pb2.CreateVersionRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/CopyVersion',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.CopyVersionRequest.SerializeToString,
             lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
             options,
             channel_credentials,

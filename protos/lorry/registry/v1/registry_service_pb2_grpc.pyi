@@ -50,6 +50,10 @@ class RegistryServiceStub:
     INVALID_ARGUMENT and leaves nothing behind. FAILED_PRECONDITION where a blob is missing or no known base fits.
     A manifest that the adapter already has returns the version that has it.
     """
+    CopyVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CopyVersionRequest, _resources_pb2.Version]
+    """Publishes what a reference means now to another adapter of this registry, with its lineage and description and without moving a
+    byte. The digest is the same; an adapter that has it already returns the version that has it.
+    """
     GetVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetVersionRequest, _resources_pb2.Version]
     """Returns a version by its resource name."""
     ListVersions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListVersionsRequest, _registry_service_pb2.ListVersionsResponse]
@@ -124,6 +128,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Publishes a version from blobs that are all present. The files are checked first; a version that fails is refused with
     INVALID_ARGUMENT and leaves nothing behind. FAILED_PRECONDITION where a blob is missing or no known base fits.
     A manifest that the adapter already has returns the version that has it.
+    """
+    CopyVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CopyVersionRequest, _resources_pb2.Version]  # type: ignore[assignment]
+    """Publishes what a reference means now to another adapter of this registry, with its lineage and description and without moving a
+    byte. The digest is the same; an adapter that has it already returns the version that has it.
     """
     GetVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetVersionRequest, _resources_pb2.Version]  # type: ignore[assignment]
     """Returns a version by its resource name."""
@@ -232,6 +240,16 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Publishes a version from blobs that are all present. The files are checked first; a version that fails is refused with
         INVALID_ARGUMENT and leaves nothing behind. FAILED_PRECONDITION where a blob is missing or no known base fits.
         A manifest that the adapter already has returns the version that has it.
+        """
+
+    @_abc_1.abstractmethod
+    def CopyVersion(
+        self,
+        request: _registry_service_pb2.CopyVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.Version, _abc.Awaitable[_resources_pb2.Version]]:
+        """Publishes what a reference means now to another adapter of this registry, with its lineage and description and without moving a
+        byte. The digest is the same; an adapter that has it already returns the version that has it.
         """
 
     @_abc_1.abstractmethod
