@@ -9,6 +9,7 @@ import pytest
 
 from lorry_bases.load import load_base
 from lorry_registry.errors import FailedPrecondition
+from lorry_server.engine.effect import EffectMeter
 
 from .bases import save_adapter
 from .rig import Rig
@@ -18,11 +19,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_an_adapter_that_overflows_spoils_its_own_answers_only(
-    name: str, base_folder: Callable[[str], Path], tmp_path: Path
+    name: str,
+    base_folder: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Bug: its weights are finite, its keys and values are not. They stayed behind in blocks that others then
     held, or stood in the block that pads shorter tables; masked, such places weigh nothing, but nothing times
     NaN is NaN."""
+    # Where a short prompt shows it, it is refused when it is loaded; longer ones may be the first to.
+    monkeypatch.setattr(EffectMeter, "measure", lambda *_: 1.0)
     folder = base_folder(name)
     target = {"llama": ["v_proj", "k_proj"], "gpt2": ["attn.c_attn"]}[name]
     huge = save_adapter(folder, tmp_path, seed=0, strength=1e38, r=8, target_modules=target)

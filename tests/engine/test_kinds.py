@@ -16,8 +16,8 @@ import torch
 from peft import PeftModel, get_peft_model
 
 from lorry_bases.load import load_base
+from lorry_server.engine.plan import Chunk
 from lorry_server.engine.request import GenerationRequest, SamplingParams
-from lorry_server.engine.scheduler import Chunk
 from lorry_server.engine.sequence import Sequence
 
 from .bases import CONFIGS, VOCAB_SIZE, other_head, random_model

@@ -63,6 +63,17 @@ class Slots:
         self.written[slot] = weights.name
 
 
+def weights(rank: int, size_bytes: int, name: str) -> SimpleNamespace:
+    return SimpleNamespace(
+        rank=rank,
+        size_bytes=size_bytes,
+        name=name,
+        virtual=None,
+        embeddings={},
+        allow_no_effect=False,
+    )
+
+
 @pytest.fixture
 def source():
     return Source()
@@ -83,7 +94,7 @@ def loader(source, slots, events, monkeypatch):
     def read(folder, *_):
         if str(folder) in source.broken:
             raise InvalidArgument("not JSON", reason="CONFIG_INVALID")
-        return SimpleNamespace(rank=4, size_bytes=8, name=str(folder), virtual=None)
+        return weights(4, 8, str(folder))
 
     monkeypatch.setattr(module, "read_weights", read)
     made = AdapterLoader(source, slots, None, 0, events.put)
@@ -124,9 +135,7 @@ def test_a_composition_waits_for_its_own_terms_alone(loader, source, slots, even
     monkeypatch.setattr(
         module,
         "compose",
-        lambda _, parts, *__: SimpleNamespace(
-            rank=8, size_bytes=16, name="+".join(part.name for part in parts), virtual=None
-        ),
+        lambda _, parts, *__: weights(8, 16, "+".join(part.name for part in parts)),
     )
     source.here |= {"a", "b"}
     for n in range(20):

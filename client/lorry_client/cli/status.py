@@ -32,7 +32,17 @@ def status(ctx: typer.Context, server: ServerOption = None, as_json: JsonOption 
     if residents:
         output.print_data("")
         output.print_table(
-            ["ADAPTER", "DIGEST", "TIER", "RANK", "SIZE", "PINNED", "IN FLIGHT", "LAST USED"],
+            [
+                "ADAPTER",
+                "DIGEST",
+                "TIER",
+                "RANK",
+                "SIZE",
+                "EFFECT",
+                "PINNED",
+                "IN FLIGHT",
+                "LAST USED",
+            ],
             [_row(resident) for resident in residents],
         )
 
@@ -67,6 +77,7 @@ def _row(resident: Resident) -> list[str]:
         resident.tier,
         str(resident.rank),
         output.size(resident.size_bytes),
+        "" if resident.logit_change is None else f"{resident.logit_change:.2g}",
         "yes" if resident.pinned else "",
         str(resident.requests_in_flight or ""),
         output.time(resident.last_used_time),

@@ -30,6 +30,7 @@ class Resident:
     requests_in_flight: int
     load_seconds: float
     last_used_time: datetime | None
+    logit_change: float | None  # the largest after a short prompt; None where not measured yet
 
     @classmethod
     def read(cls, message: pb.Resident) -> Resident:
@@ -43,6 +44,7 @@ class Resident:
             requests_in_flight=message.requests_in_flight,
             load_seconds=seconds(message.load_duration),
             last_used_time=moment(message, "last_used_time"),
+            logit_change=message.logit_change if message.HasField("logit_change") else None,
         )
 
 

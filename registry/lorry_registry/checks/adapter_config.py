@@ -39,6 +39,7 @@ class AdapterConfig:
     token_indices: Mapping[str, tuple[int, ...]]
     """Of tokens whose embeddings were trained, by an ending of the module's path; "" is the input embedding."""
     ties_weights: bool  # what is trained in an embedding acts in the head that shares its weights
+    allow_no_effect: bool  # Lorry's own key: it is meant to change nothing
     raw: Mapping[str, Any]  # the whole object, for kinds that read more of it
     warnings: tuple[str, ...] = ()
 
@@ -58,6 +59,7 @@ class Refusal:
 
 # Read for every kind.
 _READ = {
+    "allow_no_effect",
     "exclude_modules",
     "layers_pattern",
     "layers_to_transform",
@@ -132,6 +134,7 @@ def read_common(
             raw.get("trainable_token_indices"), "trainable_token_indices"
         ),
         "ties_weights": flag(raw, "ensure_weight_tying"),
+        "allow_no_effect": flag(raw, "allow_no_effect"),
         "raw": raw,
         "warnings": tuple(
             f"adapter_config.json: {key[:80]!r} is not known here and was ignored"

@@ -83,7 +83,13 @@ class Engine:
         self._residency = Residency(config.slots)
         most = min(context_length, self._blocks.num_blocks * config.block_size)
         self._scheduler = Scheduler(config, self._blocks, self._residency, most)
-        self._residents = Residents(self._residency, self._scheduler, self._loader, self._deliver)
+        self._residents = Residents(
+            self._residency,
+            self._scheduler,
+            self._loader,
+            self._deliver,
+            self._runner.effects.measure,
+        )
         self._outputs: list[RequestOutput] = []
         self._num_submitted = 0  # still in the inbox; guarded by _door
         self._door = threading.Lock()

@@ -29,6 +29,7 @@ from lorry_server.engine.adapters.compose import compose
 from lorry_server.engine.adapters.read import read_weights
 from lorry_server.engine.adapters.recipe import Method, Recipe
 from lorry_server.engine.adapters.weights import AdapterWeights, VirtualTokens
+from lorry_server.engine.effect import Probe, probe_of
 from lorry_server.engine.residency import SlotLoad
 from lorry_server.engine.sequence import VirtualPlaces
 from lorry_server.engine.slots import AdapterSlots
@@ -79,6 +80,7 @@ class Loaded:
     rank: int
     size_bytes: int
     seconds: float
+    probe: Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +336,9 @@ class AdapterLoader:
             self._give_up(load, error)
         else:
             seconds = time.monotonic() - started
-            self._post(Loaded(load.digest, factors.rank, factors.size_bytes, seconds))
+            is_version = self._source.recipe(load.digest) is None
+            probe = probe_of(factors, _places(factors.virtual), must_act=is_version)
+            self._post(Loaded(load.digest, factors.rank, factors.size_bytes, seconds, probe))
 
     def _give_up(self, load: SlotLoad, error: Exception) -> None:
         self._slots.clear(load.slot)

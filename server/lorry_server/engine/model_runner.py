@@ -8,12 +8,13 @@ from collections.abc import Sequence as Items
 import torch
 from transformers import PreTrainedModel
 
-from lorry_server.engine import attention, selfcheck, sparse
+from lorry_server.engine import attention, effect, selfcheck, sparse
 from lorry_server.engine.adapters.base import BaseView
 from lorry_server.engine.attention import KVCache, KVShape
 from lorry_server.engine.batch import pack
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
+from lorry_server.engine.effect import EffectMeter
 from lorry_server.engine.final_states import FinalStates
 from lorry_server.engine.lora.axes import TokenAxes
 from lorry_server.engine.lora.layer import wrap_linears
@@ -50,7 +51,10 @@ class ModelRunner:
         shapes = {index: layer.shape for index, layer in layers.items()}
         self.base = BaseView(model, linear_shapes, config.max_rank, shapes)
         self.num_blocks = num_kv_blocks(config, shapes, self.dtype, context_length)
-        self.cache = KVCache(shapes, self.num_blocks, config.block_size, self.dtype, self.device)
+        kept = -(-effect.PLACES // config.block_size)
+        self.cache = KVCache(
+            shapes, self.num_blocks + kept, config.block_size, self.dtype, self.device
+        )
         self._sparse = sparse.serves(self.device)
         self._step = LoraStep()
         linears = LoraSlots(config.slots, config.max_rank, self.dtype, self.device)
@@ -64,6 +68,11 @@ class ModelRunner:
         wrap_linears(model, list(linear_shapes), linears, self._step)
         attention.install(model)
         selfcheck.verify(expected, self.logits, BlockManager(self.num_blocks, config.block_size))
+        self.effects = EffectMeter(
+            self.logits,
+            range(self.num_blocks, self.num_blocks + kept),
+            model.get_input_embeddings().num_embeddings,
+        )
 
     @torch.inference_mode()
     def run(self, chunks: Items[Chunk]) -> list[Sampled | None]:

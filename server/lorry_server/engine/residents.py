@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from types import MappingProxyType
 
 from lorry_registry.errors import FailedPrecondition, ResourceExhausted
+from lorry_server.engine.effect import Probe, check_effect
 from lorry_server.engine.loader import AdapterLoader, Fetched, Loaded, LoaderEvent
 from lorry_server.engine.request import RequestOutput
 from lorry_server.engine.residency import Residency, Resident
@@ -30,11 +31,15 @@ class Residents:
         scheduler: Scheduler,
         loader: AdapterLoader,
         deliver: Callable[[Items[RequestOutput]], None],
+        measure: Callable[[int, Probe], float],
     ) -> None:
+        """`measure` is asked once for each digest: what the adapter in a slot changes."""
         self._residency = residency
         self._scheduler = scheduler
         self._loader = loader
         self._deliver = deliver
+        self._measure = measure
+        self._effects: dict[str, float] = {}  # by digest; the base is one and the same
         self._arrived: dict[str, Fetched | Loaded] = {}  # the latest news of each adapter in memory
         self._loads: list[tuple[str, bool, Future[ResidentInfo]]] = []
         self._unloads: list[tuple[str, Future[None]]] = []
@@ -49,12 +54,29 @@ class Residents:
             self._scheduler.fetched(digest, event.virtual)
         elif isinstance(event, Loaded):
             self._count("slot", event)
-            self._residency.finish_load(digest)
+            self._finish(event)
         else:
-            if event.in_slot:
-                self._residency.fail_load(digest)
-            self._deliver(self._scheduler.fetch_failed(digest, event.error))
-            self._refuse(digest, event.error)
+            self._fail(digest, event.error, in_slot=event.in_slot)
+
+    def _finish(self, event: Loaded) -> None:
+        """What was loaded must act before anybody runs with it."""
+        digest, resident = event.digest, self._residency.get(event.digest)
+        assert resident is not None
+        try:
+            if digest not in self._effects:
+                self._effects[digest] = self._measure(resident.slot, event.probe)
+            check_effect(digest, self._effects[digest], event.probe)
+        except FailedPrecondition as error:
+            self._loader.clear(resident.slot)
+            self._fail(digest, error, in_slot=True)
+        else:
+            self._residency.finish_load(digest)
+
+    def _fail(self, digest: str, error: Exception, *, in_slot: bool) -> None:
+        if in_slot:
+            self._residency.fail_load(digest)
+        self._deliver(self._scheduler.fetch_failed(digest, error))
+        self._refuse(digest, error)
 
     def _count(self, tier: Tier, event: Fetched | Loaded) -> None:
         self._arrived[event.digest] = event
@@ -149,7 +171,15 @@ class Residents:
         known = {info.digest for info in slots}
         host = [
             ResidentInfo(
-                digest, "host", news.rank, news.size_bytes, False, in_flight[digest], 0.0, None
+                digest,
+                "host",
+                news.rank,
+                news.size_bytes,
+                False,
+                in_flight[digest],
+                0.0,
+                None,
+                self._effects.get(digest),
             )
             for digest, news in self._arrived.items()
             if digest not in known and digest in self._loader.host
@@ -171,6 +201,7 @@ class Residents:
             in_flight=in_flight[resident.digest],
             load_seconds=news.seconds,
             last_used=None if ago is None else time.time() - ago,
+            logit_change=self._effects.get(resident.digest),
         )
 
     def _ready(self, digest: str, future: Future[ResidentInfo] | Future[None]) -> Resident | None:

@@ -22,6 +22,9 @@ class ResidentInfo:
     in_flight: int  # requests that run with it or wait for it
     load_seconds: float  # of its last load into a slot; 0 before the first
     last_used: float | None  # seconds since the epoch; None before the first use
+    logit_change: float | None = (
+        None  # the largest after a short prompt; None where not measured yet
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,8 @@ class AdminService(pb_grpc.AdminServiceServicer):
             pinned=info.pinned,
             requests_in_flight=info.in_flight,
         )
+        if info.logit_change is not None:
+            resident.logit_change = info.logit_change
         resident.load_duration.FromNanoseconds(int(info.load_seconds * 1e9))
         if info.last_used is not None:
             resident.last_used_time.FromNanoseconds(int(info.last_used * 1e9))

@@ -24,7 +24,7 @@ TIER_HOST: Tier
 TIER_SLOT: Tier
 
 class Resident(_message.Message):
-    __slots__ = ("digest", "references", "tier", "rank", "size_bytes", "pinned", "requests_in_flight", "load_duration", "last_used_time")
+    __slots__ = ("digest", "references", "tier", "rank", "size_bytes", "pinned", "requests_in_flight", "load_duration", "last_used_time", "logit_change")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     REFERENCES_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,7 @@ class Resident(_message.Message):
     REQUESTS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     LOAD_DURATION_FIELD_NUMBER: _ClassVar[int]
     LAST_USED_TIME_FIELD_NUMBER: _ClassVar[int]
+    LOGIT_CHANGE_FIELD_NUMBER: _ClassVar[int]
     digest: str
     references: _containers.RepeatedScalarFieldContainer[str]
     tier: Tier
@@ -43,7 +44,8 @@ class Resident(_message.Message):
     requests_in_flight: int
     load_duration: _duration_pb2.Duration
     last_used_time: _timestamp_pb2.Timestamp
-    def __init__(self, digest: _Optional[str] = ..., references: _Optional[_Iterable[str]] = ..., tier: _Optional[_Union[Tier, str]] = ..., rank: _Optional[int] = ..., size_bytes: _Optional[int] = ..., pinned: _Optional[bool] = ..., requests_in_flight: _Optional[int] = ..., load_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., last_used_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    logit_change: float
+    def __init__(self, digest: _Optional[str] = ..., references: _Optional[_Iterable[str]] = ..., tier: _Optional[_Union[Tier, str]] = ..., rank: _Optional[int] = ..., size_bytes: _Optional[int] = ..., pinned: _Optional[bool] = ..., requests_in_flight: _Optional[int] = ..., load_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., last_used_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., logit_change: _Optional[float] = ...) -> None: ...
 
 class ListResidentsRequest(_message.Message):
     __slots__ = ()

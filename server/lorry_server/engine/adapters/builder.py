@@ -23,8 +23,9 @@ _Fields = dict[str, torch.Tensor | RowsUpdate]
 class WeightsBuilder:
     """Collects updates in float32, and gives them in the type that the engine computes in."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self, dtype: torch.dtype, *, allow_no_effect: bool = False) -> None:
         self.dtype = dtype
+        self._allow_no_effect = allow_no_effect
         self._linears: defaultdict[str, _Fields] = defaultdict(dict)
         self._embeddings: defaultdict[str, _Fields] = defaultdict(dict)
         self._heads: defaultdict[str, dict[str, torch.Tensor]] = defaultdict(dict)
@@ -70,6 +71,7 @@ class WeightsBuilder:
             heads={name: Head(**_typed(f)) for name, f in self._heads.items()},
             bottlenecks=dict(self._bottlenecks),
             virtual=self._virtual,
+            allow_no_effect=self._allow_no_effect,
         )
 
     def _add(self, known: _Fields, fields: dict[str, torch.Tensor | RowsUpdate | None]) -> None:

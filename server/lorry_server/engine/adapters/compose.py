@@ -18,7 +18,7 @@ from lorry_server.engine.adapters.weights import (
     RowsUpdate,
 )
 
-_ADDITIVE = ("linears", "embeddings", "parameters")
+_ADDITIVE = ("linears", "embeddings", "parameters", "allow_no_effect")
 
 _T = TypeVar("_T")
 _Update = TypeVar("_Update", LinearUpdate, EmbeddingUpdate)

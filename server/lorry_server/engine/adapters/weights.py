@@ -165,6 +165,7 @@ class AdapterWeights:
     heads: Mapping[str, Head] = field(default_factory=dict)  # by name: `score`, `classifier`
     bottlenecks: Mapping[str, Bottleneck] = field(default_factory=dict)  # by the layer
     virtual: VirtualTokens | None = None
+    allow_no_effect: bool = False  # it says of itself that it may do nothing
 
     @property
     def rank(self) -> int:
