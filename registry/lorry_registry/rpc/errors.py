@@ -14,6 +14,7 @@ import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -134,14 +135,53 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused
                 if inspect.iscoroutinefunction(inner):
                     wrap = _wrap_single  # streams by `context.write`, as the health service's Watch does
                 make = getattr(grpc, f"{shape}_rpc_method_handler")
-                return make(wrap(inner), handler.request_deserializer, handler.response_serializer)
+                read = _reader(handler.request_deserializer)
+                check = _check_each if shape.startswith("stream") else _check
+                return make(wrap(inner, check), read, handler.response_serializer)
         return handler
 
 
-def _wrap_single(inner: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Any]:
+@dataclass(frozen=True, slots=True)
+class _Malformed:
+    """Stands for bytes that are no message of the kind that was called for."""
+
+    why: str
+
+
+def _reader(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """As `deserialize`, and raises nothing: gRPC would answer UNKNOWN, with words of its own."""
+    if deserialize is None:
+        return None
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except Exception as error:
+            return _Malformed(str(error))
+
+    return read
+
+
+def _check(request: Any) -> Any:
+    if isinstance(request, _Malformed):
+        raise errors.InvalidArgument(
+            f"the request is no message of this call ({request.why}): generate the client from the current contract",
+            reason="REQUEST_MALFORMED",
+        )
+    return request
+
+
+async def _check_each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _check(request)
+
+
+def _wrap_single(
+    inner: Callable[[Any, Any], Awaitable[Any]], check: Callable[[Any], Any]
+) -> Callable[[Any, Any], Any]:
     async def handle(request: Any, context: Any) -> Any:
         try:
-            return await inner(request, context)
+            return await inner(check(request), context)
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -150,11 +190,13 @@ def _wrap_single(inner: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, 
     return handle
 
 
-def _wrap_stream(inner: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[Any, Any], Any]:
+def _wrap_stream(
+    inner: Callable[[Any, Any], AsyncIterator[Any]], check: Callable[[Any], Any]
+) -> Callable[[Any, Any], Any]:
     async def handle(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
             # Closed at once when the call ends early, so that its `finally` blocks do not wait for the collector.
-            async with aclosing(inner(request, context)) as messages:  # type: ignore[type-var]
+            async with aclosing(inner(check(request), context)) as messages:  # type: ignore[type-var]
                 async for message in messages:
                     yield message
         except (grpc.aio.AbortError, asyncio.CancelledError):
@@ -165,7 +207,7 @@ def _wrap_stream(inner: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[[A
     return handle
 
 
-_WRAPPERS: Mapping[str, Callable[[Any], Callable[[Any, Any], Any]]] = {
+_WRAPPERS: Mapping[str, Callable[[Any, Callable[[Any], Any]], Callable[[Any, Any], Any]]] = {
     "unary_unary": _wrap_single,
     "stream_unary": _wrap_single,
     "unary_stream": _wrap_stream,
