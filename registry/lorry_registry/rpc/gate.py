@@ -110,7 +110,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
 
     def _upload(self, method: str, rule: Rule | None, inner: Any) -> Callable[[Any, Any], Any]:
         async def handle(requests: Any, context: Any) -> Any:
-            # The first piece says what the stream is about.
+            # Whom nobody knows, nobody waits for. The first piece then says what the stream is about.
+            await self._identify(method, rule, None, context)
             pieces = aiter(requests)
             first = await anext(pieces, None)
             entry = await self._enter(method, rule, first, context)
@@ -122,10 +123,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
     async def _enter(self, method: str, rule: Rule | None, request: Any, context: Any) -> _Entry:
         """Lets the call in, or raises why not. `request`: of a stream, its first message; None where it has none."""
         peer = context.peer() or ""
-        credentials = _credentials(context)
-        caller: Caller | None = None
+        credentials, caller = await self._identify(method, rule, request, context)
         try:
-            caller = await self._authority.identify(credentials)
             if rule is None:
                 raise PermissionDenied(
                     f"{method} is offered to nobody: it has no line in the table of rules",
@@ -133,7 +132,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
                 )
             rule.check(caller.rights, request)
             namespaces = rule.namespaces(request)
-        except (Unauthenticated, PermissionDenied, NotFound) as denial:
+        except (PermissionDenied, NotFound) as denial:
             await self._record_denial(method, rule, request, peer, caller, denial)
             raise
         namespaces = namespaces or _home(caller)
@@ -141,6 +140,17 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-ignore]
         current_principal.set(caller.principal)
         current_rights.set(caller.rights)
         return _Entry(method, rule, credentials, peer, caller, namespaces)
+
+    async def _identify(
+        self, method: str, rule: Rule | None, request: Any, context: Any
+    ) -> tuple[Credentials, Caller]:
+        credentials = _credentials(context)
+        try:
+            return credentials, await self._authority.identify(credentials)
+        except Unauthenticated as denial:
+            peer = context.peer() or ""
+            await self._record_denial(method, rule, request, peer, None, denial)
+            raise
 
     async def _check_rate(self, rule: Rule, namespaces: tuple[str, ...]) -> None:
         for namespace in namespaces:
