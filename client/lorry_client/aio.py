@@ -24,6 +24,7 @@ from lorry_client.results import (
     Chunk,
     Completion,
     Embedding,
+    Merge,
     Model,
     Pulled,
     Pushed,
@@ -89,6 +90,7 @@ class AsyncClient(AsyncVersionVerbs):
         adapter: str | Composition | None = None,
         *,
         sticky_key: str | None = None,
+        merged: bool = False,
         timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> Completion:
@@ -98,8 +100,9 @@ class AsyncClient(AsyncVersionVerbs):
             prompt: text, a list of messages (`{"role": …, "content": …}`), or token ids.
             adapter: a reference; `a*0.7+b*0.3` or a `Composition` for several as one; None for the bare base.
             sticky_key: who asks, where the adapter's alias divides the requests: the same key gets the same version.
+            merged: begin once the adapter is folded into copies of the weights; the text is the same.
         """
-        request = inference.generate_request(prompt, adapter, sticky_key, **sampling)
+        request = inference.generate_request(prompt, adapter, sticky_key, merged=merged, **sampling)
         return await self._driver.call(inference.generate(request), timeout)
 
     def stream(
@@ -108,6 +111,7 @@ class AsyncClient(AsyncVersionVerbs):
         adapter: str | Composition | None = None,
         *,
         sticky_key: str | None = None,
+        merged: bool = False,
         timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> AsyncGenerator[Chunk, None]:
@@ -115,7 +119,7 @@ class AsyncClient(AsyncVersionVerbs):
 
         Closing the generator early (`aclose()`) or cancelling the task cancels the request.
         """
-        request = inference.generate_request(prompt, adapter, sticky_key, **sampling)
+        request = inference.generate_request(prompt, adapter, sticky_key, merged=merged, **sampling)
         return self._driver.chunks(inference.stream(request), timeout)
 
     async def score(
@@ -294,6 +298,14 @@ class AsyncClient(AsyncVersionVerbs):
     async def unload(self, adapter: str, *, timeout: float | None = None) -> str:
         """Takes an adapter out of its slot once its requests have ended; returns its digest."""
         return await self._driver.call(admin.unload(adapter), timeout)
+
+    async def merge(self, adapter: str | Composition, *, timeout: float | None = None) -> Merge:
+        """Folds an adapter into copies of the weights, until it is unmerged or another is; returns once it acts so."""
+        return await self._driver.call(admin.merge(adapter), timeout)
+
+    async def unmerge(self, *, timeout: float | None = None) -> None:
+        """Drops what is merged."""
+        await self._driver.call(admin.unmerge(), timeout)
 
 
 class AsyncAdapters:

@@ -24,6 +24,7 @@ from lorry_client.results import (
     Chunk,
     Completion,
     Embedding,
+    Merge,
     Model,
     Pulled,
     Pushed,
@@ -88,6 +89,7 @@ class Client(VersionVerbs):
         adapter: str | Composition | None = None,
         *,
         sticky_key: str | None = None,
+        merged: bool = False,
         timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> Completion:
@@ -97,8 +99,9 @@ class Client(VersionVerbs):
             prompt: text, a list of messages (`{"role": …, "content": …}`), or token ids.
             adapter: a reference; `a*0.7+b*0.3` or a `Composition` for several as one; None for the bare base.
             sticky_key: who asks, where the adapter's alias divides the requests: the same key gets the same version.
+            merged: begin once the adapter is folded into copies of the weights; the text is the same.
         """
-        request = inference.generate_request(prompt, adapter, sticky_key, **sampling)
+        request = inference.generate_request(prompt, adapter, sticky_key, merged=merged, **sampling)
         return self._driver.call(inference.generate(request), timeout)
 
     def stream(
@@ -107,6 +110,7 @@ class Client(VersionVerbs):
         adapter: str | Composition | None = None,
         *,
         sticky_key: str | None = None,
+        merged: bool = False,
         timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> Generator[Chunk, None, None]:
@@ -114,7 +118,7 @@ class Client(VersionVerbs):
 
         Closing the generator early cancels the request.
         """
-        request = inference.generate_request(prompt, adapter, sticky_key, **sampling)
+        request = inference.generate_request(prompt, adapter, sticky_key, merged=merged, **sampling)
         return self._driver.chunks(inference.stream(request), timeout)
 
     def score(
@@ -289,6 +293,14 @@ class Client(VersionVerbs):
     def unload(self, adapter: str, *, timeout: float | None = None) -> str:
         """Takes an adapter out of its slot once its requests have ended; returns its digest."""
         return self._driver.call(admin.unload(adapter), timeout)
+
+    def merge(self, adapter: str | Composition, *, timeout: float | None = None) -> Merge:
+        """Folds an adapter into copies of the weights, until it is unmerged or another is; returns once it acts so."""
+        return self._driver.call(admin.merge(adapter), timeout)
+
+    def unmerge(self, *, timeout: float | None = None) -> None:
+        """Drops what is merged."""
+        self._driver.call(admin.unmerge(), timeout)
 
 
 class Adapters:

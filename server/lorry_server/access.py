@@ -43,4 +43,6 @@ SERVER_RULES: Mapping[str, Rule] = {
     _ADMIN + "LoadAdapter": changing(everywhere(Role.ADMIN, *_ADAPTERS)),
     _ADMIN + "PinAdapter": changing(everywhere(Role.ADMIN, "adapter")),
     _ADMIN + "UnloadAdapter": changing(everywhere(Role.ADMIN, "adapter")),
+    _ADMIN + "MergeAdapter": changing(everywhere(Role.ADMIN, *_ADAPTERS)),
+    _ADMIN + "UnmergeAdapter": changing(everywhere(Role.ADMIN)),
 }

@@ -79,6 +79,10 @@ def serve(
             help="Bytes of device memory for whole matrices of adapters: modules_to_save, embeddings.",
         ),
     ] = _DEFAULTS.dense_memory_bytes,
+    merge_memory: Annotated[
+        int,
+        typer.Option(metavar="N", help="Bytes for the weights that an adapter is merged into."),
+    ] = _DEFAULTS.merge_memory,
     cache_bytes: Annotated[
         int,
         typer.Option(metavar="N", help="Bytes of disk for adapters from a registry elsewhere."),
@@ -148,6 +152,7 @@ def serve(
         slots=slots,
         max_rank=max_rank,
         dense_memory_bytes=dense_memory_bytes,
+        merge_memory=merge_memory,
         cache_bytes=cache_bytes,
         database=database,
         blobs=blobs,

@@ -71,6 +71,11 @@ def expression(recipe: Recipe, references: Mapping[str, str]) -> str:
     return f"{recipe.method.value}({text}{''.join(numbers)})"
 
 
+def namespaces_in(reference: str) -> set[str]:
+    """Those of all adapters in a short reference or an expression of several."""
+    return {term.partition("/")[0] for term in reference.rpartition("(")[2].split("+")}
+
+
 def _short(number: float) -> str:
     """Reads as the very same number."""
     return repr(number).removesuffix(".0")

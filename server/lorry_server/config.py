@@ -54,6 +54,7 @@ class ServeConfig:
     slots: int = _ENGINE.slots
     max_rank: int = _ENGINE.max_rank
     dense_memory_bytes: int = _ENGINE.dense_memory_bytes
+    merge_memory: int = _ENGINE.merge_memory_bytes
     cache_bytes: int = (
         DEFAULT_CACHE_BYTES  # adapters on disk that the registry here does not keep anyway
     )
@@ -82,6 +83,7 @@ class ServeConfig:
             slots=self.slots,
             max_rank=self.max_rank,
             dense_memory_bytes=self.dense_memory_bytes,
+            merge_memory_bytes=self.merge_memory,
         )
 
     @property

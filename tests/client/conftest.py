@@ -488,12 +488,32 @@ class Admin(admin_service_pb2_grpc.AdminServiceServicer):
             size_bytes=2048,
         )
 
+        self.merge: admin.Merge | None = None
+
     def GetStatus(self, request, context):  # type: ignore[no-untyped-def]
-        status = admin.Status(version="0.1.0", base="lorry-tiny", device="cpu", slots_total=8)
+        status = admin.Status(
+            version="0.1.0", base="lorry-tiny", device="cpu", slots_total=8, merge=self.merge
+        )
         status.registry.address, status.registry.connected = "registry:7071", self.connected
         status.registry.position = 12
         status.registry.silence.FromMilliseconds(3500)
         return status
+
+    def MergeAdapter(self, request, context):  # type: ignore[no-untyped-def]
+        name = request.adapter or "+".join(term.adapter for term in request.composition.terms)
+        self.merge = admin.Merge(
+            digest=self.resident.digest,
+            references=[name],
+            cause=admin.MERGE_CAUSE_OPERATOR,
+            active=True,
+            size_bytes=1 << 20,
+        )
+        self.merge.merge_duration.FromMilliseconds(1500)
+        return self.merge
+
+    def UnmergeAdapter(self, request, context):  # type: ignore[no-untyped-def]
+        self.merge = None
+        return admin.UnmergeAdapterResponse()
 
     def ListResidents(self, request, context):  # type: ignore[no-untyped-def]
         return admin.ListResidentsResponse(residents=[self.resident])

@@ -121,10 +121,12 @@ class Rig:
         *,
         max_tokens: int = 8,
         deadline: float | None = None,
+        merged: bool = False,
         **sampling: Any,
     ) -> str:
         params = SamplingParams(max_tokens=max_tokens, **sampling)
-        self.engine.submit(GenerationRequest(name, tuple(prompt), params, adapter, deadline))
+        request = GenerationRequest(name, tuple(prompt), params, adapter, deadline, merged=merged)
+        self.engine.submit(request)
         return name
 
     def compose(self, recipe: Recipe) -> str:

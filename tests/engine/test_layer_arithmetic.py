@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from lorry_server.engine.adapters.weights import LinearUpdate, RowsUpdate
-from lorry_server.engine.lora.layer import LoraLinear, LoraStep
+from lorry_server.engine.lora.layer import LoraLinear
+from lorry_server.engine.lora.merged import MergedStep, divide, fold
 from lorry_server.engine.lora.rows import LONG_RUN, Run, StepRows
 from lorry_server.engine.lora.slots import LoraSlots
+from lorry_server.engine.lora.step import LoraStep
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 
@@ -73,13 +75,28 @@ def runs_of(rng: random.Random, num_tokens: int) -> list[Run]:
 
 @torch.inference_mode()
 def check(
-    layer: nn.Linear, slots: LoraSlots, resident: dict[int, LinearUpdate], rng: random.Random
+    layer: nn.Linear,
+    slots: LoraSlots,
+    resident: dict[int, LinearUpdate],
+    rng: random.Random,
+    *,
+    merged: int | None = None,
 ) -> None:
+    """`merged` is the slot whose adapter is folded into the weights."""
     step = LoraStep()
+
+    def rows(runs: list[Run]) -> StepRows | None:
+        return StepRows(runs, MAX_RANK, SLOTS) if runs else None
+
     wrapped = LoraLinear(layer, "layer", slots, step, head=False)
     for num_tokens in (1, 3, 30, 90):
         runs = runs_of(rng, num_tokens)
-        step.tokens = StepRows(runs, MAX_RANK, SLOTS)
+        step.tokens, step.merged = rows(runs), None
+        if merged is not None and any(run.slot == merged for run in runs):
+            divided = divide(runs, merged, num_tokens, torch.device("cpu"), rows)
+            assert divided is not None
+            shadow = fold(resident[merged], layer.weight, layer.bias, torch.float32)
+            step.merged = MergedStep({"layer": shadow}, divided, None)
         x = torch.randn(1, num_tokens, IN)
         before = x.clone()
         y = wrapped(x)
@@ -107,6 +124,24 @@ def test_every_form_of_update_in_one_batch(seed: int, bias: bool) -> None:
     for slot, each in resident.items():
         slots.write(slot, {"layer": each})
     check(layer, slots, resident, rng)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("fields", [*((field,) for field in FIELDS), FIELDS])
+def test_one_adapter_is_merged_and_nobody_else_sees_it(fields: tuple[str, ...], bias: bool) -> None:
+    """Of every form, beside every form, alone in a step or among others, base tokens included."""
+    rng, generator = random.Random(len(fields)), torch.Generator().manual_seed(1)
+    torch.manual_seed(1)
+    layer = nn.Linear(IN, OUT, bias=bias).requires_grad_(False)
+    weight = layer.weight.clone()
+    slots = LoraSlots(SLOTS, MAX_RANK, torch.float32, torch.device("cpu"))
+    beside = [rng.sample(FIELDS, rng.randint(1, 3)) for _ in range(SLOTS - 2)]
+    resident = {slot: update(generator, *each) for slot, each in enumerate([fields, *beside])}
+    for slot, each in resident.items():
+        slots.write(slot, {"layer": each})
+    for _ in range(3):
+        check(layer, slots, resident, rng, merged=0)
+    assert torch.equal(layer.weight, weight)
 
 
 @pytest.mark.parametrize("field", FIELDS)

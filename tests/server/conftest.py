@@ -49,7 +49,7 @@ from lorry_server.engine.request import (
     RequestStats,
     TokenLogprobs,
 )
-from lorry_server.engine.stats import EngineStats, LoadTotals, ResidentInfo
+from lorry_server.engine.stats import EngineStats, LoadTotals, MergeInfo, ResidentInfo
 from lorry_server.registries import AdapterNames, Meaning, Published
 from lorry_server.registries.following import Follower
 from lorry_server.services.outputs import OutputDispatcher
@@ -125,6 +125,7 @@ class FakeEngine:
         )
         self.broken_by: Exception | None = None  # raised within the next step
         self.step_seconds = step_seconds
+        self.merged: MergeInfo | None = None
         self._sink = sink
         self._source = source
         self._vocab_size = vocab_size
@@ -162,8 +163,16 @@ class FakeEngine:
     def expel(self, digest: str, error: Exception) -> Future:
         return self._future(lambda: self._residents.pop(digest, None) and None)
 
+    def merge(self, digest: str) -> Future:
+        return self._future(lambda: self._fold(digest))
+
+    def unmerge(self) -> Future:
+        return self._future(lambda: setattr(self, "merged", None))
+
     def stats(self) -> EngineStats:
         return EngineStats(
+            merge=self.merged,
+            merges=int(self.merged is not None),
             waiting=self._inbox.qsize(),
             running=len(self._running),
             kv_blocks_used=len(self._running),
@@ -282,6 +291,12 @@ class FakeEngine:
             raise FailedPrecondition("not there", reason="NOT_RESIDENT")
         self._residents[digest] = replace(self._residents[digest], pinned=pinned)
         return self._residents[digest]
+
+    def _fold(self, digest: str) -> MergeInfo:
+        self._bring(digest, pin=False)
+        self._residents[digest] = replace(self._residents[digest], merged=True)
+        self.merged = MergeInfo(digest, "operator", True, 1 << 20, 0.5)
+        return self.merged
 
     def _drop(self, digest: str) -> None:
         if self._change(digest, self._residents[digest].pinned).pinned:

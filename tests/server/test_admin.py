@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from lorry.admin.v1 import admin_service_pb2 as pb
-from lorry.inference.v1 import inference_service_pb2
+from lorry.inference.v1 import composition_pb2, inference_service_pb2
 
 
 async def refusal(call) -> tuple[grpc.StatusCode, str]:
@@ -68,3 +68,52 @@ async def test_status(node, base):
     assert (status.slots_total, status.kv_blocks_total, status.max_rank) == (4, 64, 16)
     assert status.version
     assert status.start_time.seconds > 1_700_000_000
+
+
+async def test_merge_and_unmerge(node):
+    version = node.registry.publish("support")
+    node.registry.publish("tone")
+    merged = await node.admin.MergeAdapter(pb.MergeAdapterRequest(adapter="support"))
+    assert (merged.digest, merged.cause, merged.active) == (
+        version.digest,
+        pb.MERGE_CAUSE_OPERATOR,
+        True,
+    )
+    assert (list(merged.references), merged.size_bytes) == (["default/support:1"], 1 << 20)
+    assert merged.merge_duration.ToTimedelta().total_seconds() == 0.5
+    assert (await node.admin.GetStatus(pb.GetStatusRequest())).merge == merged
+    (resident,) = (await node.admin.ListResidents(pb.ListResidentsRequest())).residents
+    assert resident.merged
+    labels = {"adapter": version.digest[:19], "reference": "default/support:1"}
+    assert node.sample("lorry_adapter_merged", **labels) == 1.0
+    assert node.sample("lorry_merged_bytes") == float(1 << 20)
+    terms = [composition_pb2.CompositionTerm(adapter=name) for name in ("support", "tone")]
+    composed = await node.admin.MergeAdapter(
+        pb.MergeAdapterRequest(composition=composition_pb2.Composition(terms=terms))
+    )
+    assert composed.digest not in (version.digest, "")
+    await node.admin.UnmergeAdapter(pb.UnmergeAdapterRequest())
+    assert not (await node.admin.GetStatus(pb.GetStatusRequest())).HasField("merge")
+    code, _ = await refusal(node.admin.MergeAdapter(pb.MergeAdapterRequest(adapter="nobody")))
+    assert code is grpc.StatusCode.NOT_FOUND
+    code, _ = await refusal(node.admin.MergeAdapter(pb.MergeAdapterRequest()))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_request_may_ask_for_its_adapter_merged(node):
+    node.registry.publish("support")
+    asked = inference_service_pb2.GenerateRequest(
+        text="hi", adapter="support", execution=inference_service_pb2.EXECUTION_MERGED
+    )
+    await node.generate(asked)
+    await node.generate(inference_service_pb2.GenerateRequest(text="hi", adapter="support"))
+    assert [request.merged for request in node.engine.submitted] == [True, False]
+
+
+@pytest.mark.parametrize(("execution", "adapter"), [(1, ""), (9, "support")])
+async def test_an_execution_that_means_nothing(node, execution, adapter):
+    node.registry.publish("support")
+    bad = inference_service_pb2.GenerateRequest(text="hi", adapter=adapter, execution=execution)
+    code, reason, _ = await node.refusal(bad)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert reason == ("EXECUTION_INVALID" if adapter else "EXECUTION_WITHOUT_ADAPTER")

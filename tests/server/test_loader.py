@@ -97,7 +97,7 @@ def loader(source, slots, events, monkeypatch):
         return weights(4, 8, str(folder))
 
     monkeypatch.setattr(module, "read_weights", read)
-    made = AdapterLoader(source, slots, None, 0, events.put)
+    made = AdapterLoader(source, slots, None, events.put, host_memory_bytes=0, merge_memory_bytes=0)
     yield made
     source.gate.set()
     made.stop()

@@ -8,7 +8,7 @@ from lorry.admin.v1 import admin_service_pb2 as pb
 from lorry_client import compositions
 from lorry_client._calls.requests import LOAD_SECONDS, LOOKUP_SECONDS, build
 from lorry_client._steps import Call
-from lorry_client.results.admin import Resident, Status
+from lorry_client.results.admin import Merge, Resident, Status
 
 if TYPE_CHECKING:
     from lorry_client.compositions import Composition
@@ -44,4 +44,19 @@ def unload(adapter: str) -> Call[str]:
     request = build(pb.UnloadAdapterRequest, adapter=adapter)
     return Call(
         lambda stubs: stubs.admin.UnloadAdapter, request, lambda answer: answer.digest, LOAD_SECONDS
+    )
+
+
+def merge(adapter: str | Composition) -> Call[Merge]:
+    """Answers once the adapter acts merged."""
+    request = build(pb.MergeAdapterRequest, **compositions.target(adapter))
+    return Call(lambda stubs: stubs.admin.MergeAdapter, request, Merge.read, LOAD_SECONDS)
+
+
+def unmerge() -> Call[None]:
+    return Call(
+        lambda stubs: stubs.admin.UnmergeAdapter,
+        pb.UnmergeAdapterRequest(),
+        lambda _: None,
+        LOOKUP_SECONDS,
     )

@@ -129,6 +129,7 @@ def generate_request(
     adapter: str | Composition | None,
     sticky_key: str | None = None,
     *,
+    merged: bool = False,
     max_tokens: int | None = None,
     temperature: float | None = None,
     top_k: int | None = None,
@@ -180,6 +181,7 @@ def generate_request(
         **compositions.target(adapter),
         sampling=sampling,
         sticky_key=sticky_key,
+        execution=pb.EXECUTION_MERGED if merged else None,
     )
 
 

@@ -122,6 +122,10 @@ def generate(
             metavar="KEY", help="Who asks: the same key gets the same version of a divided alias."
         ),
     ] = None,
+    merged: Annotated[
+        bool,
+        typer.Option("--merged", help="Begin once the adapter is merged into the weights."),
+    ] = False,
     timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Give up after this long.")
     ] = None,
@@ -157,7 +161,7 @@ def generate(
     with shared.connect() as client:
         if shared.as_json or (n is not None and n > 1):
             whole = client.generate(
-                sent, target, sticky_key=sticky_key, timeout=timeout, **sampling
+                sent, target, sticky_key=sticky_key, merged=merged, timeout=timeout, **sampling
             )
             if shared.as_json:
                 print_json(whole)
@@ -166,7 +170,9 @@ def generate(
             return
         completion = None
         text = ""
-        answer = client.stream(sent, target, sticky_key=sticky_key, timeout=timeout, **sampling)
+        answer = client.stream(
+            sent, target, sticky_key=sticky_key, merged=merged, timeout=timeout, **sampling
+        )
         with closing(answer) as chunks:
             for chunk in chunks:
                 sys.stdout.write(chunk.text)

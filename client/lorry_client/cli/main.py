@@ -18,6 +18,7 @@ from lorry_client.cli import (
     aliases,
     exchange,
     generate,
+    merge,
     plugins,
     prompts,
     status,
@@ -69,6 +70,7 @@ def build_app() -> typer.Typer:
     generate.register(app)
     prompts.register(app)
     status.register(app)
+    merge.register(app)
     adapters.register(app)
     aliases.register(app)
     versions.register(app)

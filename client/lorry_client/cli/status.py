@@ -11,7 +11,7 @@ from lorry_client.cli import output
 from lorry_client.cli.session import JsonOption, ServerOption, session
 
 if TYPE_CHECKING:
-    from lorry_client.results import RegistryLink, Resident, Status
+    from lorry_client.results import Merge, RegistryLink, Resident, Status
 
 
 def register(app: typer.Typer) -> None:
@@ -48,6 +48,7 @@ def status(ctx: typer.Context, server: ServerOption = None, as_json: JsonOption 
 
 
 def _lines(current: Status) -> list[tuple[str, str]]:
+    merge = [("merged", _merge(current.merge))] if current.merge is not None else []
     return [
         ("base", current.base),
         ("fingerprint", current.base_fingerprint),
@@ -56,6 +57,7 @@ def _lines(current: Status) -> list[tuple[str, str]]:
         ("requests", f"{current.running_requests} running, {current.queued_requests} queued"),
         ("KV blocks", f"{current.kv_blocks_used} of {current.kv_blocks_total}"),
         ("slots", f"{current.slots_used} of {current.slots_total}, rank up to {current.max_rank}"),
+        *merge,
         ("registry", _registry(current.registry)),
         ("since", output.time(current.start_time)),
         ("version", current.version),
@@ -68,6 +70,12 @@ def _registry(link: RegistryLink | None) -> str:
     if link.connected:
         return f"{link.address}, followed up to event {link.position}"
     return f"{link.address}, CUT OFF for {link.silence_seconds:.0f} s: what was known is served on"
+
+
+def _merge(merge: Merge) -> str:
+    name = ", ".join(merge.references) or output.short_digest(merge.digest)
+    state = f"{output.size(merge.size_bytes)}, " if merge.active else "in the making, "
+    return f"{name}, {state}by {merge.cause}"
 
 
 def _row(resident: Resident) -> list[str]:

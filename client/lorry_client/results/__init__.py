@@ -1,6 +1,6 @@
 """What calls return: frozen dataclasses, read from the contract's messages. Nothing here talks to a server."""
 
-from lorry_client.results.admin import RegistryLink, Resident, Status
+from lorry_client.results.admin import Merge, RegistryLink, Resident, Status
 from lorry_client.results.catalogue import (
     Adapter,
     AdapterSpec,
@@ -47,6 +47,7 @@ __all__ = [
     "Events",
     "File",
     "Lineage",
+    "Merge",
     "Model",
     "Pulled",
     "Pushed",

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 Tier = Literal["unknown", "disk", "host", "slot"]
 
+MergeCause = Literal["unknown", "operator", "request", "auto"]
+
+# By the number of pb.MergeCause.
+_CAUSES: dict[int, MergeCause] = {1: "operator", 2: "request", 3: "auto"}
+
 # By the number of pb.Tier.
 _TIERS: dict[int, Tier] = {1: "disk", 2: "host", 3: "slot"}
 
@@ -31,6 +36,7 @@ class Resident:
     load_seconds: float
     last_used_time: datetime | None
     logit_change: float | None  # the largest after a short prompt; None where not measured yet
+    merged: bool = False
 
     @classmethod
     def read(cls, message: pb.Resident) -> Resident:
@@ -45,6 +51,30 @@ class Resident:
             load_seconds=seconds(message.load_duration),
             last_used_time=moment(message, "last_used_time"),
             logit_change=message.logit_change if message.HasField("logit_change") else None,
+            merged=message.merged,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """An adapter that is merged, or about to be (`active` is false then)."""
+
+    digest: str
+    references: tuple[str, ...]
+    cause: MergeCause
+    active: bool
+    size_bytes: int
+    merge_seconds: float
+
+    @classmethod
+    def read(cls, message: pb.Merge) -> Merge:
+        return cls(
+            digest=message.digest,
+            references=tuple(message.references),
+            cause=_CAUSES.get(message.cause, "unknown"),
+            active=message.active,
+            size_bytes=message.size_bytes,
+            merge_seconds=seconds(message.merge_duration),
         )
 
 
@@ -86,6 +116,7 @@ class Status:
     max_rank: int
     start_time: datetime | None
     registry: RegistryLink | None = None  # an older server does not say
+    merge: Merge | None = None
 
     @classmethod
     def read(cls, message: pb.Status) -> Status:
@@ -104,4 +135,5 @@ class Status:
             max_rank=message.max_rank,
             start_time=moment(message, "start_time"),
             registry=RegistryLink.read(message.registry) if message.HasField("registry") else None,
+            merge=Merge.read(message.merge) if message.HasField("merge") else None,
         )

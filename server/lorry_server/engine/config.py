@@ -26,6 +26,7 @@ class EngineConfig:
         4 << 30  # for whole matrices (modules_to_save, embeddings) of the adapters in all slots
     )
     host_memory_bytes: int = 2 << 30  # for adapters outside the slots; on a CPU none are kept there
+    merge_memory_bytes: int = 2 << 30  # for the weights with an adapter in them; 0: none is merged
     max_overtakes: int = (
         64  # admissions past a request that waits for a slot, before one is drained for it
     )
@@ -33,9 +34,10 @@ class EngineConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and value < 1:
+            least = 0 if field.name == "merge_memory_bytes" else 1
+            if value is not None and value < least:
                 raise InvalidArgument(
-                    f"{field.name} is {value}; it must be at least 1.",
+                    f"{field.name} is {value}; it must be at least {least}.",
                     reason="BAD_ENGINE_CONFIG",
                     field=field.name,
                     value=value,

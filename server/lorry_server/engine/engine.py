@@ -29,14 +29,22 @@ from lorry_registry.errors import (
 )
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
-from lorry_server.engine.loader import AdapterLoader, AdapterSource
+from lorry_server.engine.loader import (
+    AdapterLoader,
+    AdapterSource,
+    LoaderEvent,
+    MergeEvent,
+    MergeFailed,
+    MergeReady,
+)
+from lorry_server.engine.merger import Merger
 from lorry_server.engine.model_runner import ModelRunner
 from lorry_server.engine.request import GenerationRequest, RequestOutput
 from lorry_server.engine.residency import Residency
 from lorry_server.engine.residents import Residents
 from lorry_server.engine.scheduler import Scheduler
 from lorry_server.engine.sequence import Sequence
-from lorry_server.engine.stats import EngineStats, ResidentInfo
+from lorry_server.engine.stats import EngineStats, MergeInfo, ResidentInfo
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +58,9 @@ SNAPSHOT_SECONDS = 0.1  # how old a snapshot may be while the engine is busy
 class Engine:
     """Generates for many requests at once over one base.
 
-    `submit`, `cancel`, `load`, `pin`, `unload`, `expel` and `stats` may be called from any thread. `sink` receives what
-    a step brought, on the engine's thread; it must not block. If it raises, the engine fails and hands it the same once
-    more.
+    `submit`, `cancel`, `load`, `pin`, `unload`, `expel`, `merge`, `unmerge` and `stats` may be called from any thread.
+    `sink` receives what a step brought, on the engine's thread; it must not block. If it raises, the engine fails and
+    hands it the same once more.
     """
 
     def __init__(
@@ -76,8 +84,9 @@ class Engine:
             source,
             self._runner.slots,
             self._runner.base,
-            host_memory_bytes,
-            lambda event: self._inbox.put(lambda: self._residents.on_event(event)),
+            lambda event: self._inbox.put(lambda: self._on_event(event)),
+            host_memory_bytes=host_memory_bytes,
+            merge_memory_bytes=config.merge_memory_bytes,
         )
         self._blocks = BlockManager(self._runner.num_blocks, config.block_size)
         self._residency = Residency(config.slots)
@@ -89,6 +98,14 @@ class Engine:
             self._loader,
             self._deliver,
             self._runner.effects.measure,
+        )
+        self._merger = Merger(
+            self._residency,
+            self._scheduler,
+            self._residents,
+            self._loader,
+            switch=self._runner.switch,
+            deliver=self._deliver,
         )
         self._outputs: list[RequestOutput] = []
         self._num_submitted = 0  # still in the inbox; guarded by _door
@@ -151,11 +168,19 @@ class Engine:
         return self._ask(lambda future: self._residents.unload(digest, future))
 
     def expel(self, digest: str, error: Exception) -> Future[None]:
-        """Takes an adapter out of its slot and out of host memory, pinned or not, once nothing runs with it.
+        """Takes an adapter out of its slot and out of host memory, pinned, merged or not, once nothing runs with it.
 
-        Whoever wished for it in a slot gets `error`.
+        Whoever wished for it in a slot, or merged, gets `error`.
         """
-        return self._ask(lambda future: self._residents.expel(digest, error, future))
+        return self._ask(lambda future: self._expel(digest, error, future))
+
+    def merge(self, digest: str) -> Future[MergeInfo]:
+        """Folds an adapter into copies of the weights, until another order. The future raises what is in the way."""
+        return self._ask(lambda future: self._merger.merge(digest, future))
+
+    def unmerge(self) -> Future[None]:
+        """Drops what is merged; what requests ask for may be merged again."""
+        return self._ask(self._merger.unmerge)
 
     def stats(self) -> EngineStats:
         """The engine as it was after a step, at most `SNAPSHOT_SECONDS` or one step ago."""
@@ -205,6 +230,7 @@ class Engine:
             self._outputs += self._scheduler.account(plan, sampled, time.monotonic())
             self._steps += 1
         self._residents.settle()
+        self._merger.settle()
         self._publish()
 
     def _receive(self, *, wait: bool) -> None:
@@ -228,6 +254,16 @@ class Engine:
             return False
         busy = self._scheduler.running or self._scheduler.waiting or not self._inbox.empty()
         return not busy or time.monotonic() >= self._stop_at
+
+    def _expel(self, digest: str, error: Exception, future: Future[None]) -> None:
+        self._merger.expel(digest, error)
+        self._residents.expel(digest, error, future)
+
+    def _on_event(self, event: LoaderEvent | MergeEvent) -> None:
+        if isinstance(event, MergeReady | MergeFailed):
+            self._merger.on_event(event)
+        else:
+            self._residents.on_event(event)
 
     def _add(self, request: GenerationRequest, arrival: float) -> None:
         with self._door:
@@ -254,6 +290,7 @@ class Engine:
             with self._logged("a message"):
                 self._inbox.get_nowait()()
         self._residents.fail_all(error)
+        self._merger.fail_all(error)
         with self._logged("the last outputs"):
             self._outputs = [*self._outputs, *self._scheduler.fail_all(error)]
             self._publish()
@@ -313,4 +350,6 @@ class Engine:
             evictions=self._residency.evictions,
             loads=self._residents.totals(),
             residents=self._residents.infos(),
+            merge=self._merger.info,
+            merges=self._merger.merges,
         )

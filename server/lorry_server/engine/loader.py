@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,13 +23,14 @@ from typing import Protocol
 import torch
 from safetensors import SafetensorError
 
-from lorry_registry.errors import DataLoss, InvalidArgument
+from lorry_registry.errors import DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted
 from lorry_server.engine.adapters.base import BaseView
 from lorry_server.engine.adapters.compose import compose
 from lorry_server.engine.adapters.read import read_weights
 from lorry_server.engine.adapters.recipe import Method, Recipe
 from lorry_server.engine.adapters.weights import AdapterWeights, VirtualTokens
 from lorry_server.engine.effect import Probe, probe_of
+from lorry_server.engine.lora.merged import Shadow, fold, shadow_bytes
 from lorry_server.engine.residency import SlotLoad
 from lorry_server.engine.sequence import VirtualPlaces
 from lorry_server.engine.slots import AdapterSlots
@@ -92,7 +93,25 @@ class LoadFailed:
     in_slot: bool
 
 
+@dataclass(frozen=True, slots=True)
+class MergeReady:
+    """An adapter is folded into copies of the weights."""
+
+    digest: str
+    shadows: Mapping[str, Shadow]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MergeFailed:
+    """An adapter could not be folded."""
+
+    digest: str
+    error: Exception
+
+
 LoaderEvent = Fetched | Loaded | LoadFailed
+MergeEvent = MergeReady | MergeFailed
 
 _Arrived = Callable[[AdapterWeights, float], None]  # with the moment when it was begun
 _Failed = Callable[[Exception], None]
@@ -194,14 +213,17 @@ class AdapterLoader:
         source: AdapterSource,
         slots: AdapterSlots,
         base: BaseView,
+        post: Callable[[LoaderEvent | MergeEvent], None],
+        *,
         host_memory_bytes: int,
-        post: Callable[[LoaderEvent], None],
+        merge_memory_bytes: int,
     ) -> None:
         self.host = HostCache(host_memory_bytes)
         self._source = source
         self._slots = slots
         self._base = base
         self._post = post
+        self._merge_memory_bytes = merge_memory_bytes
         self._downloads = Downloads(_DOWNLOADS)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="lorry-read")
         self._composer = ThreadPoolExecutor(1, thread_name_prefix="lorry-compose")
@@ -228,6 +250,18 @@ class AdapterLoader:
             self._on_writer(self._give_up, load, error)
 
         self._readers.submit(self._read, load.digest, arrived, failed)
+
+    def merge(self, digest: str) -> None:
+        """Folds an adapter into copies of the weights; what comes of it is a MergeEvent."""
+
+        def arrived(weights: AdapterWeights, started: float) -> None:
+            with suppress(RuntimeError):  # the loader has stopped meanwhile
+                self._composer.submit(self._fold, digest, weights, started)
+
+        def failed(error: Exception) -> None:
+            self._post(MergeFailed(digest, error))
+
+        self._readers.submit(self._read, digest, arrived, failed)
 
     def clear(self, slot: int) -> None:
         """Zeroes a slot that was given up; it is done before any later load into it."""
@@ -326,6 +360,44 @@ class AdapterLoader:
         else:
             reading.arrived(weights, reading.started)
 
+    # On the composer.
+
+    def _fold(self, digest: str, adapter: AdapterWeights, started: float) -> None:
+        try:
+            self._check_merge(digest, adapter)
+            shadows = {
+                path: fold(
+                    update, self._base.weight(path), self._base.bias(path), self._slots.dtype
+                )
+                for path, update in adapter.linears.items()
+            }
+        except Exception as error:
+            no_memory = isinstance(error, MemoryError) or "allocate" in str(error)  # torch's say so
+            self._post(MergeFailed(digest, _no_memory(digest, error) if no_memory else error))
+        else:
+            self._post(MergeReady(digest, shadows, time.monotonic() - started))
+
+    def _check_merge(self, digest: str, adapter: AdapterWeights) -> None:
+        if not adapter.linears:
+            raise FailedPrecondition(
+                f"Adapter {digest} adds to no linear layer: there is nothing to merge. Ask for it without.",
+                reason="NOTHING_TO_MERGE",
+                digest=digest,
+            )
+        layers = self._base.entity.modules
+        shapes = {layer.path: (layer.in_features, layer.out_features) for layer in layers}
+        needed = shadow_bytes(adapter.linears, shapes, self._slots.dtype)
+        if needed > self._merge_memory_bytes:
+            raise ResourceExhausted(
+                f"Merging adapter {digest} takes {needed} bytes, and merged weights may have "
+                f"{self._merge_memory_bytes}: start the server with --merge-memory {needed}, or ask for the adapter "
+                "without execution MERGED.",
+                reason="MERGE_MEMORY",
+                digest=digest,
+                needed_bytes=needed,
+                limit_bytes=self._merge_memory_bytes,
+            )
+
     # On the writer.
 
     def _write(self, load: SlotLoad, factors: AdapterWeights, started: float) -> None:
@@ -347,6 +419,15 @@ class AdapterLoader:
     def _on_writer(self, act: Callable[..., None], *arguments: object) -> None:
         with suppress(RuntimeError):  # the loader has stopped meanwhile, and nobody waits any more
             self._writer.submit(act, *arguments)
+
+
+def _no_memory(digest: str, why: Exception) -> ResourceExhausted:
+    return ResourceExhausted(
+        f"Adapter {digest} was not merged, for the device has no room for the weights ({str(why)[:200]}); ask for it "
+        "without execution MERGED.",
+        reason="MERGE_MEMORY",
+        digest=digest,
+    )
 
 
 def _places(tokens: VirtualTokens | None) -> VirtualPlaces:

@@ -11,13 +11,14 @@ from transformers import PreTrainedModel
 from lorry_server.engine import attention, effect, selfcheck, sparse
 from lorry_server.engine.adapters.base import BaseView
 from lorry_server.engine.attention import KVCache, KVShape
-from lorry_server.engine.batch import pack
+from lorry_server.engine.batch import PackedStep, pack
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.effect import EffectMeter
 from lorry_server.engine.final_states import FinalStates
 from lorry_server.engine.lora.axes import TokenAxes
 from lorry_server.engine.lora.layer import wrap_linears
+from lorry_server.engine.lora.merged import Merged, MergedStep, divide
 from lorry_server.engine.lora.modules import ModuleSlots
 from lorry_server.engine.lora.rows import LONG_RUN, Run, StepRows
 from lorry_server.engine.lora.slots import LoraSlots
@@ -57,6 +58,7 @@ class ModelRunner:
         )
         self._sparse = sparse.serves(self.device)
         self._step = LoraStep()
+        self.merged: Merged | None = None  # changed between two steps
         linears = LoraSlots(config.slots, config.max_rank, self.dtype, self.device)
         self.slots = AdapterSlots(
             linears,
@@ -73,6 +75,10 @@ class ModelRunner:
             range(self.num_blocks, self.num_blocks + kept),
             model.get_input_embeddings().num_embeddings,
         )
+
+    def switch(self, merged: Merged | None) -> None:
+        """From the next step on this adapter is merged. The base's own weights have no part in it."""
+        self.merged = merged
 
     @torch.inference_mode()
     def run(self, chunks: Items[Chunk]) -> list[Sampled | None]:
@@ -93,6 +99,7 @@ class ModelRunner:
         self.slots.virtual.step = packed.virtual_runs
         self._step.tokens = self._rows(packed.token_runs)
         self._step.logits = self._rows(packed.logit_runs)
+        self._step.merged = self._merged_step(packed)
         try:
             with FinalStates(self.model, wanted=bool(packed.pooled_rows)) as states:
                 output = self.model(
@@ -103,10 +110,23 @@ class ModelRunner:
                     lorry_batch=packed.paged,
                 )
         finally:
-            self._step.tokens = self._step.logits = None
+            self._step.tokens = self._step.logits = self._step.merged = None
             self.slots.virtual.step = ()
         pooled = {index: states.at(rows) for index, rows in packed.pooled_rows.items()}
         return output.logits[0], pooled
+
+    def _merged_step(self, packed: PackedStep) -> MergedStep | None:
+        """None where no token is of the merged adapter: the step runs as if there were none."""
+        merged = self.merged
+        if merged is None:
+            return None
+        num_tokens = packed.input_ids.shape[1]
+        tokens = divide(packed.token_runs, merged.slot, num_tokens, self.device, self._rows)
+        if tokens is None:
+            return None
+        num_logits = len(packed.logits_index)
+        logits = divide(packed.logit_runs, merged.slot, num_logits, self.device, self._rows)
+        return MergedStep(merged.shadows, tokens, logits)
 
     def _rows(self, runs: list[Run]) -> StepRows | None:
         if not runs:

@@ -64,6 +64,7 @@ class GenerationRequest:
         None  # the mean final hidden state of the prompt's tokens from this index on
     )
     constraint: TokenConstraint | None = None  # this request's own: it moves with the tokens
+    merged: bool = False  # begins once its adapter is merged
 
 
 class FinishReason(enum.Enum):

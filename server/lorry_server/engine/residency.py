@@ -1,7 +1,7 @@
 """Which adapter is in which slot: the policy, without a byte of weights.
 
 A slot is empty, being loaded, or ready. An adapter in a slot is held by the sequences that run with it; one that is
-held or pinned is never evicted. Among the rest the least recently used goes first.
+held, pinned or merged is never evicted. Among the rest the least recently used goes first.
 """
 
 from __future__ import annotations
@@ -20,9 +20,16 @@ class Resident:
     ready: bool = False
     references: int = 0  # running sequences
     pinned: bool = False
+    merged: bool = False  # it is folded into the weights beside, or about to be
+    merge_ordered: bool = False  # by an operator: it will not end by itself
     draining: bool = False  # no new sequence may hold it, for another adapter waits for its slot
     unloading: bool = False  # the same, for an operator wants it out
     last_used: float | None = None  # seconds, monotonic
+
+    @property
+    def stays(self) -> bool:
+        """Whether no other adapter can have its slot."""
+        return self.pinned or self.merged
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,9 @@ class Residency:
     @property
     def all_pinned(self) -> bool:
         """Whether no slot can ever come free by itself."""
-        return not self._empty and all(resident.pinned for resident in self._residents.values())
+        return not self._empty and all(
+            resident.pinned or resident.merge_ordered for resident in self._residents.values()
+        )
 
     def can_acquire(self, digest: str) -> bool:
         resident = self._residents.get(digest)
@@ -107,6 +116,15 @@ class Residency:
         """Gives the slot of a load that failed back."""
         self._empty.append(self._residents.pop(digest).slot)
 
+    def hold_merged(self, digest: str, *, ordered: bool) -> None:
+        """Keeps a ready adapter in its slot while it is merged."""
+        resident = self._residents[digest]
+        resident.merged, resident.merge_ordered, resident.draining = True, ordered, False
+
+    def let_go_merged(self, digest: str) -> None:
+        resident = self._residents[digest]
+        resident.merged = resident.merge_ordered = False
+
     def is_pinned(self, digest: str) -> bool:
         resident = self._residents.get(digest)
         return resident is not None and resident.pinned
@@ -120,7 +138,7 @@ class Residency:
         for resident in self._residents.values():
             if resident.digest in protected:
                 resident.draining = False
-            elif resident.ready and not resident.pinned:
+            elif resident.ready and not resident.stays:
                 candidates.append(resident)
         if candidates and not any(resident.draining for resident in candidates):
             min(candidates, key=lambda resident: resident.references).draining = True
@@ -144,7 +162,7 @@ class Residency:
 
     def _victim(self, protected: Collection[str]) -> Resident | None:
         for resident in self._residents.values():
-            free = resident.ready and resident.references == 0 and not resident.pinned
+            free = resident.ready and resident.references == 0 and not resident.stays
             if free and resident.digest not in protected:
                 return resident
         return None

@@ -114,6 +114,15 @@ class Residents:
                 )
             )
             return
+        if resident.merged:
+            future.set_exception(
+                FailedPrecondition(
+                    f"Adapter {digest} is merged into the weights; unmerge it first (lorry merge --off).",
+                    reason="MERGED",
+                    digest=digest,
+                )
+            )
+            return
         resident.unloading = True
         self._unloads.append((digest, future))
 
@@ -198,6 +207,7 @@ class Residents:
             rank=news.rank,
             size_bytes=news.size_bytes,
             pinned=resident.pinned,
+            merged=resident.merged,
             in_flight=in_flight[resident.digest],
             load_seconds=news.seconds,
             last_used=None if ago is None else time.time() - ago,

@@ -51,6 +51,9 @@ class Scheduler:
         self._sequences: dict[str, Sequence] = {}
         self.wishes: dict[str, None] = {}  # adapters that an operator wants in a slot, oldest first
         self._refused_wishes: list[str] = []
+        self.merged: str | None = None  # the adapter that is folded into the weights
+        self.merge_wish: str | None = None  # what the oldest request wants merged that waits for it
+        self.starved = False  # whether a request waits for a slot and none is to be had
         self._fetching: set[str] = set()
         self._fetched: dict[str, VirtualPlaces] = {}
 
@@ -81,6 +84,15 @@ class Scheduler:
         self.wishes.pop(digest, None)
         waiting = [sequence for sequence in self.waiting if sequence.adapter == digest]
         return [self._fail(sequence, error) for sequence in waiting]
+
+    def merge_failed(self, digest: str, error: Exception) -> list[RequestOutput]:
+        """The adapter cannot be merged: those who wait for that are told."""
+        waiting = [s for s in self.waiting if s.adapter == digest and self._waits_for_merge(s)]
+        return [self._fail(sequence, error) for sequence in waiting]
+
+    def runs_merged(self, digest: str) -> bool:
+        """Whether a request that runs has asked for this adapter to be merged."""
+        return any(s.adapter == digest and s.request.merged for s in self.running)
 
     def take_refused_wishes(self) -> list[str]:
         """The wishes for which no slot was to be had since the last call."""
@@ -159,10 +171,14 @@ class Scheduler:
         wanted = set(granted)  # by operators, and by those that are older than the one at hand
         blocked: list[Sequence] = []  # wait for a slot, and none is to be had
         wanted_before_blocked: set[str] = set()
+        self.merge_wish = None
         for sequence in list(self.waiting):
             if self._must_wait_for_prefix(sequence):
                 continue
             digest = sequence.adapter
+            waits_for_merge = self._waits_for_merge(sequence)
+            if waits_for_merge and self.merge_wish is None:
+                self.merge_wish = digest
             if digest is not None and not self.residency.can_acquire(digest):
                 if self._bring(digest, plan, wanted):
                     wanted.add(digest)
@@ -177,6 +193,8 @@ class Scheduler:
                 if sequence.num_tokens >= self.context_length:
                     plan.outputs.append(self._fail(sequence, self._too_long(sequence)))
                     continue
+            if waits_for_merge:
+                continue
             if not room or budget <= 0 or len(self.running) >= self.config.max_sequences:
                 room = False
                 continue
@@ -197,6 +215,15 @@ class Scheduler:
         leader = self._sequences.get(sequence.request.follows or "")
         return leader is not None and leader.first_token is None
 
+    def _waits_for_merge(self, sequence: Sequence) -> bool:
+        """Whether a request wants its adapter merged, and it is not, or an older request wants another one.
+
+        One that has run once goes on as it can.
+        """
+        if not sequence.request.merged or sequence.first_scheduled is not None:
+            return False
+        return sequence.adapter != self.merged or self.merge_wish not in (None, self.merged)
+
     def _bring(self, digest: str, plan: StepPlan, wanted: set[str]) -> bool:
         """Moves an adapter one tier up; returns whether it is on its way."""
         if digest in self._fetching or self.residency.get(digest) is not None:
@@ -212,11 +239,12 @@ class Scheduler:
         return True
 
     def _unblock(self, plan: StepPlan, blocked: list[Sequence], wanted: set[str]) -> None:
+        self.starved = bool(blocked)
         if blocked and self.residency.all_pinned:
             for sequence in blocked:
                 error = ResourceExhausted(
-                    f"Adapter {sequence.adapter} needs a slot, but all {self.residency.num_slots} are pinned; "
-                    "unpin one or start the server with more --slots.",
+                    f"Adapter {sequence.adapter} needs a slot, but all {self.residency.num_slots} are pinned "
+                    "or merged; unpin one or start the server with more --slots.",
                     reason="SLOTS_PINNED",
                     digest=sequence.adapter,
                     slots=self.residency.num_slots,

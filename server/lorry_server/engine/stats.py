@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Literal
 
 Tier = Literal["disk", "host", "slot"]
+MergeCause = Literal["operator", "request", "auto"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,18 @@ class ResidentInfo:
     logit_change: float | None = (
         None  # the largest after a short prompt; None where not measured yet
     )
+    merged: bool = False  # folded into the weights beside, or about to be
+
+
+@dataclass(frozen=True, slots=True)
+class MergeInfo:
+    """An adapter that is merged, or about to be."""
+
+    digest: str
+    cause: MergeCause
+    active: bool  # False while its shadows are being made
+    size_bytes: int  # of the shadows; 0 before
+    seconds: float  # that it took; 0 before
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +71,5 @@ class EngineStats:
     evictions: int = 0  # adapters that lost their slot to another
     loads: Mapping[Tier, LoadTotals] = field(default_factory=lambda: MappingProxyType({}))
     residents: tuple[ResidentInfo, ...] = ()
+    merge: MergeInfo | None = None
+    merges: int = 0  # adapters that were merged

@@ -88,6 +88,9 @@ class EngineCollector(Collector):
         pinned = GaugeMetricFamily(
             "lorry_adapter_pinned", "1 where the adapter is never evicted.", labels=labels
         )
+        merged = GaugeMetricFamily(
+            "lorry_adapter_merged", "1 where the adapter is merged, or about to be.", labels=labels
+        )
         for info in residents:
             names = self._references(info.digest)
             at = [info.digest[:_SHORT_DIGEST], names[0] if names else ""]
@@ -98,7 +101,8 @@ class EngineCollector(Collector):
             rank.add_metric(at, info.rank)
             size.add_metric(at, info.size_bytes)
             pinned.add_metric(at, info.pinned)
-        return [requests, prompts, generated, in_flight, rank, size, pinned]
+            merged.add_metric(at, info.merged)
+        return [requests, prompts, generated, in_flight, rank, size, pinned, merged]
 
 
 def _load(stats: EngineStats) -> Iterable[Metric]:
@@ -129,6 +133,9 @@ def _memory(stats: EngineStats) -> Iterable[Metric]:
     yield _counter(
         "lorry_prefix_hit_tokens", "Of those, tokens that were found.", stats.prefix_hit_tokens
     )
+    merged_bytes = 0 if stats.merge is None else stats.merge.size_bytes
+    yield _gauge("lorry_merged_bytes", "Bytes of the weights that are merged.", merged_bytes)
+    yield _counter("lorry_merges", "Adapters that were merged.", stats.merges)
     yield _gauge("lorry_slots_used", "Slots that hold an adapter.", stats.slots_used)
     yield _gauge("lorry_slots_capacity", "Slots in all.", stats.slots_total)
 

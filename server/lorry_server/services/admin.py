@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
@@ -13,13 +14,18 @@ from lorry_registry.access.rights import EVERYWHERE, Role, current_rights
 from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
 from lorry_server.cache import AdapterCache, OnDisk
-from lorry_server.compositions import requested
-from lorry_server.engine.stats import EngineStats, ResidentInfo
+from lorry_server.compositions import namespaces_in, requested
+from lorry_server.engine.stats import EngineStats, MergeInfo, ResidentInfo
 from lorry_server.registries.following import Follower
 from lorry_server.version import version
 
 _T = TypeVar("_T")
 _MAX_ON_DISK = 10_000  # listed, the most recently used: an answer is one message
+_CAUSES = {
+    "operator": pb.MERGE_CAUSE_OPERATOR,
+    "request": pb.MERGE_CAUSE_REQUEST,
+    "auto": pb.MERGE_CAUSE_AUTO,
+}
 _TIERS = {"disk": pb.TIER_DISK, "host": pb.TIER_HOST, "slot": pb.TIER_SLOT}
 
 
@@ -31,6 +37,10 @@ class ManagedEngine(Protocol):
     def pin(self, digest: str, pinned: bool) -> Future[ResidentInfo]: ...
 
     def unload(self, digest: str) -> Future[None]: ...
+
+    def merge(self, digest: str) -> Future[MergeInfo]: ...
+
+    def unmerge(self) -> Future[None]: ...
 
     def stats(self) -> EngineStats: ...
 
@@ -70,11 +80,8 @@ class AdminService(pb_grpc.AdminServiceServicer):
         return pb.ListResidentsResponse(residents=residents)
 
     async def LoadAdapter(self, request: pb.LoadAdapterRequest, context: Any) -> pb.Resident:
-        if request.WhichOneof("target") == "composition":
-            adapter = await self._adapters.compose(requested(request.composition))
-        else:
-            adapter = await self._adapters.resolve(request.adapter)
-        return self._resident(await _answer(self._engine.load(adapter.digest, pin=request.pin)))
+        digest = await self._target(request)
+        return self._resident(await _answer(self._engine.load(digest, pin=request.pin)))
 
     async def PinAdapter(self, request: pb.PinAdapterRequest, context: Any) -> pb.Resident:
         digest = await self._held(request.adapter)
@@ -86,6 +93,15 @@ class AdminService(pb_grpc.AdminServiceServicer):
         digest = await self._held(request.adapter)
         await _answer(self._engine.unload(digest))
         return pb.UnloadAdapterResponse(digest=digest)
+
+    async def MergeAdapter(self, request: pb.MergeAdapterRequest, context: Any) -> pb.Merge:
+        return self._merge(await _answer(self._engine.merge(await self._target(request))))
+
+    async def UnmergeAdapter(
+        self, request: pb.UnmergeAdapterRequest, context: Any
+    ) -> pb.UnmergeAdapterResponse:
+        await _answer(self._engine.unmerge())
+        return pb.UnmergeAdapterResponse()
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.Status:
         stats = self._engine.stats()
@@ -108,7 +124,17 @@ class AdminService(pb_grpc.AdminServiceServicer):
         status.registry.connected = self._follower.connected
         status.registry.silence.FromNanoseconds(int(self._follower.silence_seconds * 1e9))
         status.registry.position = self._follower.position
+        if stats.merge is not None:
+            merge = self._merge(stats.merge)
+            if _may_know(merge.references):
+                status.merge.CopyFrom(merge)
         return status
+
+    async def _target(self, request: pb.LoadAdapterRequest | pb.MergeAdapterRequest) -> str:
+        """The digest of what an operator names."""
+        if request.WhichOneof("target") == "composition":
+            return (await self._adapters.compose(requested(request.composition))).digest
+        return (await self._adapters.resolve(request.adapter)).digest
 
     async def _held(self, reference: str) -> str:
         """The digest that a reference means. One that is written out and in memory needs no registry, and no name."""
@@ -126,6 +152,7 @@ class AdminService(pb_grpc.AdminServiceServicer):
             size_bytes=info.size_bytes,
             pinned=info.pinned,
             requests_in_flight=info.in_flight,
+            merged=info.merged,
         )
         if info.logit_change is not None:
             resident.logit_change = info.logit_change
@@ -133,6 +160,17 @@ class AdminService(pb_grpc.AdminServiceServicer):
         if info.last_used is not None:
             resident.last_used_time.FromNanoseconds(int(info.last_used * 1e9))
         return resident
+
+    def _merge(self, info: MergeInfo) -> pb.Merge:
+        merge = pb.Merge(
+            digest=info.digest,
+            references=_seen(self._adapters.references(info.digest)),
+            cause=_CAUSES[info.cause],
+            active=info.active,
+            size_bytes=info.size_bytes,
+        )
+        merge.merge_duration.FromNanoseconds(int(info.seconds * 1e9))
+        return merge
 
     def _on_disk(self, entry: OnDisk) -> pb.Resident:
         known = [entry.reference] if entry.reference else []
@@ -149,17 +187,23 @@ class AdminService(pb_grpc.AdminServiceServicer):
 
 def _as_seen(resident: pb.Resident) -> pb.Resident | None:
     """The resident with the names that the caller may see; None where it has others only."""
-    rights = current_rights.get()
-    seen = [
-        name  # of a composition, each of its terms
-        for name in resident.references
-        if all(rights.sees(term.partition("/")[0]) for term in name.split("+"))
-    ]
-    if not seen and not rights.allows(Role.ADMIN, EVERYWHERE):
+    seen = _seen(resident.references)
+    if not _may_know(seen):
         return None
     del resident.references[:]
     resident.references.extend(seen)
     return resident
+
+
+def _may_know(seen: Iterable[str]) -> bool:
+    """Whether the caller may know of something that has these names, as far as the caller may see them."""
+    return any(seen) or current_rights.get().allows(Role.ADMIN, EVERYWHERE)
+
+
+def _seen(references: Iterable[str]) -> list[str]:
+    """Those of which the caller may see every adapter."""
+    rights = current_rights.get()
+    return [name for name in references if all(map(rights.sees, namespaces_in(name)))]
 
 
 async def _answer(future: Future[_T]) -> _T:

@@ -39,6 +39,7 @@ class Accepted:
                 sampling=sampling,
                 adapter=self.asked.digest,
                 deadline=self.asked.deadline,
+                merged=self.asked.merged,
                 follows=ids[0] if index else None,
                 scores=PromptScores(1, scores) if scores is not None and index == 0 else None,
             )

@@ -20,7 +20,7 @@ from lorry_server.services.generation import Accepted, Generation
 from lorry_server.services.prompts import PromptReader
 from lorry_server.services.scoring import Scoring, check_continuations
 from lorry_server.services.submission import Asked, House, Submission
-from lorry_server.services.validation import check_fits, check_prompt, decoding
+from lorry_server.services.validation import check_fits, check_prompt, decoding, wants_merged
 
 _DEFAULT_PAGE = 50
 _LARGEST_PAGE = 1000
@@ -143,7 +143,9 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
                 base=self._base,
                 spellings=await self._prompts.spellings(words),
             )
-            asked = Asked(await self._door.target(request), arrival.moment, arrival.deadline)
+            adapter = await self._door.target(request)
+            merged = wants_merged(request.execution, of_adapter=adapter is not None)
+            asked = Asked(adapter, arrival.moment, arrival.deadline, merged)
             accepted = Accepted(prompt, how, asked)
             generation = Generation(accepted, codec=self._base.text, house=self._house)
         on_end(context, generation.close)

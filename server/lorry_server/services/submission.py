@@ -61,6 +61,7 @@ class Asked:
     adapter: ResolvedAdapter | None
     arrival: float  # time.monotonic() seconds
     deadline: float | None  # time.monotonic() seconds
+    merged: bool = False  # begins once its adapter is merged
 
     @property
     def digest(self) -> str | None:

@@ -73,6 +73,19 @@ def check_fits(token_ids: Sequence[int], base: ServedBase, what: str = "The prom
     check_ids(token_ids, base, f"Token {{index}} of {what[0].lower()}{what[1:]}")
 
 
+def wants_merged(requested: pb.Execution, *, of_adapter: bool) -> bool:
+    """Whether a request is to begin once its adapter is merged."""
+    if requested not in (pb.EXECUTION_UNSPECIFIED, pb.EXECUTION_MERGED):
+        raise invalid("execution", requested, "MERGED, or unset")
+    if requested == pb.EXECUTION_MERGED and not of_adapter:
+        raise InvalidArgument(
+            "execution is MERGED, and the request names no adapter: there is nothing to merge. Name one, or leave "
+            "execution out.",
+            reason="EXECUTION_WITHOUT_ADAPTER",
+        )
+    return requested == pb.EXECUTION_MERGED
+
+
 def decoding(
     requested: pb.SamplingParameters,
     *,

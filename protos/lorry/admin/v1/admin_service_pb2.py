@@ -27,35 +27,45 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lorry.inference.v1 import composition_pb2 as lorry_dot_inference_dot_v1_dot_composition__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lorry/admin/v1/admin_service.proto\x12\x0elorry.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$lorry/inference/v1/composition.proto\"\xb2\x02\n\x08Resident\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nreferences\x18\x02 \x03(\t\x12\"\n\x04tier\x18\x03 \x01(\x0e\x32\x14.lorry.admin.v1.Tier\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x0e\n\x06pinned\x18\x06 \x01(\x08\x12\x1a\n\x12requests_in_flight\x18\x07 \x01(\x05\x12\x30\n\rload_duration\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0elast_used_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x0clogit_change\x18\n \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_logit_change\"\x16\n\x14ListResidentsRequest\"D\n\x15ListResidentsResponse\x12+\n\tresidents\x18\x01 \x03(\x0b\x32\x18.lorry.admin.v1.Resident\"v\n\x12LoadAdapterRequest\x12\x11\n\x07\x61\x64\x61pter\x18\x01 \x01(\tH\x00\x12\x36\n\x0b\x63omposition\x18\x03 \x01(\x0b\x32\x1f.lorry.inference.v1.CompositionH\x00\x12\x0b\n\x03pin\x18\x02 \x01(\x08\x42\x08\n\x06target\"4\n\x11PinAdapterRequest\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\x0e\n\x06pinned\x18\x02 \x01(\x08\"\'\n\x14UnloadAdapterRequest\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\"\'\n\x15UnloadAdapterResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"\x12\n\x10GetStatusRequest\"\xe8\x02\n\x06Status\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x05 \x01(\x05\x12\x17\n\x0fqueued_requests\x18\x06 \x01(\x05\x12\x18\n\x10running_requests\x18\x07 \x01(\x05\x12\x16\n\x0ekv_blocks_used\x18\x08 \x01(\x03\x12\x17\n\x0fkv_blocks_total\x18\t \x01(\x03\x12\x12\n\nslots_used\x18\n \x01(\x05\x12\x13\n\x0bslots_total\x18\x0b \x01(\x05\x12\x10\n\x08max_rank\x18\x0c \x01(\x05\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x08registry\x18\x0e \x01(\x0b\x32\x1c.lorry.admin.v1.RegistryLink\"p\n\x0cRegistryLink\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12*\n\x07silence\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08position\x18\x04 \x01(\x03*I\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\r\n\tTIER_DISK\x10\x01\x12\r\n\tTIER_HOST\x10\x02\x12\r\n\tTIER_SLOT\x10\x03\x32\xa9\x03\n\x0c\x41\x64minService\x12\\\n\rListResidents\x12$.lorry.admin.v1.ListResidentsRequest\x1a%.lorry.admin.v1.ListResidentsResponse\x12K\n\x0bLoadAdapter\x12\".lorry.admin.v1.LoadAdapterRequest\x1a\x18.lorry.admin.v1.Resident\x12I\n\nPinAdapter\x12!.lorry.admin.v1.PinAdapterRequest\x1a\x18.lorry.admin.v1.Resident\x12\\\n\rUnloadAdapter\x12$.lorry.admin.v1.UnloadAdapterRequest\x1a%.lorry.admin.v1.UnloadAdapterResponse\x12\x45\n\tGetStatus\x12 .lorry.admin.v1.GetStatusRequest\x1a\x16.lorry.admin.v1.Statusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lorry/admin/v1/admin_service.proto\x12\x0elorry.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$lorry/inference/v1/composition.proto\"\xc2\x02\n\x08Resident\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nreferences\x18\x02 \x03(\t\x12\"\n\x04tier\x18\x03 \x01(\x0e\x32\x14.lorry.admin.v1.Tier\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x0e\n\x06pinned\x18\x06 \x01(\x08\x12\x1a\n\x12requests_in_flight\x18\x07 \x01(\x05\x12\x30\n\rload_duration\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0elast_used_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x0clogit_change\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06merged\x18\x0b \x01(\x08\x42\x0f\n\r_logit_change\"\x16\n\x14ListResidentsRequest\"D\n\x15ListResidentsResponse\x12+\n\tresidents\x18\x01 \x03(\x0b\x32\x18.lorry.admin.v1.Resident\"v\n\x12LoadAdapterRequest\x12\x11\n\x07\x61\x64\x61pter\x18\x01 \x01(\tH\x00\x12\x36\n\x0b\x63omposition\x18\x03 \x01(\x0b\x32\x1f.lorry.inference.v1.CompositionH\x00\x12\x0b\n\x03pin\x18\x02 \x01(\x08\x42\x08\n\x06target\"4\n\x11PinAdapterRequest\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\x12\x0e\n\x06pinned\x18\x02 \x01(\x08\"\'\n\x14UnloadAdapterRequest\x12\x0f\n\x07\x61\x64\x61pter\x18\x01 \x01(\t\"\'\n\x15UnloadAdapterResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"j\n\x13MergeAdapterRequest\x12\x11\n\x07\x61\x64\x61pter\x18\x01 \x01(\tH\x00\x12\x36\n\x0b\x63omposition\x18\x02 \x01(\x0b\x32\x1f.lorry.inference.v1.CompositionH\x00\x42\x08\n\x06target\"\x17\n\x15UnmergeAdapterRequest\"\x18\n\x16UnmergeAdapterResponse\"\xad\x01\n\x05Merge\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nreferences\x18\x02 \x03(\t\x12)\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x1a.lorry.admin.v1.MergeCause\x12\x0e\n\x06\x61\x63tive\x18\x04 \x01(\x08\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x31\n\x0emerge_duration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x12\n\x10GetStatusRequest\"\x8e\x03\n\x06Status\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x05 \x01(\x05\x12\x17\n\x0fqueued_requests\x18\x06 \x01(\x05\x12\x18\n\x10running_requests\x18\x07 \x01(\x05\x12\x16\n\x0ekv_blocks_used\x18\x08 \x01(\x03\x12\x17\n\x0fkv_blocks_total\x18\t \x01(\x03\x12\x12\n\nslots_used\x18\n \x01(\x05\x12\x13\n\x0bslots_total\x18\x0b \x01(\x05\x12\x10\n\x08max_rank\x18\x0c \x01(\x05\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x08registry\x18\x0e \x01(\x0b\x32\x1c.lorry.admin.v1.RegistryLink\x12$\n\x05merge\x18\x0f \x01(\x0b\x32\x15.lorry.admin.v1.Merge\"p\n\x0cRegistryLink\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12*\n\x07silence\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08position\x18\x04 \x01(\x03*I\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\r\n\tTIER_DISK\x10\x01\x12\r\n\tTIER_HOST\x10\x02\x12\r\n\tTIER_SLOT\x10\x03*r\n\nMergeCause\x12\x1b\n\x17MERGE_CAUSE_UNSPECIFIED\x10\x00\x12\x18\n\x14MERGE_CAUSE_OPERATOR\x10\x01\x12\x17\n\x13MERGE_CAUSE_REQUEST\x10\x02\x12\x14\n\x10MERGE_CAUSE_AUTO\x10\x03\x32\xd6\x04\n\x0c\x41\x64minService\x12\\\n\rListResidents\x12$.lorry.admin.v1.ListResidentsRequest\x1a%.lorry.admin.v1.ListResidentsResponse\x12K\n\x0bLoadAdapter\x12\".lorry.admin.v1.LoadAdapterRequest\x1a\x18.lorry.admin.v1.Resident\x12I\n\nPinAdapter\x12!.lorry.admin.v1.PinAdapterRequest\x1a\x18.lorry.admin.v1.Resident\x12\\\n\rUnloadAdapter\x12$.lorry.admin.v1.UnloadAdapterRequest\x1a%.lorry.admin.v1.UnloadAdapterResponse\x12J\n\x0cMergeAdapter\x12#.lorry.admin.v1.MergeAdapterRequest\x1a\x15.lorry.admin.v1.Merge\x12_\n\x0eUnmergeAdapter\x12%.lorry.admin.v1.UnmergeAdapterRequest\x1a&.lorry.admin.v1.UnmergeAdapterResponse\x12\x45\n\tGetStatus\x12 .lorry.admin.v1.GetStatusRequest\x1a\x16.lorry.admin.v1.Statusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorry.admin.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TIER']._serialized_start=1313
-  _globals['_TIER']._serialized_end=1386
+  _globals['_TIER']._serialized_start=1702
+  _globals['_TIER']._serialized_end=1775
+  _globals['_MERGECAUSE']._serialized_start=1777
+  _globals['_MERGECAUSE']._serialized_end=1891
   _globals['_RESIDENT']._serialized_start=158
-  _globals['_RESIDENT']._serialized_end=464
-  _globals['_LISTRESIDENTSREQUEST']._serialized_start=466
-  _globals['_LISTRESIDENTSREQUEST']._serialized_end=488
-  _globals['_LISTRESIDENTSRESPONSE']._serialized_start=490
-  _globals['_LISTRESIDENTSRESPONSE']._serialized_end=558
-  _globals['_LOADADAPTERREQUEST']._serialized_start=560
-  _globals['_LOADADAPTERREQUEST']._serialized_end=678
-  _globals['_PINADAPTERREQUEST']._serialized_start=680
-  _globals['_PINADAPTERREQUEST']._serialized_end=732
-  _globals['_UNLOADADAPTERREQUEST']._serialized_start=734
-  _globals['_UNLOADADAPTERREQUEST']._serialized_end=773
-  _globals['_UNLOADADAPTERRESPONSE']._serialized_start=775
-  _globals['_UNLOADADAPTERRESPONSE']._serialized_end=814
-  _globals['_GETSTATUSREQUEST']._serialized_start=816
-  _globals['_GETSTATUSREQUEST']._serialized_end=834
-  _globals['_STATUS']._serialized_start=837
-  _globals['_STATUS']._serialized_end=1197
-  _globals['_REGISTRYLINK']._serialized_start=1199
-  _globals['_REGISTRYLINK']._serialized_end=1311
-  _globals['_ADMINSERVICE']._serialized_start=1389
-  _globals['_ADMINSERVICE']._serialized_end=1814
+  _globals['_RESIDENT']._serialized_end=480
+  _globals['_LISTRESIDENTSREQUEST']._serialized_start=482
+  _globals['_LISTRESIDENTSREQUEST']._serialized_end=504
+  _globals['_LISTRESIDENTSRESPONSE']._serialized_start=506
+  _globals['_LISTRESIDENTSRESPONSE']._serialized_end=574
+  _globals['_LOADADAPTERREQUEST']._serialized_start=576
+  _globals['_LOADADAPTERREQUEST']._serialized_end=694
+  _globals['_PINADAPTERREQUEST']._serialized_start=696
+  _globals['_PINADAPTERREQUEST']._serialized_end=748
+  _globals['_UNLOADADAPTERREQUEST']._serialized_start=750
+  _globals['_UNLOADADAPTERREQUEST']._serialized_end=789
+  _globals['_UNLOADADAPTERRESPONSE']._serialized_start=791
+  _globals['_UNLOADADAPTERRESPONSE']._serialized_end=830
+  _globals['_MERGEADAPTERREQUEST']._serialized_start=832
+  _globals['_MERGEADAPTERREQUEST']._serialized_end=938
+  _globals['_UNMERGEADAPTERREQUEST']._serialized_start=940
+  _globals['_UNMERGEADAPTERREQUEST']._serialized_end=963
+  _globals['_UNMERGEADAPTERRESPONSE']._serialized_start=965
+  _globals['_UNMERGEADAPTERRESPONSE']._serialized_end=989
+  _globals['_MERGE']._serialized_start=992
+  _globals['_MERGE']._serialized_end=1165
+  _globals['_GETSTATUSREQUEST']._serialized_start=1167
+  _globals['_GETSTATUSREQUEST']._serialized_end=1185
+  _globals['_STATUS']._serialized_start=1188
+  _globals['_STATUS']._serialized_end=1586
+  _globals['_REGISTRYLINK']._serialized_start=1588
+  _globals['_REGISTRYLINK']._serialized_end=1700
+  _globals['_ADMINSERVICE']._serialized_start=1894
+  _globals['_ADMINSERVICE']._serialized_end=2492
 # @@protoc_insertion_point(module_scope)

@@ -18,13 +18,24 @@ class Tier(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TIER_DISK: _ClassVar[Tier]
     TIER_HOST: _ClassVar[Tier]
     TIER_SLOT: _ClassVar[Tier]
+
+class MergeCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MERGE_CAUSE_UNSPECIFIED: _ClassVar[MergeCause]
+    MERGE_CAUSE_OPERATOR: _ClassVar[MergeCause]
+    MERGE_CAUSE_REQUEST: _ClassVar[MergeCause]
+    MERGE_CAUSE_AUTO: _ClassVar[MergeCause]
 TIER_UNSPECIFIED: Tier
 TIER_DISK: Tier
 TIER_HOST: Tier
 TIER_SLOT: Tier
+MERGE_CAUSE_UNSPECIFIED: MergeCause
+MERGE_CAUSE_OPERATOR: MergeCause
+MERGE_CAUSE_REQUEST: MergeCause
+MERGE_CAUSE_AUTO: MergeCause
 
 class Resident(_message.Message):
-    __slots__ = ("digest", "references", "tier", "rank", "size_bytes", "pinned", "requests_in_flight", "load_duration", "last_used_time", "logit_change")
+    __slots__ = ("digest", "references", "tier", "rank", "size_bytes", "pinned", "requests_in_flight", "load_duration", "last_used_time", "logit_change", "merged")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     REFERENCES_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +46,7 @@ class Resident(_message.Message):
     LOAD_DURATION_FIELD_NUMBER: _ClassVar[int]
     LAST_USED_TIME_FIELD_NUMBER: _ClassVar[int]
     LOGIT_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    MERGED_FIELD_NUMBER: _ClassVar[int]
     digest: str
     references: _containers.RepeatedScalarFieldContainer[str]
     tier: Tier
@@ -45,7 +57,8 @@ class Resident(_message.Message):
     load_duration: _duration_pb2.Duration
     last_used_time: _timestamp_pb2.Timestamp
     logit_change: float
-    def __init__(self, digest: _Optional[str] = ..., references: _Optional[_Iterable[str]] = ..., tier: _Optional[_Union[Tier, str]] = ..., rank: _Optional[int] = ..., size_bytes: _Optional[int] = ..., pinned: _Optional[bool] = ..., requests_in_flight: _Optional[int] = ..., load_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., last_used_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., logit_change: _Optional[float] = ...) -> None: ...
+    merged: bool
+    def __init__(self, digest: _Optional[str] = ..., references: _Optional[_Iterable[str]] = ..., tier: _Optional[_Union[Tier, str]] = ..., rank: _Optional[int] = ..., size_bytes: _Optional[int] = ..., pinned: _Optional[bool] = ..., requests_in_flight: _Optional[int] = ..., load_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., last_used_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., logit_change: _Optional[float] = ..., merged: _Optional[bool] = ...) -> None: ...
 
 class ListResidentsRequest(_message.Message):
     __slots__ = ()
@@ -87,12 +100,44 @@ class UnloadAdapterResponse(_message.Message):
     digest: str
     def __init__(self, digest: _Optional[str] = ...) -> None: ...
 
+class MergeAdapterRequest(_message.Message):
+    __slots__ = ("adapter", "composition")
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    COMPOSITION_FIELD_NUMBER: _ClassVar[int]
+    adapter: str
+    composition: _composition_pb2.Composition
+    def __init__(self, adapter: _Optional[str] = ..., composition: _Optional[_Union[_composition_pb2.Composition, _Mapping]] = ...) -> None: ...
+
+class UnmergeAdapterRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnmergeAdapterResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Merge(_message.Message):
+    __slots__ = ("digest", "references", "cause", "active", "size_bytes", "merge_duration")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REFERENCES_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MERGE_DURATION_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    references: _containers.RepeatedScalarFieldContainer[str]
+    cause: MergeCause
+    active: bool
+    size_bytes: int
+    merge_duration: _duration_pb2.Duration
+    def __init__(self, digest: _Optional[str] = ..., references: _Optional[_Iterable[str]] = ..., cause: _Optional[_Union[MergeCause, str]] = ..., active: _Optional[bool] = ..., size_bytes: _Optional[int] = ..., merge_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
 class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("version", "base", "base_fingerprint", "device", "context_length", "queued_requests", "running_requests", "kv_blocks_used", "kv_blocks_total", "slots_used", "slots_total", "max_rank", "start_time", "registry")
+    __slots__ = ("version", "base", "base_fingerprint", "device", "context_length", "queued_requests", "running_requests", "kv_blocks_used", "kv_blocks_total", "slots_used", "slots_total", "max_rank", "start_time", "registry", "merge")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
     BASE_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +152,7 @@ class Status(_message.Message):
     MAX_RANK_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     REGISTRY_FIELD_NUMBER: _ClassVar[int]
+    MERGE_FIELD_NUMBER: _ClassVar[int]
     version: str
     base: str
     base_fingerprint: str
@@ -121,7 +167,8 @@ class Status(_message.Message):
     max_rank: int
     start_time: _timestamp_pb2.Timestamp
     registry: RegistryLink
-    def __init__(self, version: _Optional[str] = ..., base: _Optional[str] = ..., base_fingerprint: _Optional[str] = ..., device: _Optional[str] = ..., context_length: _Optional[int] = ..., queued_requests: _Optional[int] = ..., running_requests: _Optional[int] = ..., kv_blocks_used: _Optional[int] = ..., kv_blocks_total: _Optional[int] = ..., slots_used: _Optional[int] = ..., slots_total: _Optional[int] = ..., max_rank: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., registry: _Optional[_Union[RegistryLink, _Mapping]] = ...) -> None: ...
+    merge: Merge
+    def __init__(self, version: _Optional[str] = ..., base: _Optional[str] = ..., base_fingerprint: _Optional[str] = ..., device: _Optional[str] = ..., context_length: _Optional[int] = ..., queued_requests: _Optional[int] = ..., running_requests: _Optional[int] = ..., kv_blocks_used: _Optional[int] = ..., kv_blocks_total: _Optional[int] = ..., slots_used: _Optional[int] = ..., slots_total: _Optional[int] = ..., max_rank: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., registry: _Optional[_Union[RegistryLink, _Mapping]] = ..., merge: _Optional[_Union[Merge, _Mapping]] = ...) -> None: ...
 
 class RegistryLink(_message.Message):
     __slots__ = ("address", "connected", "silence", "position")

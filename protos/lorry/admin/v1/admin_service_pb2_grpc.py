@@ -55,6 +55,16 @@ class AdminServiceStub:
                 request_serializer=lorry_dot_admin_dot_v1_dot_admin__service__pb2.UnloadAdapterRequest.SerializeToString,
                 response_deserializer=lorry_dot_admin_dot_v1_dot_admin__service__pb2.UnloadAdapterResponse.FromString,
                 _registered_method=True)
+        self.MergeAdapter = channel.unary_unary(
+                '/lorry.admin.v1.AdminService/MergeAdapter',
+                request_serializer=lorry_dot_admin_dot_v1_dot_admin__service__pb2.MergeAdapterRequest.SerializeToString,
+                response_deserializer=lorry_dot_admin_dot_v1_dot_admin__service__pb2.Merge.FromString,
+                _registered_method=True)
+        self.UnmergeAdapter = channel.unary_unary(
+                '/lorry.admin.v1.AdminService/UnmergeAdapter',
+                request_serializer=lorry_dot_admin_dot_v1_dot_admin__service__pb2.UnmergeAdapterRequest.SerializeToString,
+                response_deserializer=lorry_dot_admin_dot_v1_dot_admin__service__pb2.UnmergeAdapterResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/lorry.admin.v1.AdminService/GetStatus',
                 request_serializer=lorry_dot_admin_dot_v1_dot_admin__service__pb2.GetStatusRequest.SerializeToString,
@@ -89,7 +99,23 @@ class AdminServiceServicer:
 
     def UnloadAdapter(self, request, context):
         """Takes an adapter out of its slot once the requests in flight have ended; new requests load it again.
-        FAILED_PRECONDITION where it is pinned.
+        FAILED_PRECONDITION where it is pinned or merged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MergeAdapter(self, request, context):
+        """Folds an adapter into copies of the base's weights, brings it into a slot first where need be, and returns once it acts
+        so. It stays, and keeps its slot, until it is unmerged or another one is ordered. RESOURCE_EXHAUSTED where the copies find no
+        room; ABORTED where another order came before it was done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnmergeAdapter(self, request, context):
+        """Drops the copies; the base's own weights were there all the time. Requests that ask for it may have an adapter merged again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,6 +150,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.UnloadAdapter,
                     request_deserializer=lorry_dot_admin_dot_v1_dot_admin__service__pb2.UnloadAdapterRequest.FromString,
                     response_serializer=lorry_dot_admin_dot_v1_dot_admin__service__pb2.UnloadAdapterResponse.SerializeToString,
+            ),
+            'MergeAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergeAdapter,
+                    request_deserializer=lorry_dot_admin_dot_v1_dot_admin__service__pb2.MergeAdapterRequest.FromString,
+                    response_serializer=lorry_dot_admin_dot_v1_dot_admin__service__pb2.Merge.SerializeToString,
+            ),
+            'UnmergeAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnmergeAdapter,
+                    request_deserializer=lorry_dot_admin_dot_v1_dot_admin__service__pb2.UnmergeAdapterRequest.FromString,
+                    response_serializer=lorry_dot_admin_dot_v1_dot_admin__service__pb2.UnmergeAdapterResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -240,6 +276,60 @@ class AdminService:
             '/lorry.admin.v1.AdminService/UnloadAdapter',
             lorry_dot_admin_dot_v1_dot_admin__service__pb2.UnloadAdapterRequest.SerializeToString,
             lorry_dot_admin_dot_v1_dot_admin__service__pb2.UnloadAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergeAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.admin.v1.AdminService/MergeAdapter',
+            lorry_dot_admin_dot_v1_dot_admin__service__pb2.MergeAdapterRequest.SerializeToString,
+            lorry_dot_admin_dot_v1_dot_admin__service__pb2.Merge.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnmergeAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.admin.v1.AdminService/UnmergeAdapter',
+            lorry_dot_admin_dot_v1_dot_admin__service__pb2.UnmergeAdapterRequest.SerializeToString,
+            lorry_dot_admin_dot_v1_dot_admin__service__pb2.UnmergeAdapterResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,8 +41,15 @@ class AdminServiceStub:
     """Pins or unpins a resident adapter; a pinned one is never evicted. FAILED_PRECONDITION where it is not resident."""
     UnloadAdapter: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UnloadAdapterRequest, _admin_service_pb2.UnloadAdapterResponse]
     """Takes an adapter out of its slot once the requests in flight have ended; new requests load it again.
-    FAILED_PRECONDITION where it is pinned.
+    FAILED_PRECONDITION where it is pinned or merged.
     """
+    MergeAdapter: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.MergeAdapterRequest, _admin_service_pb2.Merge]
+    """Folds an adapter into copies of the base's weights, brings it into a slot first where need be, and returns once it acts
+    so. It stays, and keeps its slot, until it is unmerged or another one is ordered. RESOURCE_EXHAUSTED where the copies find no
+    room; ABORTED where another order came before it was done.
+    """
+    UnmergeAdapter: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UnmergeAdapterRequest, _admin_service_pb2.UnmergeAdapterResponse]
+    """Drops the copies; the base's own weights were there all the time. Requests that ask for it may have an adapter merged again."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetStatusRequest, _admin_service_pb2.Status]
     """Returns what the server runs and how busy it is."""
 
@@ -59,8 +66,15 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Pins or unpins a resident adapter; a pinned one is never evicted. FAILED_PRECONDITION where it is not resident."""
     UnloadAdapter: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UnloadAdapterRequest, _admin_service_pb2.UnloadAdapterResponse]  # type: ignore[assignment]
     """Takes an adapter out of its slot once the requests in flight have ended; new requests load it again.
-    FAILED_PRECONDITION where it is pinned.
+    FAILED_PRECONDITION where it is pinned or merged.
     """
+    MergeAdapter: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.MergeAdapterRequest, _admin_service_pb2.Merge]  # type: ignore[assignment]
+    """Folds an adapter into copies of the base's weights, brings it into a slot first where need be, and returns once it acts
+    so. It stays, and keeps its slot, until it is unmerged or another one is ordered. RESOURCE_EXHAUSTED where the copies find no
+    room; ABORTED where another order came before it was done.
+    """
+    UnmergeAdapter: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UnmergeAdapterRequest, _admin_service_pb2.UnmergeAdapterResponse]  # type: ignore[assignment]
+    """Drops the copies; the base's own weights were there all the time. Requests that ask for it may have an adapter merged again."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetStatusRequest, _admin_service_pb2.Status]  # type: ignore[assignment]
     """Returns what the server runs and how busy it is."""
 
@@ -98,8 +112,27 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.UnloadAdapterResponse, _abc.Awaitable[_admin_service_pb2.UnloadAdapterResponse]]:
         """Takes an adapter out of its slot once the requests in flight have ended; new requests load it again.
-        FAILED_PRECONDITION where it is pinned.
+        FAILED_PRECONDITION where it is pinned or merged.
         """
+
+    @_abc_1.abstractmethod
+    def MergeAdapter(
+        self,
+        request: _admin_service_pb2.MergeAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.Merge, _abc.Awaitable[_admin_service_pb2.Merge]]:
+        """Folds an adapter into copies of the base's weights, brings it into a slot first where need be, and returns once it acts
+        so. It stays, and keeps its slot, until it is unmerged or another one is ordered. RESOURCE_EXHAUSTED where the copies find no
+        room; ABORTED where another order came before it was done.
+        """
+
+    @_abc_1.abstractmethod
+    def UnmergeAdapter(
+        self,
+        request: _admin_service_pb2.UnmergeAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.UnmergeAdapterResponse, _abc.Awaitable[_admin_service_pb2.UnmergeAdapterResponse]]:
+        """Drops the copies; the base's own weights were there all the time. Requests that ask for it may have an adapter merged again."""
 
     @_abc_1.abstractmethod
     def GetStatus(

@@ -6,6 +6,7 @@ step's adapters add is put on top of its output.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 import torch
@@ -41,21 +42,27 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`x` is [1, num_tokens, in_features]."""
-        rows = self._step.logits if self._head else self._step.tokens
-        if rows is None:
-            return self._product(x)
+        step, pool = self._step, self._pools.get(self.path)
+        everybody = step.logits if self._head else step.tokens
+        product, beside = self._product, everybody
+        if step.merged is not None and (shadow := step.merged.shadows.get(self.path)) is not None:
+            divided = step.merged.logits if self._head else step.merged.tokens
+            if divided is not None:
+                product = partial(divided.product, shadow=shadow, base=self._product, pool=pool)
+                beside = divided.beside
+        if everybody is None:
+            return product(x)
         vectors = self._vectors.get(self.path)
         y = (
-            self._product(x)
-            if vectors is None
-            else vectors.forward(self._product, self._bias, x[0], rows)[None]
+            product(x)
+            if vectors is None or beside is None
+            else vectors.forward(product, self._product, self._bias, x[0], beside)[None]
         )
-        pool = self._pools.get(self.path)
-        if pool is not None:
-            plan = rows.plan(pool.ranks)
+        if pool is not None and beside is not None:
+            plan = beside.plan(pool.ranks)
             if plan is not None:
                 add_lora(y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1]), pool, plan)
-        self._bottlenecks.add_to(self.path, y.view(-1, y.shape[-1]), rows)
+        self._bottlenecks.add_to(self.path, y.view(-1, y.shape[-1]), everybody)
         return y
 
 

@@ -13,15 +13,20 @@ from lorry_server.engine.lora.rows import RowPlan
 from lorry_server.engine.lora.slots import LayerPool
 
 
-def add_lora(y: torch.Tensor, x: torch.Tensor, pool: LayerPool, plan: RowPlan) -> None:
-    """Adds the adapters' part to `y` [num_tokens, out_features] in place, for `x` [num_tokens, in_features]."""
+def add_lora(
+    y: torch.Tensor, x: torch.Tensor, pool: LayerPool, plan: RowPlan, *, scale: float = 1.0
+) -> None:
+    """Adds the adapters' part to `y` [num_tokens, out_features] in place, for `x` [num_tokens, in_features].
+
+    With a `scale` of -1 it takes that part off.
+    """
     for tokens, rows in plan.long_runs:
         shrunk = torch.mm(x[tokens], pool.a[rows].t())
-        y[tokens].addmm_(shrunk, pool.b[rows])
+        y[tokens].addmm_(shrunk, pool.b[rows], alpha=scale)
     gathered = plan.gathered
     if gathered is not None:
         n = gathered.num_rows
-        shrunk = gathered.products(x[:n], pool.a)
+        shrunk = gathered.products(x[:n], pool.a, scale)
         y[:n].add_(gathered.sums(shrunk, pool.b))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lorry_server.engine.lora.merged import MergedStep
 from lorry_server.engine.lora.rows import StepRows
 
 
@@ -15,3 +16,4 @@ class LoraStep:
     logits: StepRows | None = (
         None  # for the output head, which sees only the tokens that are sampled from
     )
+    merged: MergedStep | None = None

@@ -113,9 +113,17 @@ class LayerVectors:
             self.dense = {other: dense for other, dense in self.dense.items() if other != slot}
 
     def forward(
-        self, product: Product, base_bias: torch.Tensor | None, x: torch.Tensor, rows: StepRows
+        self,
+        product: Product,
+        base: Product,
+        base_bias: torch.Tensor | None,
+        x: torch.Tensor,
+        rows: StepRows,
     ) -> torch.Tensor:
-        """`product(x)`, and for each token what its adapter adds; `x` is [num_tokens, in_features]."""
+        """`product(x)`, and for each token what its adapter adds; `x` is [num_tokens, in_features].
+
+        `product` takes all tokens of the step at once, `base` any of them.
+        """
         inner, outer = self.in_delta.members, self.out_delta.members
         scaled = x
         if (picked := rows.pick(inner)) is not None:
@@ -124,7 +132,7 @@ class LayerVectors:
         y = product(scaled)
         if (picked := rows.pick(outer & inner)) is not None:
             # Both at once come of sums of adapters alone: what is scaled is the output for the input as it came.
-            self._scale(y, picked, base_bias, lambda tokens: product(x[tokens]))
+            self._scale(y, picked, base_bias, lambda tokens: base(x[tokens]))
         if (picked := rows.pick(outer - inner)) is not None:
             self._scale(y, picked, base_bias, lambda tokens: y[tokens])
         if (picked := rows.pick(self.bias.members)) is not None:
