@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
+from prometheus_client import CollectorRegistry
 
 from lorry.admin.v1 import admin_service_pb2 as admin
 from lorry.inference.v1 import inference_service_pb2 as inference
@@ -24,7 +25,8 @@ from lorry_registry.rpc.rules import RULES
 from lorry_registry.rpc.server import add_services, authority_of
 from lorry_registry.security import Auth, Security
 from lorry_server.access import SERVER_RULES
-from lorry_server.config import RegistryLogin
+from lorry_server.app import _metrics
+from lorry_server.config import RegistryLogin, ServeConfig
 from lorry_server.registries.authority import AuthorityElsewhere, read_caller
 from lorry_server.registries.remote import RemoteRegistry, channel_credentials
 from tests.registry.contract import (
@@ -125,8 +127,7 @@ def authority(elsewhere, clock) -> AuthorityElsewhere:
         elsewhere.quotas_of,
         AccessSettings({"client.example": Rights(parse_grants(["infer:c"]))}),
     )
-    for remembered in (made._callers, made._quotas):
-        remembered._clock = lambda: clock[0]
+    made._clock = made._callers._clock = made._quotas._known._clock = lambda: clock[0]
     return made
 
 
@@ -152,6 +153,31 @@ async def test_a_registry_that_is_away_lets_nobody_new_in(elsewhere, clock):
     clock[0] += 2  # known, but for longer than five minutes nobody has said so
     with pytest.raises(Unavailable):
         await judge.identify(Credentials("good"))
+
+
+async def test_a_registry_that_hangs_holds_up_nobody_who_is_known(elsewhere, clock, monkeypatch):
+    """Each request used to wait for its own time-out, every second anew."""
+    monkeypatch.setattr("lorry_server.registries.authority._PATIENCE_SECONDS", 0.01)
+    judge = authority(elsewhere, clock)
+    await judge.identify(Credentials("good"))
+    await judge.quotas("a")
+    hangs = asyncio.Event()
+
+    async def hang(_):
+        elsewhere.asked += 1
+        await hangs.wait()
+
+    judge._caller_of = judge._quotas._look_up = hang
+    clock[0] += 3
+    for _ in range(5):
+        assert (await judge.identify(Credentials("good"))).principal == "token:1"
+        assert (await judge.quotas("a")).requests_per_minute == 7
+        await asyncio.sleep(0)
+    assert elsewhere.asked == 3  # once before, and once for each since
+    clock[0] += 2.1
+    await judge.identify(Credentials("good"))
+    assert elsewhere.asked == 4  # now and then, somebody looks whether it is back
+    hangs.set()
 
 
 async def test_an_expired_token_is_not_served_while_the_registry_is_away(elsewhere, clock):
@@ -281,6 +307,20 @@ async def told(call):
         return "OK", await call
     except grpc.aio.AioRpcError as error:
         return explained(error)[:2]
+
+
+def test_metrics_are_not_for_everybody(tmp_path):
+    """They name adapters: other machines read them with a certificate only."""
+    for security in (Security(), Security(Auth.REQUIRED)):
+        config = ServeConfig(home=tmp_path, metrics="0.0.0.0:0", security=security)
+        with pytest.raises(FailedPrecondition) as caught:
+            _metrics(config, CollectorRegistry())
+        assert caught.value.reason == "INSECURE_ADDRESS"
+    config = ServeConfig(home=tmp_path, metrics="0.0.0.0:0", security=Security(insecure=True))
+    endpoint = _metrics(config, CollectorRegistry())
+    assert endpoint is not None
+    endpoint.close()
+    assert _metrics(ServeConfig(home=tmp_path, metrics=""), CollectorRegistry()) is None
 
 
 async def test_who_may_infer_is_asked_for_each_call_cached_residents_included(guarded):

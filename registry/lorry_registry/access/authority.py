@@ -2,16 +2,18 @@
 
 import asyncio
 import hashlib
+import logging
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from lorry_registry.access.access import Access
 from lorry_registry.access.entities import ANYONE, AuditEvent, Caller, Quotas
 from lorry_registry.access.settings import AccessSettings
-from lorry_registry.errors import FailedPrecondition, Unauthenticated
+from lorry_registry.errors import FailedPrecondition, LorryError, Unauthenticated
 
 if TYPE_CHECKING:
     from lorry_registry.access.oidc import OidcVerifier
@@ -23,6 +25,7 @@ TRUST_SECONDS = 1.0
 QUOTA_SECONDS = 2.0
 """As `TRUST_SECONDS`, for a namespace's quotas."""
 _MAX_REMEMBERED = 10_000
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +86,51 @@ class Remembered(Generic[T]):
         self._answers.pop(_key(question), None)
 
 
+class QuotaBook:
+    """Namespaces' quotas, looked up now and then; nobody waits for those that are known. Lives on an event loop."""
+
+    def __init__(self, look_up: Callable[[str], Awaitable[Quotas]]) -> None:
+        self._look_up = look_up
+        self._known: Remembered[Quotas] = Remembered(QUOTA_SECONDS)
+        self._asking: dict[str, asyncio.Task[None]] = {}
+
+    async def quotas(self, namespace: str) -> Quotas:
+        """Those last known, while a look-up runs beside; without any, those that it finds. None where it fails."""
+        known = self._known.get(namespace)
+        if known is not None:
+            return known
+        asking = self._asking.get(namespace)
+        if asking is None:
+            asking = self._asking[namespace] = asyncio.create_task(self._refresh(namespace))
+            asking.add_done_callback(lambda _: self._asking.pop(namespace, None))
+        stale = self._known.get(namespace, within=math.inf)
+        if stale is not None:
+            return stale
+        await asyncio.shield(asking)
+        return self._known.get(namespace, within=math.inf) or Quotas()
+
+    async def _refresh(self, namespace: str) -> None:
+        try:
+            self._known.put(namespace, await self._look_up(namespace))
+        except Exception as error:
+            # Away, or none: what held last holds on, and nothing is bounded that nobody bounded.
+            self._known.put(namespace, self._known.get(namespace, within=math.inf) or Quotas())
+            if not isinstance(error, LorryError):
+                _LOG.exception("the quotas of %s could not be looked up", namespace)
+
+
 class OpenAuthority:
     """Asks nobody who they are: for a registry that only its own machine can reach. Quotas hold, the log is kept."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._quotas: Remembered[Quotas] = Remembered(QUOTA_SECONDS)
+        self._quotas = QuotaBook(lambda name: asyncio.to_thread(access.quotas, name))
 
     async def identify(self, credentials: Credentials) -> Caller:
         return ANYONE
 
     async def quotas(self, namespace: str) -> Quotas:
-        known = self._quotas.get(namespace)
-        if known is None:
-            known = await asyncio.to_thread(self._access.quotas, namespace)
-            self._quotas.put(namespace, known)
-        return known
+        return await self._quotas.quotas(namespace)
 
     async def record(self, event: AuditEvent) -> None:
         await asyncio.to_thread(self._access.record, event)

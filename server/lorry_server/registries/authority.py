@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC
 
 from lorry.registry.v1 import access_service_pb2
 from lorry_registry.access.authority import (
-    QUOTA_SECONDS,
     TRUST_SECONDS,
     Credentials,
+    QuotaBook,
     Remembered,
     by_certificate,
 )
@@ -23,6 +25,8 @@ from lorry_registry.principal import ANONYMOUS
 GRACE_SECONDS = 300.0
 """How long a caller whom the registry knew last is served while it is away. An unknown one is refused at once."""
 
+_PATIENCE_SECONDS = 1.0
+_BETWEEN_PROBES_SECONDS = 2.0
 _LOG = logging.getLogger(__name__)
 
 CallerOf = Callable[[str], Awaitable[Caller]]
@@ -39,40 +43,43 @@ class AuthorityElsewhere:
         self, caller_of: CallerOf, quotas_of: QuotasOf, settings: AccessSettings | None = None
     ) -> None:
         self._caller_of = caller_of
-        self._quotas_of = quotas_of
+        self._quotas = QuotaBook(quotas_of)
+        self._clock = time.monotonic
+        self._away_until = (
+            0.0  # by the clock: till then, nobody who is known waits for the registry
+        )
         self._settings = settings or AccessSettings()
         self._callers: Remembered[Caller] = Remembered(TRUST_SECONDS)
-        self._quotas: Remembered[Quotas] = Remembered(QUOTA_SECONDS)
 
     async def identify(self, credentials: Credentials) -> Caller:
         token = credentials.bearer
         if not token:
             return by_certificate(self._settings, credentials)
         known = self._callers.get(token)
-        if known is None or known.rights.are_over:
-            try:
+        if known is not None and not known.rights.are_over:
+            return known
+        last = self._callers.get(token, within=GRACE_SECONDS)
+        if last is not None and last.rights.are_over:
+            last = None
+        if last is not None and self._clock() < self._away_until:
+            return last
+        try:
+            # Whoever was known a moment ago does not wait long for a registry that hangs.
+            async with asyncio.timeout(None if last is None else _PATIENCE_SECONDS):
                 known = await self._caller_of(token)
-            except Unavailable:
-                known = self._callers.get(token, within=GRACE_SECONDS)
-                if known is None or known.rights.are_over:
-                    raise
-                return known
-            except LorryError:
-                self._callers.drop(token)
+        except (Unavailable, TimeoutError):
+            self._away_until = self._clock() + _BETWEEN_PROBES_SECONDS
+            if last is None:
                 raise
-            self._callers.put(token, known)
+            return last
+        except LorryError:
+            self._callers.drop(token)
+            raise
+        self._callers.put(token, known)
         return known
 
     async def quotas(self, namespace: str) -> Quotas:
-        known = self._quotas.get(namespace)
-        if known is None:
-            try:
-                known = await self._quotas_of(namespace)
-            except LorryError:
-                # Away, or none: what held last holds on, and nothing is bounded that nobody bounded.
-                known = self._quotas.get(namespace, within=GRACE_SECONDS) or Quotas()
-            self._quotas.put(namespace, known)
-        return known
+        return await self._quotas.quotas(namespace)
 
     async def record(self, event: AuditEvent) -> None:
         """Into this server's own log: the registry's is about what is done there."""
