@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 
 class Message(TypedDict):
@@ -41,6 +41,9 @@ class Sampling(TypedDict, total=False):
     ignore_eos: go on past the base's end-of-sequence tokens.
     logprobs: report log-probabilities of the chosen token and of this many of the likeliest.
     prompt_logprobs: report those of the prompt's tokens after the first, too.
+    json_schema: a JSON schema that the answer must have, as JSON or as what `json.dumps` makes JSON of.
+    regex: a regular expression that the answer must match.
+    grammar: a grammar in Lark's syntax that the answer must have.
     n: answers that are wanted; they share the prompt's memory.
     best_of: answers that are generated; those with the highest mean log-probability come back.
     """
@@ -63,5 +66,8 @@ class Sampling(TypedDict, total=False):
     ignore_eos: bool
     logprobs: int | None
     prompt_logprobs: int | None
+    json_schema: str | Mapping[str, Any] | None
+    regex: str | None
+    grammar: str | None
     n: int | None
     best_of: int | None

@@ -20,6 +20,7 @@ from lorry_server.metrics.registry import RegistryCollector
 from lorry_server.metrics.requests import RequestMetrics
 from lorry_server.registries.following import Follower
 from lorry_server.services.admin import AdminService, ManagedEngine
+from lorry_server.services.forms import FormCompiler
 from lorry_server.services.inference import InferenceService
 from lorry_server.services.outputs import OutputDispatcher
 from lorry_server.services.prompts import PromptReader
@@ -39,6 +40,7 @@ class Services:
     inference: InferenceService
     admin: AdminService
     prompts: PromptReader
+    forms: FormCompiler
 
     def add_to(self, server: grpc.aio.Server) -> None:
         add_InferenceServiceServicer_to_server(self.inference, server)
@@ -46,6 +48,7 @@ class Services:
 
     def close(self) -> None:
         self.prompts.close()
+        self.forms.close()
 
 
 def build_services(
@@ -78,13 +81,14 @@ def build_services(
         )
     )
     collectors.register(RegistryCollector(follower))
-    prompts = PromptReader(base)
+    prompts, forms = PromptReader(base), FormCompiler(base)
     house = House(engine, dispatcher, metrics)
     inference = InferenceService(
         base=base,
         adapters=adapters,
         house=house,
         prompts=prompts,
+        forms=forms,
         max_requests=max_requests,
     )
     consequences = Consequences(adapters=adapters, inference=house, engine=engine, cache=cache)
@@ -97,7 +101,7 @@ def build_services(
         max_rank=max_rank,
         follower=follower,
     )
-    return Services(inference, admin, prompts)
+    return Services(inference, admin, prompts, forms)
 
 
 async def warm_up(engine: GeneratingEngine, dispatcher: OutputDispatcher, base: ServedBase) -> None:

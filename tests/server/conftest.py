@@ -70,6 +70,38 @@ def tokenizer():
 
 
 @pytest.fixture(scope="session")
+def byte_fallback_tokenizer():
+    """As sentencepiece makes them, without its library: ▁ for a space, and 256 bytes for what has no token."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces += [f"▁{word}" for word in ("", "the", "river", "a", "stone")]
+    pieces += [*"abcdehinorstv", "er", "st", "on", "é"]
+    model = models.BPE(
+        vocab={piece: index for index, piece in enumerate(pieces)},
+        merges=[("e", "r"), ("s", "t"), ("o", "n")],
+        unk_token="<unk>",
+        byte_fallback=True,
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+@pytest.fixture(scope="session")
 def codec(tokenizer):
     return TextCodec(tokenizer)
 

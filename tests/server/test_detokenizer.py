@@ -36,6 +36,70 @@ def test_pieces_of_a_text_are_the_text(codec, tokenizer, text, chunk):
     assert "".join(pieces(codec, token_ids, chunk)) == whole
 
 
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_pieces_of_byte_fallback_ids_are_the_text_of_all(byte_fallback_tokenizer, data):
+    """Words, characters and single bytes in any order: characters in bytes, broken ones, and bytes that are none.
+
+    Bug: such a tokenizer reads a run of bytes as a whole, so that a wrong byte undid a character that was out already.
+    """
+    tokenizer = byte_fallback_tokenizer
+    codec = TextCodec(tokenizer)
+    byte = st.integers(3, 258)
+    spelled = st.text(alphabet="é漢😀a", min_size=1, max_size=3).map(
+        lambda text: [3 + value for value in text.encode()]
+    )
+    anything = st.integers(0, len(tokenizer) - 1).map(lambda token_id: [token_id])
+    parts = data.draw(st.lists(st.one_of(byte.map(lambda b: [b]), spelled, anything), max_size=30))
+    token_ids = [token_id for part in parts for token_id in part]
+    chunk = data.draw(st.integers(1, 7))
+    whole = tokenizer.decode(token_ids, skip_special_tokens=True)
+    assert "".join(pieces(codec, token_ids, chunk)) == whole
+
+
+def test_a_run_of_bytes_comes_out_where_it_ends(byte_fallback_tokenizer):
+    tokenizer = byte_fallback_tokenizer
+    codec = TextCodec(tokenizer)
+    ids = tokenizer.convert_tokens_to_ids
+    spelled = [ids(f"<0x{value:02X}>") for value in "漢😀".encode()]
+    out = pieces(codec, [ids("▁the"), *spelled, ids("▁river")])
+    assert out == ["the", *[""] * 7, "漢😀 river", ""]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    text=st.text(alphabet="ab é漢😀\ufffd", max_size=25),
+    stops=st.lists(st.text(alphabet="ab é漢", min_size=1, max_size=4), min_size=1, max_size=3),
+    data=st.data(),
+)
+def test_a_stream_shows_the_text_before_the_first_stop_string_and_no_more(
+    codec, tokenizer, byte_fallback_tokenizer, text, stops, data
+):
+    """Token by token, over both kinds of tokenizers, against the naive way: decode everything again with each token.
+
+    Whatever has been shown at any time is a beginning of the text before the stop string: no part of one leaks.
+    """
+    fast = data.draw(st.sampled_from([tokenizer, byte_fallback_tokenizer]))
+    token_ids = fast(text, add_special_tokens=False)["input_ids"]
+    whole = fast.decode(token_ids, skip_special_tokens=True)
+    ends = [
+        (whole.find(stop) + len(stop), whole.find(stop), stop) for stop in stops if stop in whole
+    ]
+    right = (whole[: min(ends)[1]], min(ends)[2]) if ends else (whole, None)
+
+    stream, shown, stop = TextStream(TextCodec(fast), stops), "", None
+    for token_id in token_ids:
+        piece, stop = stream.push(token_id)
+        shown += piece
+        assert right[0].startswith(shown)
+        if stop is not None:
+            break
+    if stop is None:
+        piece, stop = stream.finish()
+        shown += piece
+    assert (shown, stop) == right
+
+
 def test_no_piece_holds_a_part_of_a_character(codec, tokenizer):
     text = "a 😀 b 👩‍👩‍👧 c é 漢字"
     token_ids = tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -148,6 +149,9 @@ def generate_request(
     ignore_eos: bool = False,
     logprobs: int | None = None,
     prompt_logprobs: int | None = None,
+    json_schema: str | Mapping[str, Any] | None = None,
+    regex: str | None = None,
+    grammar: str | None = None,
     n: int | None = None,
     best_of: int | None = None,
 ) -> pb.GenerateRequest:
@@ -172,6 +176,7 @@ def generate_request(
         ignore_eos=ignore_eos,
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        **_form_field(json_schema, regex, grammar),
         n=n,
         best_of=best_of,
     )
@@ -183,6 +188,21 @@ def generate_request(
         sticky_key=sticky_key,
         execution=pb.EXECUTION_MERGED if merged else None,
     )
+
+
+def _form_field(
+    json_schema: str | Mapping[str, Any] | None, regex: str | None, grammar: str | None
+) -> dict[str, str]:
+    """The one field of the form's `oneof` that is to be set, if any."""
+    if json_schema is not None and not isinstance(json_schema, str):
+        json_schema = json.dumps(json_schema)
+    given = {"json_schema": json_schema, "regex": regex, "grammar": grammar}
+    fields = {name: value for name, value in given.items() if value is not None}
+    if len(fields) > 1:
+        raise InvalidArgument(
+            f"An answer has one form; choose one of {' and '.join(fields)}.", reason="INVALID_FIELD"
+        )
+    return fields
 
 
 def _prompt_field(prompt: Prompt) -> dict[str, Any]:

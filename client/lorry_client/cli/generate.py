@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -85,6 +86,16 @@ def generate(
     min_tokens: Annotated[
         int | None, typer.Option(metavar="N", help="No end before this many tokens.")
     ] = None,
+    json_schema: Annotated[
+        str | None,
+        typer.Option(metavar="JSON|@FILE", help="A schema that the answer must have."),
+    ] = None,
+    regex: Annotated[
+        str | None, typer.Option(metavar="RE", help="What the answer must match.")
+    ] = None,
+    grammar: Annotated[
+        str | None, typer.Option(metavar="LARK|@FILE", help="A grammar that it must have.")
+    ] = None,
     n: Annotated[
         int | None, typer.Option("-n", metavar="N", help="So many answers; needs a temperature.")
     ] = None,
@@ -149,6 +160,9 @@ def generate(
         "logit_bias": _biases(logit_bias or ()),
         "bad_words": bad_word or (),
         "min_tokens": min_tokens,
+        "json_schema": _read(json_schema),
+        "regex": regex,
+        "grammar": _read(grammar),
         "n": n,
         "best_of": best_of,
         "seed": seed,
@@ -208,6 +222,16 @@ def _print_all(answers: list[Completion]) -> None:
         note(f"answer {number} of {len(answers)}")
         sys.stdout.write(answer.text if answer.text.endswith("\n") else f"{answer.text}\n")
         sys.stdout.flush()
+
+
+def _read(written: str | None) -> str | None:
+    """What was written, or what the file after an @ holds."""
+    if written is None or not written.startswith("@"):
+        return written
+    try:
+        return Path(written[1:]).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{written[1:]} cannot be read: {error}.") from error
 
 
 def _biases(written: Sequence[str]) -> dict[int, float]:

@@ -16,7 +16,8 @@ class Detokenizer:
 
     All pieces together are the text of all ids, special tokens left out. A token's text depends on its neighbours, so
     each piece is what a short window of ids says beyond what its first part said alone. The work per token does not
-    grow with the sequence.
+    grow with the sequence. A run of byte tokens is read as a whole, for one wrong byte makes all of it unreadable: it
+    waits for its end.
     """
 
     def __init__(self, codec: TextCodec) -> None:
@@ -30,7 +31,7 @@ class Detokenizer:
     def push(self, token_ids: Sequence[int]) -> str:
         """The text that became certain with these ids."""
         self._window += self._codec.without_special(token_ids)
-        if self._num_held == 0:
+        if self._num_held == 0 or self._window[-1] in self._codec.byte_ids:
             return ""
         text = self._codec.decode(self._window)
         if not text.endswith(_UNDECODED):

@@ -31,7 +31,7 @@ class Accepted:
     def requests(self) -> list[GenerationRequest]:
         """One for each candidate; those after the first wait for its prompt, whose blocks they share."""
         ids = request_ids(self.decoding.best_of)
-        scores = self.decoding.prompt_logprobs
+        scores, form = self.decoding.prompt_logprobs, self.decoding.form
         return [
             GenerationRequest(
                 request_id=ids[index],
@@ -42,6 +42,7 @@ class Accepted:
                 merged=self.asked.merged,
                 follows=ids[0] if index else None,
                 scores=PromptScores(1, scores) if scores is not None and index == 0 else None,
+                constraint=None if form is None else form.constraint(),
             )
             for index, sampling in enumerate(self.decoding.candidates)
         ]

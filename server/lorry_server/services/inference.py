@@ -16,6 +16,7 @@ from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
 from lorry_server.services import adjustments, embedding
 from lorry_server.services.door import Door, on_end
+from lorry_server.services.forms import FormCompiler, requested_form
 from lorry_server.services.generation import Accepted, Generation
 from lorry_server.services.prompts import PromptReader
 from lorry_server.services.scoring import Scoring, check_continuations
@@ -38,12 +39,14 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         adapters: AdapterDirectory,
         house: House,
         prompts: PromptReader,
+        forms: FormCompiler,
         max_requests: int,
     ) -> None:
         self._base = base
         self._adapters = adapters
         self._house = house
         self._prompts = prompts
+        self._forms = forms
         self._door = Door(house, adapters, max_requests)
 
     def drain(self) -> None:
@@ -142,6 +145,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
                 prompt_tokens=len(prompt),
                 base=self._base,
                 spellings=await self._prompts.spellings(words),
+                form=await self._forms.compile(requested_form(request.sampling)),
             )
             adapter = await self._door.target(request)
             merged = wants_merged(request.execution, of_adapter=adapter is not None)

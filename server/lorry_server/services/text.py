@@ -26,10 +26,23 @@ class TextCodec:
         self._unprinted = frozenset(
             token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
         )
+        self.byte_ids = self._find_bytes()  # by which some tokenizers spell what has no token
+
+    def _find_bytes(self) -> frozenset[int]:
+        vocabulary = self._tokenizer.get_vocab()
+        named = {byte: vocabulary.get(f"<0x{byte:02X}>") for byte in range(256)}
+        letter = named[ord("A")]
+        if letter is None or self.decode([letter]) != "A":  # else a name that only looks like it
+            return frozenset()
+        return frozenset(token_id for token_id in named.values() if token_id is not None)
 
     def copy(self) -> TextCodec:
         """The same, for another thread."""
         return TextCodec(copy.deepcopy(self._tokenizer))
+
+    def serialized(self) -> str | None:
+        """The tokenizer as `tokenizer.json` has it; None for one that is written in Python."""
+        return None if self._backend is None else str(self._backend.to_str())
 
     def encode(self, text: str, *, special_tokens: bool = True) -> list[int]:
         """The ids of a text, with the special tokens that the tokenizer adds."""

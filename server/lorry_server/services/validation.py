@@ -13,6 +13,7 @@ from lorry_server.base import ServedBase
 from lorry_server.engine.request import SamplingParams
 from lorry_server.services import adjustments
 from lorry_server.services.checks import check_between, check_count, check_ids, invalid
+from lorry_server.services.forms import CompiledForm
 
 DEFAULT_MAX_TOKENS = 256
 MAX_TEMPERATURE = 100.0
@@ -33,6 +34,7 @@ class Decoding:
     best_of: int = 1  # candidates that are generated
     prompt_logprobs: int | None = None
     tells_logprobs: bool = False  # to the client; the choice of the best may need them too
+    form: CompiledForm | None = None
 
     @property
     def chooses(self) -> bool:
@@ -92,6 +94,7 @@ def decoding(
     prompt_tokens: int,
     base: ServedBase,
     spellings: Sequence[tuple[int, ...]] = (),
+    form: CompiledForm | None = None,
 ) -> Decoding:
     """Checks everything that a client may ask of one request's sampling; `spellings` are those of its bad words."""
     max_tokens = _max_tokens(requested, base.context_length - prompt_tokens)
@@ -121,6 +124,7 @@ def decoding(
         best_of,
         prompt_logprobs=_logprobs(requested, "prompt_logprobs"),
         tells_logprobs=logprobs is not None,
+        form=form,
     )
 
 
