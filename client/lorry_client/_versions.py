@@ -73,6 +73,7 @@ class VersionVerbs:
         namespace: str | None = None,
         *,
         resume_token: str = "",
+        filter: str = "",
         heartbeat_seconds: float | None = None,
         timeout: float | None = None,
     ) -> Generator[Events, None, None]:
@@ -82,10 +83,11 @@ class VersionVerbs:
             namespace: only what happens there; None for everywhere.
             resume_token: that of the last message that was seen, after which it goes on; empty begins now. `OutOfRange`
                 where it is too old: read anew, then watch without one.
+            filter: such as `kind = ALIAS_MOVED AND adapter = "support"`.
             heartbeat_seconds: how often at least a message comes, 0.1 to 60.
         """
         return self._driver.events(
-            versions.watch(namespace, resume_token, heartbeat_seconds), timeout
+            versions.watch(namespace, resume_token, filter, heartbeat_seconds), timeout
         )
 
 
@@ -151,6 +153,7 @@ class AsyncVersionVerbs:
         namespace: str | None = None,
         *,
         resume_token: str = "",
+        filter: str = "",
         heartbeat_seconds: float | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[Events, None]:
@@ -160,8 +163,9 @@ class AsyncVersionVerbs:
             namespace: only what happens there; None for everywhere.
             resume_token: that of the last message that was seen, after which it goes on; empty begins now. `OutOfRange`
                 where it is too old: read anew, then watch without one.
+            filter: such as `kind = ALIAS_MOVED AND adapter = "support"`.
             heartbeat_seconds: how often at least a message comes, 0.1 to 60.
         """
         return self._driver.events(
-            versions.watch(namespace, resume_token, heartbeat_seconds), timeout
+            versions.watch(namespace, resume_token, filter, heartbeat_seconds), timeout
         )

@@ -170,9 +170,23 @@ class AsyncClient(AsyncVersionVerbs):
         """Lists what a request may name: the base, then the registry's adapters."""
         return await self._driver.run(all_pages(inference.models))
 
-    async def versions(self, name: str) -> list[Version]:
-        """Lists an adapter's versions, newest first."""
-        return await self._driver.run(all_pages(partial(registry.list_versions, name)))
+    async def versions(
+        self,
+        name: str | None = None,
+        *,
+        namespace: str | None = None,
+        filter: str = "",
+        order_by: str = "",
+    ) -> list[Version]:
+        """Lists an adapter's versions, newest first; without a name those of all adapters, in a namespace or in all.
+
+        Args:
+            filter: such as `base = "sha256:…" AND rank <= 16 AND labels.team = "x" AND metrics.exact >= 0.9`.
+            order_by: `number`, `create_time`, `rank`, `size_bytes`, `parameters` or `metrics.KEY`; ` desc` behind it
+                turns it round.
+        """
+        call = partial(registry.list_versions, name, namespace, filter, order_by)
+        return await self._driver.run(all_pages(call))
 
     async def resolve(
         self, reference: str, *, sticky_key: str | None = None, timeout: float | None = None
@@ -314,13 +328,17 @@ class AsyncAdapters:
     def __init__(self, driver: AwaitingDriver) -> None:
         self._driver = driver
 
-    async def list(self, namespace: str | None = None, *, filter: str = "") -> list[Adapter]:
+    async def list(
+        self, namespace: str | None = None, *, filter: str = "", order_by: str = ""
+    ) -> list[Adapter]:
         """Lists adapters by name, in one namespace or in all.
 
         Args:
-            filter: terms joined by `AND`: `name = "intent*"`, `labels.team = "search"`, `base = "sha256:…"`.
+            filter: as AIP-160 writes it: `name = "intent*" AND labels.team = "x"`, `base = "sha256:…" AND rank <= 16`.
+            order_by: `name`, `create_time`, `update_time` or `latest_version`; ` desc` behind it turns it round.
         """
-        return await self._driver.run(all_pages(partial(registry.list_adapters, namespace, filter)))
+        call = partial(registry.list_adapters, namespace, filter, order_by)
+        return await self._driver.run(all_pages(call))
 
     async def get(self, name: str, *, timeout: float | None = None) -> Adapter:
         """Returns an adapter by `[namespace/]name`."""

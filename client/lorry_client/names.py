@@ -45,6 +45,11 @@ def namespace(name: str | None) -> str:
     return f"namespaces/{name or '-'}"
 
 
+def adapters(name: str | None) -> str:
+    """All adapters of a namespace, or of all namespaces for None."""
+    return f"{namespace(name)}/adapters/-"
+
+
 def alias(name: str, alias_id: str) -> str:
     """The resource name of an adapter's alias."""
     return f"{adapter(name)}/aliases/{alias_id}"

@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,7 +33,8 @@ from lorry_registry.entities import (
     Version,
 )
 from lorry_registry.errors import InvalidArgument, NotFound
-from lorry_registry.filters import parse_filter
+from lorry_registry.events import Event
+from lorry_registry.filters import matches, parse_filter
 from lorry_registry.limits import (
     check_annotations,
     check_base,
@@ -43,6 +45,8 @@ from lorry_registry.limits import (
     check_why,
 )
 from lorry_registry.paging import Page, clip_page_size, decode_token, make_page
+from lorry_registry.searches import EVENT_FIELDS, event_value
+from lorry_registry.searching import Searching
 from lorry_registry.store import ANY_ETAG, Store
 from lorry_registry.tenant_blobs import TenantBlobs
 from lorry_registry.upkeep.fsck import Checked, Finding, check
@@ -53,7 +57,7 @@ from lorry_registry.watching import DEFAULT_HEARTBEAT_SECONDS, Batch, watch
 _LOG = logging.getLogger(__name__)
 
 
-class Catalogue(VersionNotes):
+class Catalogue(Searching, VersionNotes):
     """Adapters, versions, aliases and bases over a store and a blob store.
 
     `blobs` holds every blob; `tenant_blobs` those that the current caller may see, for whatever callers ask.
@@ -89,26 +93,6 @@ class Catalogue(VersionNotes):
 
     def get_adapter(self, key: AdapterKey) -> Adapter:
         return self._store.get_adapter(key)
-
-    def list_adapters(
-        self,
-        namespace: str | None,
-        *,
-        page_size: int = 0,
-        page_token: str = "",
-        filter_text: str = "",
-    ) -> Page[Adapter]:
-        """A page in the order of names; of every namespace that the caller may read where `namespace` is None."""
-        size = clip_page_size(page_size)
-        arguments = ("adapters", namespace, filter_text)
-        key = decode_token(page_token, arguments, types=(str, str))
-        rows = self._store.list_adapters(
-            current_rights.get().namespaces(Role.READ) if namespace is None else {namespace},
-            where=parse_filter(filter_text),
-            after=None if key is None else AdapterKey(str(key[0]), str(key[1])),
-            limit=size + 1,
-        )
-        return make_page(rows, size, lambda a: [a.key.namespace, a.key.adapter_id], arguments)
 
     def update_adapter(
         self,
@@ -211,18 +195,6 @@ class Catalogue(VersionNotes):
 
     def get_version(self, key: AdapterKey, number: int) -> Version:
         return self._store.get_version(key, number)
-
-    def list_versions(
-        self, key: AdapterKey, *, page_size: int = 0, page_token: str = ""
-    ) -> Page[Version]:
-        """A page, newest first."""
-        size = clip_page_size(page_size)
-        arguments = ("versions", key.resource_name)
-        after = decode_token(page_token, arguments, types=(int,))
-        rows = self._store.list_versions(
-            key, after=None if after is None else int(after[0]), limit=size + 1
-        )
-        return make_page(rows, size, lambda version: [version.number], arguments)
 
     def resolve(self, reference: str, sticky_key: str | None = None) -> Version:
         """The version that a reference means now: see `resolution`."""
@@ -376,6 +348,7 @@ class Catalogue(VersionNotes):
         *,
         resume_token: str = "",
         namespace: str | None = None,
+        filter_text: str = "",
         heartbeat_seconds: float = DEFAULT_HEARTBEAT_SECONDS,
     ) -> AsyncIterator[Batch]:
         """The events of a namespace, or of all that the caller may read: see `watching.watch`.
@@ -383,10 +356,16 @@ class Catalogue(VersionNotes):
         For an event loop, which it never blocks.
         """
         readable = current_rights.get().namespaces(Role.READ) if namespace is None else {namespace}
+        wanted = parse_filter(filter_text, EVENT_FIELDS)
+
+        def where(event: Event) -> bool:
+            seen = readable is None or event.key.namespace in readable
+            return seen and matches(wanted, partial(event_value, event))
+
         return watch(
             self._store,
             resume_token=resume_token,
-            where=lambda event: readable is None or event.key.namespace in readable,
+            where=where,
             heartbeat_seconds=heartbeat_seconds,
         )
 

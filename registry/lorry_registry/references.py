@@ -116,6 +116,17 @@ def parse_adapter_name(name: str) -> AdapterKey:
     return AdapterKey(check_id(namespace, "namespace"), check_id(adapter_id, "adapter"))
 
 
+def parse_adapters_name(name: str) -> tuple[str | None, AdapterKey | None]:
+    """Reads `namespaces/{namespace}/adapters/{adapter}`, where `-` stands for all: the namespace, and the adapter.
+
+    All adapters are None; so are all namespaces, which have all of their adapters.
+    """
+    namespace, adapter_id = _segments(name, "namespaces/{namespace}/adapters/{adapter}")
+    if adapter_id != ALL_NAMESPACES:
+        return namespace, parse_adapter_name(name)
+    return parse_namespace_name(f"namespaces/{namespace}", all_allowed=True), None
+
+
 def parse_version_name(name: str) -> tuple[AdapterKey, int]:
     """Reads `namespaces/{namespace}/adapters/{adapter}/versions/{number}`."""
     namespace, adapter_id, number = _segments(

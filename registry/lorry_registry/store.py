@@ -7,7 +7,7 @@ entity of the page before, `limit` is at least 1.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from lorry_registry.access.store import AccessStore
 from lorry_registry.bell import Bell
@@ -27,7 +27,7 @@ from lorry_registry.entities import (
     Version,
 )
 from lorry_registry.events import Event, EventLog
-from lorry_registry.filters import AdapterFilter
+from lorry_registry.searches import Search
 from lorry_registry.tenant_blobs import UploadStore
 from lorry_registry.upkeep.store import UpkeepStore
 
@@ -55,15 +55,15 @@ class Store(AccessStore, UploadStore, UpkeepStore, Protocol):
 
     def get_adapter(self, key: AdapterKey) -> Adapter: ...
 
-    def list_adapters(
+    def search_adapters(
         self,
         among: Collection[str] | None,
+        search: Search,
         *,
-        where: AdapterFilter,
-        after: AdapterKey | None,
+        after: tuple[Any, AdapterKey] | None,
         limit: int,
     ) -> list[Adapter]:
-        """In the order of (namespace, id); of all namespaces where `among` is None."""
+        """Of the namespaces `among`, or of all. `after` is the last one's value of the order's field, and its key."""
         ...
 
     def update_adapter(
@@ -152,6 +152,17 @@ class Store(AccessStore, UploadStore, UpkeepStore, Protocol):
     def get_version(self, key: AdapterKey, number: int) -> Version: ...
 
     def get_version_by_digest(self, key: AdapterKey, digest: str) -> Version: ...
+
+    def search_versions(
+        self,
+        among: AdapterKey | Collection[str] | None,
+        search: Search,
+        *,
+        after: tuple[Any, AdapterKey, int] | None,
+        limit: int,
+    ) -> list[Version]:
+        """Of an adapter, of those in namespaces, or of all. `after`: as above, with the version's number."""
+        ...
 
     def list_versions(self, key: AdapterKey, *, after: int | None, limit: int) -> list[Version]:
         """Newest first."""

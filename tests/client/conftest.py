@@ -62,6 +62,7 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
         self.versions: dict[str, list[resources.Version]] = {}
         self.aliases: dict[str, resources.Alias] = {}
         self.moves: dict[str, list[resources.AliasMove]] = {}
+        self.searches: list[Any] = []
         self.evaluations: dict[str, list[resources.Evaluation]] = {}
         self.unavailable_times = 0
         self.refuse_versions = False
@@ -89,6 +90,7 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
         return self._adapter(request.name, context)
 
     def ListAdapters(self, request, context):  # type: ignore[no-untyped-def]
+        self.searches.append(request)
         items, token = page(
             [self.adapters[name] for name in sorted(self.adapters)], request.page_token
         )
@@ -138,7 +140,11 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
         return version
 
     def ListVersions(self, request, context):  # type: ignore[no-untyped-def]
-        newest_first = self.versions.get(self._adapter(request.parent, context).name, [])[::-1]
+        self.searches.append(request)
+        if request.parent.endswith("/adapters/-"):
+            newest_first = [one for versions in self.versions.values() for one in versions][::-1]
+        else:
+            newest_first = self.versions.get(self._adapter(request.parent, context).name, [])[::-1]
         items, token = page(newest_first, request.page_token)
         return registry.ListVersionsResponse(versions=items, next_page_token=token)
 

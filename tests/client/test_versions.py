@@ -96,6 +96,22 @@ def test_the_commands_that_say_something_of_a_version(intent: str, one_json: One
         assert invoke("versions", "label", "intent:1", wrong).exit_code == 2
 
 
+def test_lists_are_searched_and_ordered(client: Client, server: Any, intent: str) -> None:
+    client.adapters.list("default", filter="name = i*", order_by="name desc")
+    client.versions("intent", filter="rank <= 8", order_by="metrics.exact desc")
+    found = client.versions(namespace="default")
+    assert [version.reference for version in found] == [
+        version.reference for version in client.versions(intent)
+    ]
+    adapters, versions, all_of_them, _ = server.registry.searches[-4:]
+    assert (adapters.filter, adapters.order_by) == ("name = i*", "name desc")
+    assert (versions.filter, versions.order_by) == ("rank <= 8", "metrics.exact desc")
+    assert all_of_them.parent == "namespaces/default/adapters/-"
+    rows = invoke("versions", "ls", "--filter", "rank <= 8").stdout.splitlines()
+    assert [row.split()[0] for row in rows] == ["VERSION", "default/intent:2", "default/intent:1"]
+    assert server.registry.searches[-1].parent == "namespaces/-/adapters/-"
+
+
 def test_a_watch_yields_what_happens_until_it_is_closed(client: Client, server: Any) -> None:
     messages = client.watch("default", heartbeat_seconds=0.5)
     first, second = next(messages), next(messages)

@@ -1,7 +1,6 @@
-"""References, resource names, digests, filters and page tokens: the grammar, and what is said about mistakes."""
+"""References, resource names, digests and page tokens: the grammar, and what is said about mistakes."""
 
 import base64
-from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -11,7 +10,6 @@ from lorry_registry import references as refs
 from lorry_registry.digests import canonical_manifest, digest_bytes, is_digest, version_digest
 from lorry_registry.entities import AdapterKey, File
 from lorry_registry.errors import InvalidArgument
-from lorry_registry.filters import AdapterFilter, parse_filter
 from lorry_registry.paging import clip_page_size, decode_token, encode_token
 
 from .helpers import fingerprint
@@ -138,47 +136,6 @@ def test_a_versions_digest_is_of_its_files_alone() -> None:
         b'{"files":[{"digest":"' + fingerprint("1").encode() + b'","path":"a","size":1}]}'
     )
     assert digest_bytes(b"").endswith("b855")
-
-
-def test_filters() -> None:
-    text = f'name = "intent*" AND labels.team="a \\"b\\" AND c" AND base = {SHA} AND name=x'
-    assert parse_filter(text) == AdapterFilter(
-        ("x",), ("intent",), (("team", 'a "b" AND c'),), (SHA,)
-    )
-    assert parse_filter("  ") == AdapterFilter()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "name",
-        "name =",
-        'name = "a',
-        'name != "a"',
-        'rank = "4"',
-        "labels. = a",
-        "name = a name = b",
-        "name = a AND",
-        "AND name = a",
-        "name = a OR name = b",
-        "name = a and name = b",
-        'name = "a*b"',
-        "base = sha256:12",
-        'labels = "a"',
-        " AND ".join(["name = a"] * 17),
-        "name = " + "a" * 5000,
-    ],
-)
-def test_what_is_no_filter_is_refused(text: str) -> None:
-    with pytest.raises(InvalidArgument) as caught:
-        parse_filter(text)
-    assert caught.value.reason == "FILTER_INVALID"
-
-
-@given(st.text(max_size=60))
-def test_any_text_is_a_filter_or_refused(text: str) -> None:
-    with suppress(InvalidArgument):
-        parse_filter(text)
 
 
 def test_page_tokens_belong_to_their_question() -> None:

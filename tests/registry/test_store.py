@@ -32,7 +32,8 @@ from lorry_registry.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from lorry_registry.filters import AdapterFilter, parse_filter
+from lorry_registry.filters import parse_filter
+from lorry_registry.searches import ADAPTER_FIELDS, BY_NAME, Search
 from lorry_registry.sql import schema
 from lorry_registry.sql.opening import open_database
 from lorry_registry.sql.store import SqlStore
@@ -53,7 +54,7 @@ LINEAGE = Lineage(
     metrics={"exact": 0.25},
     parents=(fingerprint("9"),),
 )
-EVERYTHING = AdapterFilter()
+EVERYTHING = Search(None, BY_NAME)
 
 Opener = Callable[[], Store]
 
@@ -149,7 +150,12 @@ def test_adapters_are_listed_by_filter_and_page(store: Store) -> None:
         limit: int = 99,
     ) -> list[str]:
         among = None if namespace is None else {namespace}
-        found = store.list_adapters(among, where=parse_filter(where), after=after, limit=limit)
+        found = store.search_adapters(
+            among,
+            Search(parse_filter(where, ADAPTER_FIELDS), BY_NAME),
+            after=None if after is None else ("", after),
+            limit=limit,
+        )
         return [str(adapter.key) for adapter in found]
 
     everything = names()
@@ -206,7 +212,7 @@ def test_an_adapter_with_versions_is_deleted_only_by_force(
     with pytest.raises(Aborted):
         store.delete_adapter(adapter, force=True, etag="stale")
     store.delete_adapter(adapter, force=True, etag=store.get_adapter(adapter).etag)
-    assert store.list_adapters(None, where=EVERYTHING, after=None, limit=9) == []
+    assert store.search_adapters(None, EVERYTHING, after=None, limit=9) == []
     # A new adapter of that name has nothing of the old one.
     store.create_adapter(adapter, description="", labels={})
     assert store.list_versions(adapter, after=None, limit=9) == []

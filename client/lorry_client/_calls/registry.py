@@ -29,13 +29,16 @@ def nothing(_: Empty) -> None:
     """Reads an empty answer."""
 
 
-def list_adapters(namespace: str | None, filter_: str, page_token: str) -> Call[Page[Adapter]]:
+def list_adapters(
+    namespace: str | None, filter_: str, order_by: str, page_token: str
+) -> Call[Page[Adapter]]:
     request = build(
         pb.ListAdaptersRequest,
         parent=names.namespace(namespace),
         page_size=_PAGE_SIZE,
         page_token=page_token,
         filter=filter_,
+        order_by=order_by,
     )
     return Call(
         lambda stubs: stubs.registry.ListAdapters,
@@ -146,12 +149,17 @@ def copy(reference: str, name: str) -> Steps[Version]:
         raise
 
 
-def list_versions(name: str, page_token: str) -> Call[Page[Version]]:
+def list_versions(
+    name: str | None, namespace: str | None, filter_: str, order_by: str, page_token: str
+) -> Call[Page[Version]]:
+    """Of one adapter, or where `name` is None of all, in a namespace or in every one."""
     request = build(
         pb.ListVersionsRequest,
-        parent=names.adapter(name),
+        parent=names.adapters(namespace) if name is None else names.adapter(name),
         page_size=_PAGE_SIZE,
         page_token=page_token,
+        filter=filter_,
+        order_by=order_by,
     )
     return Call(
         lambda stubs: stubs.registry.ListVersions,

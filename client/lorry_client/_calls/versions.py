@@ -116,7 +116,7 @@ def unblock(reference: str, why: str) -> Steps[Version]:
 
 
 def watch(
-    namespace: str | None, resume_token: str, heartbeat_seconds: float | None
+    namespace: str | None, resume_token: str, filter_: str, heartbeat_seconds: float | None
 ) -> Call[Events]:
     heartbeat = None
     if heartbeat_seconds is not None:
@@ -127,6 +127,7 @@ def watch(
         parent=names.namespace(namespace),
         resume_token=resume_token,
         heartbeat=heartbeat,
+        filter=filter_,
     )
     return Call(lambda stubs: stubs.watch.Watch, request, Events.read, None)
 

@@ -48,13 +48,17 @@ def ls(
         str,
         typer.Option("--filter", metavar="F", help='Such as: name = "intent*"', show_default=False),
     ] = "",
+    order_by: Annotated[
+        str,
+        typer.Option(metavar="FIELD", help="Such as: 'update_time desc'.", show_default=False),
+    ] = "",
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List adapters."""
     shared = session(ctx, server, as_json)
     with shared.connect() as client:
-        adapters = client.adapters.list(namespace, filter=filter_)
+        adapters = client.adapters.list(namespace, filter=filter_, order_by=order_by)
     if shared.as_json:
         output.print_json({"adapters": adapters})
         return

@@ -56,18 +56,39 @@ def _shared_options(
 
 def ls(
     ctx: typer.Context,
-    name: NameArgument,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="[namespace/]name; without, all adapters'."),
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option(metavar="NS", help="Only this namespace's, without a NAME.")
+    ] = None,
+    filter_: Annotated[
+        str,
+        typer.Option(
+            "--filter",
+            metavar="F",
+            help='Such as: rank <= 16 AND labels.team = "x" AND metrics.test_exact_match >= 0.9',
+            show_default=False,
+        ),
+    ] = "",
+    order_by: Annotated[
+        str,
+        typer.Option(
+            metavar="FIELD", help="Such as: 'metrics.test_exact_match desc'.", show_default=False
+        ),
+    ] = "",
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List an adapter's versions, newest first."""
+    """List versions, newest first."""
     shared = session(ctx, server, as_json)
     with shared.connect() as client:
-        versions = client.versions(name)
+        versions = client.versions(name, namespace=namespace, filter=filter_, order_by=order_by)
     if shared.as_json:
         output.print_json({"versions": versions})
     else:
-        print_versions(versions)
+        print_versions(versions, named=name is None)
 
 
 def show(
@@ -245,12 +266,13 @@ def unblock(
         _said(client.unblock(reference, why=why), shared.as_json)
 
 
-def print_versions(versions: list[Version]) -> None:
+def print_versions(versions: list[Version], *, named: bool = False) -> None:
+    """A table; `named` with the adapters' names."""
     output.print_table(
         ["VERSION", "DIGEST", "RANK", "SIZE", "CREATED", "STATE", "METRICS", "DESCRIPTION"],
         [
             [
-                str(version.number),
+                f"{version.adapter}:{version.number}" if named else str(version.number),
                 output.short_digest(version.digest),
                 str(version.spec.max_rank),
                 output.size(version.size_bytes),

@@ -32,6 +32,12 @@ def watch(
             show_default=False,
         ),
     ] = "",
+    filter_: Annotated[
+        str,
+        typer.Option(
+            "--filter", metavar="F", help="Such as: kind = ALIAS_MOVED", show_default=False
+        ),
+    ] = "",
     timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Give up after this long.")
     ] = None,
@@ -42,7 +48,9 @@ def watch(
     shared = session(ctx, server, as_json)
     with (
         shared.connect() as client,
-        closing(client.watch(namespace, resume_token=since, timeout=timeout)) as messages,
+        closing(
+            client.watch(namespace, resume_token=since, filter=filter_, timeout=timeout)
+        ) as messages,
     ):
         for message in messages:
             if shared.as_json:

@@ -62,6 +62,7 @@ class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
                 page_size=page_size,
                 page_token=request.page_token,
                 filter_text=request.filter,
+                order_by=request.order_by,
             )
             return pb.ListAdaptersResponse(
                 adapters=map(convert.adapter_to_proto, page.items), next_page_token=page.next_token
@@ -123,11 +124,16 @@ class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
     async def ListVersions(
         self, request: pb.ListVersionsRequest, context: Context
     ) -> pb.ListVersionsResponse:
-        key = references.parse_adapter_name(request.parent)
+        namespace, key = references.parse_adapters_name(request.parent)
 
         def answer(page_size: int) -> pb.ListVersionsResponse:
             page = self._catalogue.list_versions(
-                key, page_size=page_size, page_token=request.page_token
+                key,
+                namespace=namespace,
+                page_size=page_size,
+                page_token=request.page_token,
+                filter_text=request.filter,
+                order_by=request.order_by,
             )
             return pb.ListVersionsResponse(
                 versions=map(convert.version_to_proto, page.items), next_page_token=page.next_token

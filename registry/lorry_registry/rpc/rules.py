@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from lorry_registry.access.rights import Rights, Role
 from lorry_registry.references import ALL_NAMESPACES, parse_namespace, parse_reference
 
+_ALL = f"namespaces/{ALL_NAMESPACES}"
 _REGISTRY = "/lorry.registry.v1.RegistryService/"
 _BLOBS = "/lorry.registry.v1.BlobService/"
 _WATCH = "/lorry.registry.v1.WatchService/"
@@ -165,7 +166,7 @@ def namespace_of(name: str) -> str:
 
     Raises InvalidArgument where it is neither.
     """
-    if not name or name == f"namespaces/{ALL_NAMESPACES}":
+    if name in ("", _ALL, f"{_ALL}/adapters/{ALL_NAMESPACES}"):
         return ""
     if name.startswith("namespaces/"):
         return parse_namespace(name)

@@ -30,7 +30,10 @@ class WatchService(watch_service_pb2_grpc.WatchServiceServicer):
         if request.HasField("heartbeat"):
             heartbeat = request.heartbeat.seconds + request.heartbeat.nanos / 1e9
         batches = self._catalogue.watch(
-            resume_token=request.resume_token, namespace=namespace, heartbeat_seconds=heartbeat
+            resume_token=request.resume_token,
+            namespace=namespace,
+            filter_text=request.filter,
+            heartbeat_seconds=heartbeat,
         )
         async for batch in batches:
             yield pb.WatchResponse(

@@ -1,8 +1,9 @@
 """The store's verbs over adapters."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
-from sqlalchemy import delete, exists, select, tuple_
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import selectinload
 
@@ -12,8 +13,9 @@ from lorry_registry.entities import (
 )
 from lorry_registry.errors import AlreadyExists, FailedPrecondition
 from lorry_registry.events import EventKind
-from lorry_registry.filters import AdapterFilter
+from lorry_registry.searches import Search
 from lorry_registry.sql import rows
+from lorry_registry.sql.conditions import in_order, of_adapters, order_of_adapters
 from lorry_registry.sql.event_log import record
 from lorry_registry.sql.lookups import (
     adapter_row,
@@ -25,7 +27,6 @@ from lorry_registry.sql.lookups import (
 from lorry_registry.sql.models import (
     AdapterLabelRow,
     AdapterRow,
-    VersionRow,
 )
 from lorry_registry.sql.namespaces import check_room
 from lorry_registry.sql.transactions import Transactions
@@ -72,41 +73,25 @@ class AdapterVerbs(Transactions):
         with self._read() as session:
             return rows.to_adapter(adapter_row(session, key))
 
-    def list_adapters(
+    def search_adapters(
         self,
         among: Collection[str] | None,
+        search: Search,
         *,
-        where: AdapterFilter,
-        after: AdapterKey | None,
+        after: tuple[Any, AdapterKey] | None,
         limit: int,
     ) -> list[Adapter]:
-        query = select(AdapterRow).order_by(AdapterRow.namespace, AdapterRow.name).limit(limit)
-        query = query.options(selectinload(AdapterRow.labels))
+        query = select(AdapterRow).options(selectinload(AdapterRow.labels)).limit(limit)
         if among is not None:
             query = query.where(AdapterRow.namespace.in_(among))
-        if after is not None:
-            query = query.where(
-                tuple_(AdapterRow.namespace, AdapterRow.name) > (after.namespace, after.adapter_id)
-            )
-        for name in where.names:
-            query = query.where(AdapterRow.name == name)
-        for prefix in where.name_prefixes:
-            query = query.where(AdapterRow.name.startswith(prefix, autoescape=True))
-        for label, value in where.labels:
-            query = query.where(
-                exists().where(
-                    AdapterLabelRow.adapter_id == AdapterRow.id,
-                    AdapterLabelRow.key == label,
-                    AdapterLabelRow.value == value,
-                )
-            )
-        for fingerprint in where.bases:
-            query = query.where(
-                exists().where(
-                    VersionRow.adapter_id == AdapterRow.id,
-                    VersionRow.base_fingerprint == fingerprint,
-                )
-            )
+        if search.where is not None:
+            query = query.where(of_adapters(search.where))
+        names = (AdapterRow.namespace, AdapterRow.name)
+        if search.order.field == "name":
+            query = in_order(query, None, names, search.order.descending, after)
+        else:
+            column = order_of_adapters(search.order)
+            query = in_order(query, column, names, search.order.descending, after)
         with self._read() as session:
             return [rows.to_adapter(row) for row in session.scalars(query)]
 

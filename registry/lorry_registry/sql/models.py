@@ -43,7 +43,11 @@ class Row(DeclarativeBase):
 
 class AdapterRow(Row):
     __tablename__ = "adapters"
-    __table_args__ = (UniqueConstraint("namespace", "name"),)
+    __table_args__ = (
+        UniqueConstraint("namespace", "name"),
+        Index(None, "create_time"),
+        Index(None, "update_time"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     namespace: Mapped[str]
@@ -81,6 +85,7 @@ class VersionRow(Row):
         UniqueConstraint("adapter_id", "number"),
         UniqueConstraint("adapter_id", "digest"),
         Index(None, "base_fingerprint", "adapter_id"),
+        Index(None, "create_time"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

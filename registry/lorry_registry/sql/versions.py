@@ -1,6 +1,7 @@
 """The store's verbs over versions: added one after the other; their content never changes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import selectinload
@@ -14,7 +15,9 @@ from lorry_registry.entities import (
 )
 from lorry_registry.errors import NotFound
 from lorry_registry.events import EventKind
+from lorry_registry.searches import Search
 from lorry_registry.sql import rows
+from lorry_registry.sql.conditions import in_order, of_versions, order_of_versions
 from lorry_registry.sql.event_log import record
 from lorry_registry.sql.lookups import (
     adapter_row,
@@ -24,6 +27,7 @@ from lorry_registry.sql.lookups import (
     version_row,
 )
 from lorry_registry.sql.models import (
+    AdapterRow,
     VersionFileRow,
     VersionRow,
 )
@@ -114,6 +118,35 @@ class VersionVerbs(Transactions):
                     digest=digest,
                 )
             return rows.to_version(row)
+
+    def search_versions(
+        self,
+        among: AdapterKey | Collection[str] | None,
+        search: Search,
+        *,
+        after: tuple[Any, AdapterKey, int] | None,
+        limit: int,
+    ) -> list[Version]:
+        # Joined for its conditions; the relationship's own loading of the adapter stands beside it.
+        query = select(VersionRow).join(AdapterRow, VersionRow.adapter_id == AdapterRow.id)
+        query = query.options(selectinload(VersionRow.files)).limit(limit)
+        if search.where is not None:
+            query = query.where(of_versions(search.where))
+        order = search.order
+        with self._read() as session:
+            if isinstance(among, AdapterKey):
+                query = query.where(VersionRow.adapter_id == adapter_row(session, among).id)
+            elif among is not None:
+                query = query.where(AdapterRow.namespace.in_(among))
+            ties: tuple[Any, ...] = (AdapterRow.namespace, AdapterRow.name, VersionRow.number)
+            column = order_of_versions(order)
+            if order.field == "metrics":
+                query = query.where(column.is_not(None))
+            if isinstance(among, AdapterKey):
+                ties = (VersionRow.number,)
+                column = None if order.field == "number" else column
+            query = in_order(query, column, ties, order.descending, after)
+            return [rows.to_version(row) for row in session.scalars(query)]
 
     def list_versions(self, key: AdapterKey, *, after: int | None, limit: int) -> list[Version]:
         with self._read() as session:

@@ -40,7 +40,7 @@ class RegistryServiceStub:
     GetAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetAdapterRequest, _resources_pb2.Adapter]
     """Returns an adapter. NOT_FOUND where there is none."""
     ListAdapters: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdaptersRequest, _registry_service_pb2.ListAdaptersResponse]
-    """Lists adapters in the order of their names."""
+    """Lists adapters in the order of their names, or in another."""
     UpdateAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateAdapterRequest, _resources_pb2.Adapter]
     """Changes the description or the labels. ABORTED where the etag is stale."""
     DeleteAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _empty_pb2.Empty]
@@ -57,7 +57,7 @@ class RegistryServiceStub:
     GetVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetVersionRequest, _resources_pb2.Version]
     """Returns a version by its resource name."""
     ListVersions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListVersionsRequest, _registry_service_pb2.ListVersionsResponse]
-    """Lists an adapter's versions, newest first."""
+    """Lists versions of an adapter, or of many, newest first or in another order."""
     UpdateVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateVersionRequest, _resources_pb2.Version]
     """Changes what is said of a version: its labels, annotations or description. What it consists of and where it comes from never
     change. ABORTED where the etag is stale.
@@ -119,7 +119,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     GetAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetAdapterRequest, _resources_pb2.Adapter]  # type: ignore[assignment]
     """Returns an adapter. NOT_FOUND where there is none."""
     ListAdapters: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListAdaptersRequest, _registry_service_pb2.ListAdaptersResponse]  # type: ignore[assignment]
-    """Lists adapters in the order of their names."""
+    """Lists adapters in the order of their names, or in another."""
     UpdateAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateAdapterRequest, _resources_pb2.Adapter]  # type: ignore[assignment]
     """Changes the description or the labels. ABORTED where the etag is stale."""
     DeleteAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _empty_pb2.Empty]  # type: ignore[assignment]
@@ -136,7 +136,7 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     GetVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetVersionRequest, _resources_pb2.Version]  # type: ignore[assignment]
     """Returns a version by its resource name."""
     ListVersions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListVersionsRequest, _registry_service_pb2.ListVersionsResponse]  # type: ignore[assignment]
-    """Lists an adapter's versions, newest first."""
+    """Lists versions of an adapter, or of many, newest first or in another order."""
     UpdateVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateVersionRequest, _resources_pb2.Version]  # type: ignore[assignment]
     """Changes what is said of a version: its labels, annotations or description. What it consists of and where it comes from never
     change. ABORTED where the etag is stale.
@@ -213,7 +213,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.ListAdaptersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListAdaptersResponse, _abc.Awaitable[_registry_service_pb2.ListAdaptersResponse]]:
-        """Lists adapters in the order of their names."""
+        """Lists adapters in the order of their names, or in another."""
 
     @_abc_1.abstractmethod
     def UpdateAdapter(
@@ -266,7 +266,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.ListVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListVersionsResponse, _abc.Awaitable[_registry_service_pb2.ListVersionsResponse]]:
-        """Lists an adapter's versions, newest first."""
+        """Lists versions of an adapter, or of many, newest first or in another order."""
 
     @_abc_1.abstractmethod
     def UpdateVersion(

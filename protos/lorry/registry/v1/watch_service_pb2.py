@@ -27,25 +27,25 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from lorry.registry.v1 import resources_pb2 as lorry_dot_registry_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%lorry/registry/v1/watch_service.proto\x12\x11lorry.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lorry/registry/v1/resources.proto\"b\n\x0cWatchRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12,\n\theartbeat\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"a\n\rWatchResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12(\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x18.lorry.registry.v1.Event\"\x14\n\x12GetPositionRequest\"\'\n\x13GetPositionResponse\x12\x10\n\x08position\x18\x01 \x01(\x03\"\x87\x02\n\x05\x45vent\x12\x10\n\x08position\x18\x01 \x01(\x03\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.lorry.registry.v1.EventKind\x12.\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x05\x12\x0e\n\x06\x64igest\x18\x07 \x01(\t\x12\r\n\x05\x61lias\x18\x08 \x01(\t\x12/\n\x07targets\x18\t \x03(\x0b\x32\x1e.lorry.registry.v1.AliasTarget\x12\x0b\n\x03why\x18\n \x01(\t*\xef\x03\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45VENT_KIND_ADAPTER_CREATED\x10\x01\x12\x1e\n\x1a\x45VENT_KIND_ADAPTER_UPDATED\x10\x02\x12\x1e\n\x1a\x45VENT_KIND_ADAPTER_DELETED\x10\x03\x12 \n\x1c\x45VENT_KIND_ADAPTER_UNDELETED\x10\x04\x12\x1e\n\x1a\x45VENT_KIND_VERSION_CREATED\x10\x05\x12\x1e\n\x1a\x45VENT_KIND_VERSION_UPDATED\x10\x06\x12\x1e\n\x1a\x45VENT_KIND_VERSION_DELETED\x10\x07\x12 \n\x1c\x45VENT_KIND_VERSION_UNDELETED\x10\x08\x12!\n\x1d\x45VENT_KIND_VERSION_DEPRECATED\x10\t\x12#\n\x1f\x45VENT_KIND_VERSION_UNDEPRECATED\x10\n\x12\x1e\n\x1a\x45VENT_KIND_VERSION_BLOCKED\x10\x0b\x12 \n\x1c\x45VENT_KIND_VERSION_UNBLOCKED\x10\x0c\x12\x1a\n\x16\x45VENT_KIND_ALIAS_MOVED\x10\r\x12\x1c\n\x18\x45VENT_KIND_ALIAS_DELETED\x10\x0e\x32\xba\x01\n\x0cWatchService\x12L\n\x05Watch\x12\x1f.lorry.registry.v1.WatchRequest\x1a .lorry.registry.v1.WatchResponse0\x01\x12\\\n\x0bGetPosition\x12%.lorry.registry.v1.GetPositionRequest\x1a&.lorry.registry.v1.GetPositionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%lorry/registry/v1/watch_service.proto\x12\x11lorry.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lorry/registry/v1/resources.proto\"r\n\x0cWatchRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12,\n\theartbeat\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"a\n\rWatchResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12(\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x18.lorry.registry.v1.Event\"\x14\n\x12GetPositionRequest\"\'\n\x13GetPositionResponse\x12\x10\n\x08position\x18\x01 \x01(\x03\"\x87\x02\n\x05\x45vent\x12\x10\n\x08position\x18\x01 \x01(\x03\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.lorry.registry.v1.EventKind\x12.\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tprincipal\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x61pter\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x05\x12\x0e\n\x06\x64igest\x18\x07 \x01(\t\x12\r\n\x05\x61lias\x18\x08 \x01(\t\x12/\n\x07targets\x18\t \x03(\x0b\x32\x1e.lorry.registry.v1.AliasTarget\x12\x0b\n\x03why\x18\n \x01(\t*\xef\x03\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45VENT_KIND_ADAPTER_CREATED\x10\x01\x12\x1e\n\x1a\x45VENT_KIND_ADAPTER_UPDATED\x10\x02\x12\x1e\n\x1a\x45VENT_KIND_ADAPTER_DELETED\x10\x03\x12 \n\x1c\x45VENT_KIND_ADAPTER_UNDELETED\x10\x04\x12\x1e\n\x1a\x45VENT_KIND_VERSION_CREATED\x10\x05\x12\x1e\n\x1a\x45VENT_KIND_VERSION_UPDATED\x10\x06\x12\x1e\n\x1a\x45VENT_KIND_VERSION_DELETED\x10\x07\x12 \n\x1c\x45VENT_KIND_VERSION_UNDELETED\x10\x08\x12!\n\x1d\x45VENT_KIND_VERSION_DEPRECATED\x10\t\x12#\n\x1f\x45VENT_KIND_VERSION_UNDEPRECATED\x10\n\x12\x1e\n\x1a\x45VENT_KIND_VERSION_BLOCKED\x10\x0b\x12 \n\x1c\x45VENT_KIND_VERSION_UNBLOCKED\x10\x0c\x12\x1a\n\x16\x45VENT_KIND_ALIAS_MOVED\x10\r\x12\x1c\n\x18\x45VENT_KIND_ALIAS_DELETED\x10\x0e\x32\xba\x01\n\x0cWatchService\x12L\n\x05Watch\x12\x1f.lorry.registry.v1.WatchRequest\x1a .lorry.registry.v1.WatchResponse0\x01\x12\\\n\x0bGetPosition\x12%.lorry.registry.v1.GetPositionRequest\x1a&.lorry.registry.v1.GetPositionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorry.registry.v1.watch_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVENTKIND']._serialized_start=689
-  _globals['_EVENTKIND']._serialized_end=1184
+  _globals['_EVENTKIND']._serialized_start=705
+  _globals['_EVENTKIND']._serialized_end=1200
   _globals['_WATCHREQUEST']._serialized_start=160
-  _globals['_WATCHREQUEST']._serialized_end=258
-  _globals['_WATCHRESPONSE']._serialized_start=260
-  _globals['_WATCHRESPONSE']._serialized_end=357
-  _globals['_GETPOSITIONREQUEST']._serialized_start=359
-  _globals['_GETPOSITIONREQUEST']._serialized_end=379
-  _globals['_GETPOSITIONRESPONSE']._serialized_start=381
-  _globals['_GETPOSITIONRESPONSE']._serialized_end=420
-  _globals['_EVENT']._serialized_start=423
-  _globals['_EVENT']._serialized_end=686
-  _globals['_WATCHSERVICE']._serialized_start=1187
-  _globals['_WATCHSERVICE']._serialized_end=1373
+  _globals['_WATCHREQUEST']._serialized_end=274
+  _globals['_WATCHRESPONSE']._serialized_start=276
+  _globals['_WATCHRESPONSE']._serialized_end=373
+  _globals['_GETPOSITIONREQUEST']._serialized_start=375
+  _globals['_GETPOSITIONREQUEST']._serialized_end=395
+  _globals['_GETPOSITIONRESPONSE']._serialized_start=397
+  _globals['_GETPOSITIONRESPONSE']._serialized_end=436
+  _globals['_EVENT']._serialized_start=439
+  _globals['_EVENT']._serialized_end=702
+  _globals['_WATCHSERVICE']._serialized_start=1203
+  _globals['_WATCHSERVICE']._serialized_end=1389
 # @@protoc_insertion_point(module_scope)

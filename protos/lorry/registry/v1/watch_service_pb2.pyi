@@ -46,14 +46,16 @@ EVENT_KIND_ALIAS_MOVED: EventKind
 EVENT_KIND_ALIAS_DELETED: EventKind
 
 class WatchRequest(_message.Message):
-    __slots__ = ("parent", "resume_token", "heartbeat")
+    __slots__ = ("parent", "resume_token", "heartbeat", "filter")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
     parent: str
     resume_token: str
     heartbeat: _duration_pb2.Duration
-    def __init__(self, parent: _Optional[str] = ..., resume_token: _Optional[str] = ..., heartbeat: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    filter: str
+    def __init__(self, parent: _Optional[str] = ..., resume_token: _Optional[str] = ..., heartbeat: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., filter: _Optional[str] = ...) -> None: ...
 
 class WatchResponse(_message.Message):
     __slots__ = ("resume_token", "position", "events")
