@@ -329,7 +329,7 @@ def test_too_much_rank_fails_the_request_with_the_way_out(make_rig: MakeRig) -> 
 def equal_ranks(
     base_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """Three adapters of one rank."""
+    """Three adapters of one rank, each with a scaling of its own."""
     root = tmp_path_factory.mktemp("equal")
     return {
         name: save_adapter(
@@ -337,7 +337,7 @@ def equal_ranks(
             root / name,
             seed=seed,
             r=8,
-            lora_alpha=16,
+            lora_alpha=4 << seed % 3,
             target_modules=["q_proj", "down_proj"],
         )
         for seed, name in enumerate("xyz", 50)

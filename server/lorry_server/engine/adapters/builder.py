@@ -32,6 +32,7 @@ class WeightsBuilder:
         self._parameters: dict[str, torch.Tensor] = {}
         self._bottlenecks: dict[str, Bottleneck] = {}
         self._virtual: VirtualTokens | None = None
+        self._scalings: dict[str, float] = {}
 
     def add_to_linear(self, path: str, **fields: torch.Tensor | RowsUpdate | None) -> None:
         """Fields of `LinearUpdate`; two biases for one layer are added up."""
@@ -56,6 +57,10 @@ class WeightsBuilder:
             tuple(map(cast, tokens.values)),
         )
 
+    def set_scaling(self, path: str, scaling: float) -> None:
+        """What a layer's `b` was multiplied by."""
+        self._scalings[path] = scaling
+
     def set_bottleneck(self, path: str, activation: str, **parts: torch.Tensor) -> None:
         """The fields of `Bottleneck`."""
         cast = {name: self._cast(part) for name, part in parts.items()}
@@ -72,6 +77,7 @@ class WeightsBuilder:
             bottlenecks=dict(self._bottlenecks),
             virtual=self._virtual,
             allow_no_effect=self._allow_no_effect,
+            scalings=self._scalings,
         )
 
     def _add(self, known: _Fields, fields: dict[str, torch.Tensor | RowsUpdate | None]) -> None:

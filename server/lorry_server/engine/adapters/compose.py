@@ -18,7 +18,8 @@ from lorry_server.engine.adapters.weights import (
     RowsUpdate,
 )
 
-_ADDITIVE = ("linears", "embeddings", "parameters", "allow_no_effect")
+_ADDITIVE = ("linears", "embeddings", "parameters")
+_NO_PARTS = ("allow_no_effect", "scalings")  # they add nothing
 
 _T = TypeVar("_T")
 _Update = TypeVar("_Update", LinearUpdate, EmbeddingUpdate)
@@ -51,7 +52,14 @@ def compose(
     parameters = gather(lambda adapter: adapter.parameters)
     if recipe.method is not Method.SUM:
         peft_methods.refuse_beside_linears(recipe, [*embeddings, *parameters])
-        merged = {path: peft_methods.merge(recipe, path, each) for path, each in linears.items()}
+        # Of a layer that every adapter has not, the scalings are those of the adapters that have it.
+        scalings = gather(
+            lambda adapter: {p: adapter.scalings.get(p, 1.0) for p in adapter.linears}
+        )
+        merged = {
+            path: peft_methods.merge(recipe, path, each, [scale for scale, _ in scalings[path]])
+            for path, each in linears.items()
+        }
     else:
         merged = {path: add_linears(each) for path, each in linears.items()}
     for path, update in merged.items():
@@ -145,7 +153,8 @@ def _cast(update: _Update, dtype: torch.dtype) -> _Update:
 def _refuse_what_adds_nothing(recipe: Recipe, adapters: Sequence[AdapterWeights]) -> None:
     for term, adapter in zip(recipe.terms, adapters, strict=True):
         for part in fields(adapter):
-            if part.name not in _ADDITIVE and getattr(adapter, part.name):
+            known = part.name in (*_ADDITIVE, *_NO_PARTS)
+            if not known and getattr(adapter, part.name):
                 raise FailedPrecondition(
                     f"Adapter {term.digest} is of a kind that adds to no weight of the base ({part.name}), so it has "
                     "no place in a composition. Leave it out, or ask it alone.",

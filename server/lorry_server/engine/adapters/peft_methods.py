@@ -21,8 +21,13 @@ from lorry_server.engine.adapters.weights import LinearUpdate
 Factors = list[tuple[torch.Tensor, torch.Tensor, float]]  # a, b, weight
 
 
-def merge(recipe: Recipe, path: str, updates: Sequence[tuple[LinearUpdate, float]]) -> LinearUpdate:
-    """One layer's updates as one, in float32.
+def merge(
+    recipe: Recipe,
+    path: str,
+    updates: Sequence[tuple[LinearUpdate, float]],
+    scalings: Sequence[float],
+) -> LinearUpdate:
+    """One layer's updates as one, in float32. `scalings` are LoRA's own, which are in each update's `b`.
 
     Raises FailedPrecondition where an update is more than LoRA, or the ranks differ where they must not.
     """
@@ -32,7 +37,7 @@ def merge(recipe: Recipe, path: str, updates: Sequence[tuple[LinearUpdate, float
         torch.manual_seed(_seed(recipe, path))
         if recipe.method.on_products:
             return _on_products(recipe, factors)
-        return _on_factors(recipe, path, factors)
+        return _on_factors(recipe, path, factors, scalings)
 
 
 def _on_products(recipe: Recipe, factors: Factors) -> LinearUpdate:
@@ -44,7 +49,9 @@ def _on_products(recipe: Recipe, factors: Factors) -> LinearUpdate:
     return LinearUpdate(a, (u[:, :rank] * s[:rank]).t().float().contiguous())
 
 
-def _on_factors(recipe: Recipe, path: str, factors: Factors) -> LinearUpdate:
+def _on_factors(
+    recipe: Recipe, path: str, factors: Factors, scalings: Sequence[float]
+) -> LinearUpdate:
     ranks = [len(a) for a, _, _ in factors]
     if len(set(ranks)) > 1:
         raise FailedPrecondition(
@@ -54,12 +61,15 @@ def _on_factors(recipe: Recipe, path: str, factors: Factors) -> LinearUpdate:
             module=path,
             method=recipe.method.value,
         )
-    roots = [math.sqrt(abs(weight)) for _, _, weight in factors]
-    signed = [
-        math.copysign(root, weight) for root, (_, _, weight) in zip(roots, factors, strict=True)
+    # As PEFT has them: the factors as they were trained, each with the root of weight and scaling.
+    shares = [weight * scale for (_, _, weight), scale in zip(factors, scalings, strict=True)]
+    roots = [math.sqrt(abs(share)) for share in shares]
+    signed = [math.copysign(root, share) for root, share in zip(roots, shares, strict=True)]
+    trained = [
+        b / scale if scale else b for (_, b, _), scale in zip(factors, scalings, strict=True)
     ]
     a = _merge(recipe, [a for a, _, _ in factors], signed)
-    return LinearUpdate(a, _merge(recipe, [b for _, b, _ in factors], roots))
+    return LinearUpdate(a, _merge(recipe, trained, roots))
 
 
 def _merge(recipe: Recipe, tensors: list[torch.Tensor], weights: list[float]) -> torch.Tensor:

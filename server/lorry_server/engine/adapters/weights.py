@@ -166,6 +166,8 @@ class AdapterWeights:
     bottlenecks: Mapping[str, Bottleneck] = field(default_factory=dict)  # by the layer
     virtual: VirtualTokens | None = None
     allow_no_effect: bool = False  # it says of itself that it may do nothing
+    scalings: Mapping[str, float] = field(default_factory=dict)
+    """LoRA's own by the layer: it is in `b` already, and PEFT's ways of merging want it apart."""
 
     @property
     def rank(self) -> int:

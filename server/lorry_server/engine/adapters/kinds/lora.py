@@ -45,6 +45,7 @@ def _read_linear(
         out_delta, b_t = gain - 1, b_t * gain
     bias = tensors.read(module.bias) * module.scaling if module.bias else None
     into.add_to_linear(module.path, a=a, b=b_t, out_delta=out_delta, bias=bias)
+    into.set_scaling(module.path, module.scaling)
 
 
 def _read_embedding(
