@@ -113,6 +113,22 @@ def test_push_prints_the_reference(
     ]
 
 
+def test_what_is_required_decides_over_the_alias(
+    invoke: Invoke, recipe_file: Path, pushed: list[dict[str, Any]]
+) -> None:
+    text = recipe_file.read_text()
+    recipe_file.write_text(text + "require: {exact_match: {min: 0.99}}\n")
+    done = invoke(str(recipe_file), "--push", "letters", "--alias", "production")
+    assert done.exit_code == 1
+    assert done.stdout == "default/letters@sha256:00\n"
+    assert "'production' does not point at it" in done.stderr
+    assert "at least 0.99 is required" in done.stderr
+    recipe_file.write_text(text + "require: {exact_match: {min: 0}}\n")
+    again = invoke(str(recipe_file), "--push", "letters", "--alias", "production", "--overwrite")
+    assert again.exit_code == 0
+    assert [call["alias"] for call in pushed] == [None, "production"]
+
+
 @pytest.mark.parametrize(
     ("text", "code", "part"),
     [

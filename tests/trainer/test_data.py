@@ -10,7 +10,7 @@ import pytest
 
 from lorry_trainer.data import Examples, choose, load, refuse_long_rows
 from lorry_trainer.errors import DataError
-from lorry_trainer.metrics import exact_match, means, token_f1
+from lorry_trainer.metrics import exact_match, token_f1
 from lorry_trainer.recipe import Data
 
 Write = Callable[..., Path]
@@ -138,7 +138,3 @@ def test_long_rows_are_refused_by_place_not_cut(write_rows: Write) -> None:
 def test_metrics(answer: str, expected: str, exact: float, f1: float) -> None:
     assert exact_match(answer, expected) == exact
     assert token_f1(answer, expected) == pytest.approx(f1)
-
-
-def test_means() -> None:
-    assert means(["a", "b"], ["a", "c"]) == {"exact_match": 0.5, "token_f1": 0.5}

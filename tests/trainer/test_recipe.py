@@ -43,7 +43,7 @@ def test_an_unknown_key_without_a_near_match_lists_what_is_known() -> None:
 
 
 def test_every_fault_is_reported_at_once() -> None:
-    said = complaint("data: {path: a.jsonl}\nlora: {rank: 0, wat: 1}\nevaluation: {metric: bleu}\n")
+    said = complaint("data: {path: a.jsonl}\nlora: {rank: 0, wat: 1}\nevaluation: {metric: luck}\n")
     assert "lora.rank" in said
     assert "lora.wat" in said
     assert "evaluation.metric" in said

@@ -32,6 +32,7 @@ FILES = {
     "loss.png",
     "metrics.json",
     "recipe.yaml",
+    "report.html",
 }
 
 
@@ -326,3 +327,38 @@ def test_a_folder_that_is_there_is_replaced_on_demand_only(
         go(recipe, "other")
     (tmp_path / "other" / "stale.txt").write_text("")
     assert {f.name for f in go(recipe, "other", overwrite=True).folder.iterdir()} == FILES
+
+
+def test_the_base_with_shots_what_is_forgotten_and_one_page_of_it(
+    go: Callable[..., Result],
+    write_rows: Write,
+    letter_rows: Rows,
+    tiny_recipe: Build,
+    tmp_path: Path,
+) -> None:
+    write_rows(letter_rows)
+    (tmp_path / "general.txt").write_text("It was a bright cold day in April. " * 20)
+    asked = {"shots": 2, "general": "general.txt"}
+    require = {"accuracy": {"min": 0.999, "above_base": 0.1}, "loss": {"below_base": 0}}
+    result = go(tiny_recipe(evaluation=asked, require=require))
+    metrics = result.metrics
+    assert metrics["base_shots_test_loss"] != metrics["base_test_loss"]
+    assert metrics["base_general_perplexity"] != metrics["general_perplexity"]
+    assert metrics["test_accuracy_low"] <= metrics["test_accuracy"] <= metrics["test_accuracy_high"]
+    assert [said.partition(" ")[0] for said in result.missed] == ["accuracy", "accuracy"]
+    page = (result.folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("<img") == 2  # the curve, and the confusion of labels
+    assert "Not met: accuracy is" in page
+    assert "base, shots" in page
+    assert "http" not in page.replace("http-equiv", "")  # all of it is in the file
+    lineage = read_json(result.folder / "lineage.json")
+    assert lineage["metrics"]["general_perplexity"] == metrics["general_perplexity"]
+
+
+def test_plain_text_is_judged_by_its_perplexity(
+    go: Callable[..., Result], write_rows: Write, tiny_recipe: Build
+) -> None:
+    write_rows([{"text": f"the {i} the {i} the {i}"} for i in range(60)])
+    result = go(tiny_recipe(training={"max_steps": 10}))
+    assert result.metrics["test_perplexity"] < result.metrics["base_test_perplexity"]
+    assert "test_exact_match" not in result.metrics

@@ -36,7 +36,9 @@ def card(
         scores = [
             n.removeprefix("test_")
             for n in metrics
-            if n.startswith("test_") and f"base_{n}" in metrics
+            if n.startswith("test_")
+            and f"base_{n}" in metrics
+            and not n.endswith(("_low", "_high"))
         ]
         lines += ["", f"| held-out, {len(samples)} rows | base | adapter |", "| --- | --- | --- |"]
         lines += [
@@ -44,7 +46,7 @@ def card(
             for s in scores
         ]
         for row, before, after in samples[:3]:
-            asked = row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"]
+            asked = asked_of(row)
             lines += [
                 "",
                 *(
@@ -61,6 +63,10 @@ def card(
     use = f'model = {load}(AutoModelForCausalLM.from_pretrained("{base_name}"), "{name}")'
     lines += ["", "```python", use, "```", ""]
     return "\n".join(lines)
+
+
+def asked_of(row: Example) -> str:
+    return row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"]
 
 
 def _one_line(text: str, limit: int = 160) -> str:

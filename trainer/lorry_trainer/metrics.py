@@ -1,13 +1,10 @@
-"""How an answer is compared with the expected one: from 0 to 1, over normalised text. A function and a line each."""
+"""How an answer is compared with the expected one: from 0 to 1, over normalised text."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
-
-Metric = Callable[[str, str], float]
 
 
 def normalised(text: str) -> str:
@@ -28,14 +25,3 @@ def token_f1(answer: str, expected: str) -> float:
     if not got or not wanted:
         return float(got == wanted)
     return 2 * shared / (sum(got.values()) + sum(wanted.values()))
-
-
-METRICS: dict[str, Metric] = {"exact_match": exact_match, "token_f1": token_f1}
-
-
-def means(answers: Sequence[str], expected: Sequence[str]) -> dict[str, float]:
-    """Each metric's mean over all rows."""
-    return {
-        name: sum(map(metric, answers, expected)) / len(expected)
-        for name, metric in METRICS.items()
-    }

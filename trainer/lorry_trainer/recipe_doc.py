@@ -47,10 +47,13 @@ def _section(section: type[BaseModel], prefix: str) -> Iterator[str]:
         yield f"| `{prefix}{name}` | {_kind(field)} | {_default(field)} | {field.description} |"
     for name, field in section.model_fields.items():
         if inner := section_in(field.annotation):
-            yield from _section(inner, f"{prefix}{name}.")
+            keyed = get_origin(field.annotation) is dict
+            yield from _section(inner, f"{prefix}{name}." + ("*." if keyed else ""))
 
 
 def _kind(field: FieldInfo) -> str:
+    if get_origin(field.annotation) is dict:
+        return "sections by name"
     if section_in(field.annotation):
         return "section"
     rules = [

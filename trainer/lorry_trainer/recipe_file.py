@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -96,8 +97,13 @@ def _is_union_tag(part: str | int) -> bool:
 
 def _section(place: Place) -> type[BaseModel] | None:
     section: type[BaseModel] | None = Recipe
+    keyed = False  # whether the next part is a key that the user chose
     for part in place:
+        if keyed:
+            keyed = False
+            continue
         field = section.model_fields.get(str(part)) if section else None
+        keyed = field is not None and get_origin(field.annotation) is dict
         section = section_in(field.annotation) if field else None
     return section
 

@@ -9,16 +9,14 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from lorry_trainer.bases import Bases
 from lorry_trainer.folder import appearing, refuse_taken
-from lorry_trainer.prepare import Prepared, prepare, prepare_data
+from lorry_trainer.gate import shortfalls
+from lorry_trainer.prepare import prepare, prepare_data
 from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.recipe import Recipe
-
-if TYPE_CHECKING:
-    from lorry_trainer.objectives.contract import Scores
+from lorry_trainer.scoring import general_loss, read_general, score, score_with_shots
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,7 @@ class Result:
     metrics: dict[str, float]
     metric: str  # the one that the recipe looks at first
     seconds: dict[str, float]  # wall time of each step
+    missed: list[str]  # what falls short of the recipe's `require`
 
 
 def run(
@@ -53,10 +52,14 @@ def run(
     data = prepare_data(recipe, folder, progress)
     clock.lap("data")
     prepared = prepare(recipe, name, data, bases)
+    general = read_general(prepared, folder)
     clock.lap("base")
 
     # 2. Score the bare base, train, score the adapter: the same prompts.
-    before = _score(prepared, prepared.base.model, progress, "scoring base")
+    bare = prepared.base.model
+    before = score(prepared, bare, progress, "scoring base")
+    shots = score_with_shots(prepared, progress)
+    general_before = general_loss(prepared, bare, general)
     clock.lap("score_base")
     from lorry_trainer.methods import METHODS
     from lorry_trainer.train import train
@@ -66,26 +69,25 @@ def run(
     with tempfile.TemporaryDirectory(prefix="lorry-train-") as scratch:
         outcome = train(prepared, scratch=scratch, progress=progress)
     clock.lap("train")
-    trained = None if method.exact else _score(prepared, outcome.model, progress, "scoring model")
+    trained = None if method.exact else score(prepared, outcome.model, progress, "scoring model")
     model, figures = method.finish(prepared.base, outcome.model, prepared.recipe)
-    after = _score(prepared, model, progress, "scoring adapter")
+    after = score(prepared, model, progress, "scoring adapter")
+    general_after = general_loss(prepared, model, general)
     clock.lap("score_adapter")
 
     # 3. Write it all, at once.
-    results = Results(model, outcome, figures, before, after, trained)
+    both = None
+    if general_before is not None and general_after is not None:
+        both = (general_before, general_after)
+    results = Results(model, outcome, figures, before, shots, after, trained, both)
+    metrics = results.metrics()
     with appearing(target, overwrite=overwrite) as partial:
         write(partial, prepared, results)
     if bases is not None:
         method.detach(prepared.base, model)
     clock.lap("write")
-    return Result(target, results.metrics(), recipe.evaluation.metric, clock.laps)
-
-
-def _score(run: Prepared, model: Any, progress: Progress, stage: str) -> Scores | None:
-    if not run.test:
-        return None
-    progress.start(stage, len(run.test))
-    return run.objective.score(run.base, model, run.test, run.recipe, progress)
+    missed = shortfalls(recipe.require, metrics)
+    return Result(target, metrics, recipe.evaluation.metric, clock.laps, missed)
 
 
 class _Clock:

@@ -36,6 +36,7 @@ class Outcome:
     validation_loss: Curve
     steps: int  # that were run
     kept_step: int  # whose adapter is kept: the best one, or the last
+    stopped_early: bool
     tokens: int
     seconds: float
 
@@ -79,6 +80,7 @@ def train(run: Prepared, *, scratch: str, progress: Progress) -> Outcome:
         validation_loss=_curve(state.log_history, "eval_loss"),
         steps=state.global_step,
         kept_step=best or state.global_step,
+        stopped_early=state.global_step < state.max_steps,
         tokens=int(max((log.get("num_tokens", 0) for log in state.log_history), default=0)),
         seconds=seconds,
     )

@@ -3,7 +3,7 @@
     adapter_config.json, adapter_model.safetensors   what PEFT and Lorry load
     recipe.yaml     the recipe with nothing left open      metrics.json   scores and losses
     lineage.json    where it comes from                    loss.png       the curve, with the step that was kept
-    README.md       the same for people
+    README.md       the same for people                    report.html    and all of it on one page
 
 The same results give the same bytes in every file.
 """
@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorry_trainer.card import card
+from lorry_trainer.card import asked_of, card
 from lorry_trainer.errors import TrainingError
+from lorry_trainer.gate import shortfalls
+from lorry_trainer.likelihood import perplexity
 from lorry_trainer.lineage import lineage
 from lorry_trainer.prepare import Prepared
 from lorry_trainer.resolve import to_yaml
@@ -34,20 +37,27 @@ class Results:
     outcome: Outcome
     figures: dict[str, float]  # what the method tells
     before: Scores | None  # the bare base's; None without test rows
+    shots: (
+        Scores | None
+    )  # the bare base's with solved examples before the question, where they are asked for
     after: Scores | None
     trained: (
         Scores | None
     )  # before the method made of it what is published, where that loses something
+    general: tuple[float, float] | None  # loss on general text, before and after
 
     def metrics(self) -> dict[str, float]:
         metrics = dict(self.figures)
-        for prefix, scores in (
-            ("base_test_", self.before),
-            ("test_", self.after),
-            ("trained_test_", self.trained),
-        ):
-            if scores:
-                metrics |= {prefix + name: value for name, value in scores.metrics.items()}
+        for _, prefix, scores in self.columns():
+            if scores is None:
+                continue
+            metrics |= {prefix + name: value for name, value in scores.metrics.items()}
+            if scores.judgement:
+                for name, (low, high) in scores.judgement.intervals.items():
+                    metrics |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
+        if self.general:
+            before, after = map(perplexity, self.general)
+            metrics |= {"base_general_perplexity": before, "general_perplexity": after}
         if self.after:
             metrics["test_rows"] = len(self.after.answers)
         outcome = self.outcome
@@ -62,11 +72,21 @@ class Results:
             "train_tokens": outcome.tokens,
         }
 
+    def columns(self) -> list[tuple[str, str, Scores | None]]:
+        """What is compared: heading, prefix of its figures, scores."""
+        return [
+            ("base", "base_test_", self.before),
+            ("base, shots", "base_shots_test_", self.shots),
+            ("trained model", "trained_test_", self.trained),
+            ("adapter", "test_", self.after),
+        ]
+
 
 def write(folder: Path, run: Prepared, results: Results) -> None:
     """All files, into an empty folder."""
     from lorry_bases import Quantization, fingerprint
-    from lorry_trainer.plot import plot_loss
+    from lorry_trainer import report
+    from lorry_trainer.plot import draw_loss, save
 
     base = run.base
     metrics = results.metrics()
@@ -88,13 +108,32 @@ def write(folder: Path, run: Prepared, results: Results) -> None:
         metrics=metrics,
     )
     _write_json(folder / "lineage.json", made)
-    plot_loss(results.outcome, run.name, folder / "loss.png")
+    save(draw_loss(results.outcome, run.name), folder / "loss.png")
     before, after = results.before, results.after
     samples = (
         list(zip(run.test, before.answers, after.answers, strict=True)) if before and after else []
     )
     text = card(run.name, run.recipe, base_name, run.data, metrics, samples)
     (folder / "README.md").write_text(text, encoding="utf-8")
+    missed = shortfalls(run.recipe.require, metrics)
+    headings = [(heading, prefix) for heading, prefix, _ in results.columns()]
+    others = {n: v for n, v in metrics.items() if not n.startswith(tuple(p for _, p in headings))}
+    html = report.page(
+        run.name,
+        [
+            f"<p>{escape(run.recipe.description)}</p>",
+            f"<p>{escape(run.recipe.method)} on {escape(base_name)}; {len(run.data.train)} rows to train on, "
+            f"{len(run.data.validation)} to validate, {len(run.test)} to test. In brackets: 95 % by bootstrap.</p>",
+            report.gate(missed, bool(run.recipe.require)),
+            report.scores(metrics, headings),
+            report.picture(draw_loss(results.outcome, "loss"), "loss by step"),
+            report.table(["", ""], [[n, f"{v:.6g}"] for n, v in sorted(others.items())]),
+            report.labels(after.judgement if after else None),
+            report.samples([(asked_of(row), row.answer, b, a) for row, b, a in samples]),
+            f"<h2>Recipe</h2><pre>{escape(recipe_text)}</pre>",
+        ],
+    )
+    (folder / "report.html").write_text(html, encoding="utf-8")
 
 
 def _save_adapter(model: Any, folder: Path, base_name: str, method: str) -> None:

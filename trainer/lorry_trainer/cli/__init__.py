@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import typer
 
-from lorry_trainer.cli import recipe, train
+from lorry_trainer.cli import evaluate, recipe, train
 
 
 def register(app: typer.Typer) -> None:
     """Add the trainer's commands to `lorry`."""
     app.command("train")(train.train)
+    app.command("eval")(evaluate.evaluate)
     app.add_typer(recipe.app, name="recipe", help="About recipes.")

@@ -53,8 +53,8 @@ def train(
 ) -> None:
     """Train an adapter, score it on held-out rows, publish it if asked; prints its folder or reference.
 
-    Ends with 1 when training or writing failed, with 2 when the recipe or its data is wrong. When publishing fails, it
-    ends as `lorry push` does, and the folder stays.
+    Ends with 1 when training or writing failed or the recipe's `require` is not met, with 2 when the recipe or its data
+    is wrong. When publishing fails, it ends as `lorry push` does, and the folder stays.
     """
     if alias and not push:
         raise typer.BadParameter("needs --push NAME", param_hint="--alias")
@@ -78,10 +78,13 @@ def train(
         for path, recipe in zip(recipes, read, strict=True):
             result = _run(recipe, path, output, overwrite, console, bases)
             _show_scores(result, console)
-            reference = (
-                _publish(result, recipe, push, alias, shared.server, console) if push else None
-            )
+            reference = None
+            if push:
+                given = None if result.missed else alias
+                reference = _publish(result, recipe, push, given, shared.server, console)
             _print(result, reference, shared.as_json)
+            if result.missed:
+                _say_missed(result, alias, console)
 
 
 def _run(
@@ -158,10 +161,18 @@ def _print(result: Result, reference: str | None, as_json: bool) -> None:
             "metric": result.metric,
             "metrics": result.metrics,
             "seconds": result.seconds,
+            "missed": result.missed,
         }
         print_json(shown)
     else:
         print_data(reference or str(result.folder))
+
+
+def _say_missed(result: Result, alias: str | None, console: Console) -> None:
+    without = f", so {alias!r} does not point at it" if alias else ""
+    for complaint in result.missed:
+        console.print(f"required and not met{without}: {complaint}", style="red", markup=False)
+    raise typer.Exit(1)
 
 
 def _show_scores(result: Result, console: Console) -> None:
@@ -172,6 +183,7 @@ def _show_scores(result: Result, console: Console) -> None:
     if not scores:
         console.print("no test rows, so no score", style="dim")
         return
+    scores = [s for s in scores if not s.endswith(("_low", "_high"))]
     table = Table("held-out, " + f"{metrics['test_rows']:.0f} rows", "base", "adapter")
     for score in sorted(scores, key=lambda s: s != result.metric):
         table.add_row(

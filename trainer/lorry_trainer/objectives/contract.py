@@ -14,6 +14,7 @@ from lorry_bases import Quantization
 from lorry_bases.load import Base
 from lorry_trainer.data import Examples
 from lorry_trainer.formats.contract import Example
+from lorry_trainer.judge import Judgement
 from lorry_trainer.progress import Progress
 from lorry_trainer.recipe import Recipe
 
@@ -37,6 +38,7 @@ Segments = list[tuple[str, bool]]  # text, and whether its tokens carry loss
 class Scores:
     metrics: dict[str, float]  # over all rows, by metric
     answers: list[str]  # in the order of the rows
+    judgement: Judgement | None = None  # of the answers: intervals, and each label's figures
 
 
 class Objective(Protocol):
@@ -69,7 +71,13 @@ class Objective(Protocol):
         ...
 
     def score(
-        self, base: Base, model: Any, rows: list[Example], recipe: Recipe, progress: Progress
+        self,
+        base: Base,
+        model: Any,
+        rows: list[Example],
+        data: Examples,
+        recipe: Recipe,
+        progress: Progress,
     ) -> Scores:
-        """How well `model` (the bare base's, or one with an adapter) does on held-out rows."""
+        """How well `model` (the bare base's, or one with an adapter) does on held-out rows of `data`."""
         ...

@@ -13,8 +13,8 @@ from lorry_bases.load import Base, load_base
 from lorry_trainer.data import Examples
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.generation import generate, pad_id
+from lorry_trainer.judge import judge
 from lorry_trainer.likelihood import answer_loss, perplexity
-from lorry_trainer.metrics import means
 from lorry_trainer.objectives.contract import Scores, Segments, Setup
 from lorry_trainer.objectives.sft_trainer import Trainer
 from lorry_trainer.progress import Progress
@@ -72,7 +72,13 @@ class Sft:
         ]
 
     def score(
-        self, base: Base, model: Any, rows: list[Example], recipe: Recipe, progress: Progress
+        self,
+        base: Base,
+        model: Any,
+        rows: list[Example],
+        data: Examples,
+        recipe: Recipe,
+        progress: Progress,
     ) -> Scores:
         model.eval()
         size = recipe.evaluation.batch_size
@@ -91,7 +97,10 @@ class Sft:
             batch_size=size,
             progress=progress,
         )
-        return Scores(means(answers, [row.answer for row in rows]) | figures, answers)
+        judged = judge(
+            answers, [row.answer for row in rows], data.labels, seed=recipe.training.seed
+        )
+        return Scores(judged.metrics | figures, answers, judged)
 
 
 def _dataset(examples: list[Example]) -> Dataset:

@@ -5,7 +5,7 @@ explains. `RECIPE.md` is made from the descriptions here. Knows nothing about fi
 """
 
 from lorry_trainer.recipe.data import Augment, Columns, Data, Splits
-from lorry_trainer.recipe.evaluation import Evaluation
+from lorry_trainer.recipe.evaluation import Evaluation, Metric, Requirement
 from lorry_trainer.recipe.method import (
     HELD,
     Bottleneck,
@@ -30,8 +30,10 @@ __all__ = [
     "Full",
     "Ia3",
     "Lora",
+    "Metric",
     "Quantization",
     "Recipe",
+    "Requirement",
     "Section",
     "Splits",
     "Training",

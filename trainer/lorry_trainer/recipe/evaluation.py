@@ -1,19 +1,35 @@
-"""The section that says how the result is judged."""
+"""The sections that say how the result is judged, and when it is good enough."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lorry_trainer.recipe.section import Section
+
+Metric = Literal[
+    "exact_match",
+    "token_f1",
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "rouge_l",
+    "bleu",
+    "chrf",
+    "loss",
+    "perplexity",
+]
 
 
 class Evaluation(Section):
     """The score on the test rows, for the bare base and then for the adapter, from the same prompts."""
 
-    metric: Literal["exact_match", "token_f1"] = Field(
-        default="exact_match", description="The figure that is shown first."
+    metric: Metric = Field(
+        default="exact_match",
+        description="The figure that is shown first. `accuracy`, `precision`, `recall` and `f1` (macro) where the "
+        "answers are labels; `rouge_l`, `bleu` and `chrf` where they are not.",
     )
     max_new_tokens: int | None = Field(
         default=None,
@@ -24,3 +40,34 @@ class Evaluation(Section):
         default=200, ge=1, description="Score at most so many test rows, a seeded choice."
     )
     batch_size: int = Field(default=32, ge=1, description="Prompts answered at a time.")
+    shots: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Score the bare base a second time with so many training rows shown before each question.",
+    )
+    general: str | None = Field(
+        default=None,
+        min_length=1,
+        description="File of general text (.txt, or rows with a `text`), whose perplexity is measured before and after:"
+        " what the adapter forgets.",
+    )
+
+
+class Requirement(Section):
+    """What a figure must come to on the test rows, for the version to be given an alias."""
+
+    min: float | None = Field(default=None, description="At least.")
+    max: float | None = Field(default=None, description="At most.")
+    above_base: float | None = Field(
+        default=None, description="At least so much above the bare base's."
+    )
+    below_base: float | None = Field(
+        default=None, description="At least so much below the bare base's."
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self == Requirement.model_construct():
+            raise ValueError("give at least one of min, max, above_base and below_base")
+        return self

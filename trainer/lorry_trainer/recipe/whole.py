@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from lorry_trainer.recipe.data import Data
-from lorry_trainer.recipe.evaluation import Evaluation
+from lorry_trainer.recipe.evaluation import Evaluation, Metric, Requirement
 from lorry_trainer.recipe.method import (
     HELD,
     Bottleneck,
@@ -79,6 +79,11 @@ class Recipe(Section):
     data: Data = Field(description="The examples.")
     training: Training = Field(default_factory=Training, description="The optimizer's course.")
     evaluation: Evaluation = Field(default_factory=Evaluation, description="The held-out score.")
+    require: dict[Metric, Requirement] = Field(
+        default_factory=dict,
+        description="Figure on the test rows → `min`, `max`, `above_base`, `below_base`. Where one falls short, the "
+        "version is published without the alias.",
+    )
     output: str | None = Field(
         default=None,
         min_length=1,

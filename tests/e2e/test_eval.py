@@ -1,0 +1,123 @@
+"""What the methods of training write serves with the outputs that PEFT gives; `lorry eval` scores it by a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lorry_bases.load import Base, load_base
+from lorry_client import Client
+from lorry_trainer.bases import Bases
+from lorry_trainer.data import load
+from lorry_trainer.generation import generate
+from lorry_trainer.methods import METHODS
+from lorry_trainer.methods.bottleneck import load_bottleneck
+from lorry_trainer.progress import Silent
+from lorry_trainer.recipe_file import parse_recipe
+from lorry_trainer.run import run
+from tests.e2e.test_main_job import lorry, serving
+
+SERVED = {
+    "pissa": "lora: {rank: 4}",
+    "dora": "lora: {rank: 4}",
+    "ia3": "{}",
+    "prompt_tuning": "virtual: {tokens: 4}",
+    "bottleneck": "{}",
+}
+RECIPE = """
+method: {method}
+data: {{path: rows.csv, splits: {{validation: 0, test: 0.2}}}}
+training: {{max_steps: 2, batch_size: 8, learning_rate: 1e-2, warmup_ratio: 0}}
+evaluation: {{max_rows: 8, max_new_tokens: 6}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    lines = [f"colour of thing {n},{['red', 'green', 'blue'][n % 3]}" for n in range(40)]
+    (folder / "rows.csv").write_text("question,colour\n" + "\n".join(lines) + "\n")
+    bases = Bases()
+    for method, section in SERVED.items():
+        text = RECIPE.format(method=method) + ("" if section == "{}" else section)
+        recipe = parse_recipe(text)
+        run(recipe, name=method, folder=folder, output=folder / method, bases=bases)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(tmp_path_factory.mktemp("home")) as at:
+        with Client(at) as client:
+            for method in SERVED:
+                client.push(folder / method, method)
+        yield at
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    """As it is served."""
+    return load_base("lorry-tiny", device="cpu")
+
+
+@pytest.mark.parametrize("method", SERVED)
+def test_a_method_serves_as_it_was_trained(
+    method: str, folder: Path, server: str, base: Base
+) -> None:
+    """Held against PEFT (or the format's own loader) on the base as it is served, token by token."""
+    from peft import PeftModel
+
+    rows = load(parse_recipe(RECIPE.format(method=method)).data, folder, 0).test[:4]
+    if method == "bottleneck":
+        model = load_bottleneck(base.model, folder / method)
+    else:
+        model = PeftModel.from_pretrained(base.model, folder / method)
+    options = {"eos_token_ids": base.eos_token_ids, "max_new_tokens": 6, "batch_size": 1}
+    wanted = generate(model, base.tokenizer, rows, progress=Silent(), **options)  # type: ignore[arg-type]
+    METHODS[method].detach(base, model)
+    bare = generate(base.model, base.tokenizer, rows, progress=Silent(), **options)  # type: ignore[arg-type]
+    with Client(server) as client:
+        got = [
+            client.generate(row.prompt, method, max_tokens=6).text.strip()  # type: ignore[arg-type]
+            for row in rows
+        ]
+    assert got == wanted
+    assert wanted != bare
+
+
+def test_eval_through_a_server(folder: Path, server: str) -> None:
+    data = folder / "rows.csv"
+    page = folder / "page.html"
+    words = [
+        "eval",
+        "pissa",
+        "--data",
+        data,
+        "--max-tokens",
+        6,
+        "--max-rows",
+        12,
+        "--report",
+        page,
+        "--record",
+    ]
+    told = json.loads(lorry("--json", *words, at=server))
+    assert told["rows"] == 12
+    assert told["acted"]["pissa"].startswith("default/pissa@sha256:")
+    assert told["acted"]["base"] is None
+    for who in ("base", "pissa"):
+        metrics = told["metrics"][who]
+        assert metrics["accuracy_low"] <= metrics["accuracy"] <= metrics["accuracy_high"]
+    text = page.read_text(encoding="utf-8")
+    assert "pissa on rows.csv" in text
+    assert "<img" in text
+    with Client(server) as client:
+        (kept,) = client.evaluations("pissa")
+    assert kept.metrics["accuracy"] == told["metrics"]["pissa"]["accuracy"]
+    assert kept.metrics["base_accuracy"] == told["metrics"]["base"]["accuracy"]
+    alone = lorry(*words, "--no-base", at=server)
+    assert all(line.startswith("pissa  ") for line in alone.splitlines())
+    assert f"pissa  accuracy  {told['metrics']['pissa']['accuracy']:.4f}" in alone

@@ -1,0 +1,126 @@
+"""Figures, their intervals and each label's own, held against scikit-learn; the gate; solved examples in a prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorry_trainer.errors import RecipeError
+from lorry_trainer.formats.contract import Example
+from lorry_trainer.gate import shortfalls
+from lorry_trainer.judge import OTHER, judge
+from lorry_trainer.recipe_file import parse_recipe
+from lorry_trainer.shots import with_shots
+
+LABELS = frozenset({"a", "b", "c"})
+
+
+def test_figures_of_labels_are_scikit_learns() -> None:
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    chance = np.random.default_rng(0)
+    expected = chance.choice(["a", "b", "c"], 200).tolist()
+    answers = [e if chance.random() < 0.6 else chance.choice(["A", "b", "odd"]) for e in expected]
+    found = judge(answers, expected, LABELS)
+    seen = [a.lower() if a.lower() in LABELS else OTHER for a in answers]
+    p, r, f, rows = precision_recall_fscore_support(
+        expected, seen, labels=["a", "b", "c"], zero_division=0
+    )
+    for i, name in enumerate("abc"):
+        own = found.per_label[name]
+        assert (own.precision, own.recall, own.f1) == pytest.approx((p[i], r[i], f[i]))
+        assert own.rows == rows[i]
+    assert found.metrics["f1"] == pytest.approx(f.mean())
+    assert found.metrics["precision"] == pytest.approx(p.mean())
+    assert found.metrics["recall"] == pytest.approx(r.mean())
+    assert found.confusion == confusion_matrix(expected, seen, labels=found.labels).tolist()
+    assert "bleu" not in found.metrics
+
+
+def test_intervals_hold_the_figure_and_narrow_with_rows() -> None:
+    few = judge(["a", "b"] * 10, ["a"] * 20, LABELS)
+    many = judge(["a", "b"] * 500, ["a"] * 1000, LABELS)
+    for found in (few, many):
+        low, high = found.intervals["exact_match"]
+        assert low < 0.5 < high
+    # The normal approximation, sqrt(p (1 - p) / n), is good at a thousand rows.
+    low, high = many.intervals["exact_match"]
+    assert high - low == pytest.approx(2 * 1.96 * (0.25 / 1000) ** 0.5, rel=0.15)
+    assert high - low < few.intervals["exact_match"][1] - few.intervals["exact_match"][0]
+    assert few == judge(["a", "b"] * 10, ["a"] * 20, LABELS)
+
+
+def test_figures_of_free_text() -> None:
+    same = judge(["the cat sat on the mat"], ["the cat sat on the mat"])
+    for name in ("exact_match", "rouge_l", "bleu", "chrf"):
+        assert same.metrics[name] == pytest.approx(1)
+    near = judge(["the cat sat on a mat"], ["the cat sat on the mat"]).metrics
+    assert near["exact_match"] == 0
+    assert near["rouge_l"] == pytest.approx(5 / 6)
+    assert 0 < near["bleu"] < 1
+    assert near["chrf"] > 0.5
+
+
+def required(text: str, metrics: dict[str, float]) -> list[str]:
+    recipe = parse_recipe(f"data: {{path: x}}\nrequire: {text}")
+    return shortfalls(recipe.require, metrics)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{f1: {min: 0.8}}", []),
+        ("{f1: {min: 0.9}}", ["f1 is 0.85, and at least 0.9 is required"]),
+        ("{f1: {above_base: 0.7}}", []),
+        ("{f1: {above_base: 0.8}}", ["f1 is 0.85, and 0.8 above the base's 0.1 is required"]),
+        ("{perplexity: {max: 2}}", ["perplexity is 3, and at most 2 is allowed"]),
+        ("{perplexity: {below_base: 5}}", []),
+        ("{bleu: {min: 0.1}}", ["bleu was not measured"]),
+    ],
+)
+def test_the_gate(text: str, said: list[str]) -> None:
+    metrics = {
+        "test_f1": 0.85,
+        "base_test_f1": 0.1,
+        "test_perplexity": 3.0,
+        "base_test_perplexity": 9.0,
+    }
+    found = required(text, metrics)
+    assert len(found) == len(said)
+    assert all(got.startswith(wanted) for got, wanted in zip(found, said, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{f2: {min: 1}}", "r.yaml:2: require.f2"),
+        ("{f1: {mni: 1}}", "require.f1.mni: unknown key; did you mean min?"),
+        ("{f1: {}}", "give at least one of"),
+    ],
+)
+def test_a_requirement_that_cannot_be(text: str, part: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(f"data: {{path: x}}\nrequire: {text}", "r.yaml")
+    assert part in str(caught.value)
+
+
+def chat(question: str, answer: str) -> Example:
+    prompt: list[dict[str, Any]] = [{"role": "user", "content": question}]
+    return Example("p", {}, prompt, answer, question)
+
+
+def test_solved_examples_stand_before_the_question_as_far_as_there_is_room() -> None:
+    shown = [chat("1+1", "2"), chat("2+2", "4")]
+    (row,) = with_shots([chat("3+3", "6")], shown, 100, len)
+    assert [m["content"] for m in row.prompt] == ["1+1", "2", "2+2", "4", "3+3"]  # type: ignore[index]
+    assert row.whole == [*row.prompt, {"role": "assistant", "content": "6"}]
+    (less,) = with_shots([chat("3+3", "6")], shown, 3, len)
+    assert [m["content"] for m in less.prompt] == ["1+1", "2", "3+3"]  # type: ignore[index]
+    (none,) = with_shots([chat("3+3", "6")], shown, 1, len)
+    assert none.prompt == chat("3+3", "6").prompt
+    plain = [Example("p", {}, "Q: a A: ", "b", "k")]
+    (text,) = with_shots([Example("p", {}, "Q: c A: ", "d", "l")], plain, 100, len)
+    assert text.prompt == "Q: a A: b\n\nQ: c A: "
+    assert text.whole == "Q: a A: b\n\nQ: c A: d"

@@ -1,0 +1,144 @@
+"""`lorry eval REF`: score any published version on rows of data, through a running server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lorry_client.cli.output import print_data, print_json
+from lorry_client.cli.session import JsonOption, ServerOption, session
+from lorry_trainer.cli.loading import refusals
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lorry_client.cli.session import Session
+    from lorry_trainer.recipe import Data
+    from lorry_trainer.remote import Asked
+
+
+def evaluate(
+    ctx: typer.Context,
+    reference: Annotated[str, typer.Argument(metavar="REF", help="An adapter's reference.")],
+    data: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Rows with the expected answers, as a recipe's data."),
+    ],
+    columns: Annotated[
+        str, typer.Option(metavar="Q,A", help="The columns of question and answer, by name.")
+    ] = "",
+    template: Annotated[
+        str | None, typer.Option(metavar="T", help="As the recipe's data.template.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="S", help="As data.system.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer.")] = None,
+    max_rows: Annotated[int, typer.Option(min=1, help="At most so many, a seeded choice.")] = 1000,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses rows, and draws the intervals.")] = 0,
+    base: Annotated[bool, typer.Option("--base/--no-base", help="Ask the bare base too.")] = True,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page of it.")
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Add the figures to the version, as an evaluation.")
+    ] = False,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a running server for an answer to every row, and score the answers; prints one figure a line.
+
+    Ends with 2 when the rows are wrong, else as `lorry generate` does when the server refuses.
+    """
+    shared = session(ctx, server, as_json)
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with refusals(shared.as_json):
+        described = _data(data, columns, template, system)
+        references: list[str | None] = [None, reference] if base else [reference]
+        asked = _ask(
+            shared, references, described, max_tokens, max_rows, concurrency, seed, console
+        )
+        if report is not None:
+            from lorry_trainer.remote_report import write_report
+
+            write_report(asked, reference, report)
+    if record:
+        _record(shared, asked, reference)
+    if shared.as_json:
+        print_json(
+            {"rows": len(asked.questions.rows), "acted": asked.acted, "metrics": asked.metrics()}
+        )
+        return
+    for who, metrics in asked.metrics().items():
+        for name, value in metrics.items():
+            print_data(f"{who}  {name}  {value:.4f}")
+
+
+def _record(shared: Session, asked: Asked, reference: str) -> None:
+    from lorry_client.results import Dataset
+
+    questions = asked.questions
+    name = Path(questions.name).name
+    figures = asked.metrics()
+    metrics = figures[reference] | {f"base_{n}": v for n, v in figures.get("base", {}).items()}
+    dataset = Dataset(name, questions.digest, "test", len(questions.rows))
+    with shared.connect() as client:
+        client.add_evaluation(
+            asked.acted[reference] or reference, f"lorry eval {name}", metrics, dataset=dataset
+        )
+
+
+def _data(path: Path, columns: str, template: str | None, system: str | None) -> Data:
+    from pydantic import ValidationError
+
+    from lorry_trainer.errors import DataError
+    from lorry_trainer.recipe import Columns, Data
+
+    named = {}
+    if columns:
+        question, comma, answer = columns.partition(",")
+        if not comma or not question or not answer:
+            raise typer.BadParameter("two names, as in text,label", param_hint="--columns")
+        named = {"columns": Columns(instruction=question, output=answer), "format": "instruction"}
+    given = {"template": template, "system": system}
+    try:
+        return Data(path=str(path), **named, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise DataError("; ".join(e["msg"] for e in error.errors())) from error
+
+
+def _ask(
+    shared: Session,
+    references: list[str | None],
+    data: Data,
+    max_tokens: int | None,
+    max_rows: int,
+    concurrency: int,
+    seed: int,
+    console: Console,
+) -> Asked:
+    import asyncio
+
+    from lorry_client import AsyncClient
+    from lorry_trainer.progress import Bars
+    from lorry_trainer.remote import ask, read_questions
+
+    questions = read_questions(data, Path(), max_rows, seed)
+
+    async def run(bars: Bars) -> Asked:
+        async with AsyncClient(shared.server, login=shared.login) as client:
+            return await ask(
+                client,
+                references,
+                questions,
+                max_tokens=max_tokens,
+                concurrency=concurrency,
+                seed=seed,
+                progress=bars,
+            )
+
+    with Bars(console) as bars:
+        return asyncio.run(run(bars))

@@ -1,0 +1,38 @@
+"""Whether a result is good enough for an alias: the recipe's `require`, held against the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lorry_trainer.recipe import Metric, Requirement
+
+
+def shortfalls(require: Mapping[Metric, Requirement], metrics: dict[str, float]) -> list[str]:
+    """What is not good enough, in words; nothing where all is. A figure that was not measured is not good enough."""
+    return [
+        complaint
+        for name, wanted in sorted(require.items())
+        for complaint in _of(name, wanted, metrics)
+    ]
+
+
+def _of(name: str, wanted: Requirement, metrics: dict[str, float]) -> list[str]:
+    got, bare = metrics.get(f"test_{name}"), metrics.get(f"base_test_{name}")
+    if got is None:
+        return [f"{name} was not measured; there may be no test rows, or the answers no labels"]
+    said = []
+    if wanted.min is not None and got < wanted.min:
+        said.append(f"{name} is {got:.4g}, and at least {wanted.min:g} is required")
+    if wanted.max is not None and got > wanted.max:
+        said.append(f"{name} is {got:.4g}, and at most {wanted.max:g} is allowed")
+    for bound, sign in ((wanted.above_base, 1), (wanted.below_base, -1)):
+        if bound is None:
+            continue
+        side = "above" if sign > 0 else "below"
+        if bare is None:
+            said.append(f"{name} of the bare base was not measured")
+        elif sign * (got - bare) < bound:
+            said.append(
+                f"{name} is {got:.4g}, and {bound:g} {side} the base's {bare:.4g} is required"
+            )
+    return said

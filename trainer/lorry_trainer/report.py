@@ -1,0 +1,106 @@
+"""The report: one page of HTML with everything in it, figures, curves and the confusion of labels.
+
+The same results give the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from matplotlib.figure import Figure
+
+from lorry_trainer.judge import Judgement
+from lorry_trainer.plot import draw_confusion
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}"
+    "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid #ddd;"
+    "text-align:right}td:first-child,th:first-child{text-align:left}img{max-width:100%}"
+    "pre{background:#f6f6f6;padding:.6em;white-space:pre-wrap}.bad{color:#a00}.good{color:#070}"
+)
+_MOST_LABELS = 100
+_MOST_SAMPLES = 10
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+    body = "\n".join(parts)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
+    )
+
+
+def scores(metrics: dict[str, float], columns: Sequence[tuple[str, str]]) -> str:
+    """A table of every figure that some column has; `columns` are (heading, prefix of its figures)."""
+    names = sorted(
+        {
+            name.removeprefix(prefix)
+            for _, prefix in columns
+            for name in metrics
+            if name.startswith(prefix) and not name.endswith(("_low", "_high", "_rows"))
+        }
+    )
+    shown = [c for c in columns if any(n.startswith(c[1]) for n in metrics)]
+    rows = [[n, *(_with_interval(metrics, prefix + n) for _, prefix in shown)] for n in names]
+    return table(["", *(heading for heading, _ in shown)], rows)
+
+
+def _with_interval(metrics: dict[str, float], name: str) -> str:
+    if name not in metrics:
+        return ""
+    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+    interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
+    return f"{metrics[name]:.4g}{interval}"
+
+
+def gate(missed: Sequence[str], required: bool) -> str:
+    if not required:
+        return ""
+    if not missed:
+        return '<p class="good">All that the recipe requires is met.</p>'
+    return '<p class="bad">Not met: ' + escape("; ".join(missed)) + ".</p>"
+
+
+def labels(judged: Judgement | None) -> str:
+    if judged is None or not judged.per_label:
+        return ""
+    rows = [
+        [name, f"{f.precision:.3f}", f"{f.recall:.3f}", f"{f.f1:.3f}", str(f.rows)]
+        for name, f in list(judged.per_label.items())[:_MOST_LABELS]
+    ]
+    more = len(judged.per_label) - len(rows)
+    note = f"<p>and {more} labels more</p>" if more > 0 else ""
+    made = "<h2>Labels</h2>" + table(["", "precision", "recall", "F1", "rows"], rows) + note
+    if len(judged.labels) <= _MOST_LABELS:
+        made += picture(draw_confusion(judged.labels, judged.confusion), "confusion of labels")
+    return made
+
+
+def samples(rows: Sequence[tuple[str, str, str, str]]) -> str:
+    """(question, expected, the base's answer, the adapter's)."""
+    if not rows:
+        return ""
+    shown = [
+        f"<pre>{escape(asked)}\n\nexpected: {escape(expected)}\nbase:     {escape(before)}\n"
+        f"adapter:  {escape(after)}</pre>"
+        for asked, expected, before, after in rows[:_MOST_SAMPLES]
+    ]
+    return "<h2>Rows</h2>" + "\n".join(shown)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    heading = "".join(f"<th>{escape(h)}</th>" for h in head)
+    lines = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><tr>{heading}</tr>{lines}</table>"
+
+
+def picture(figure: Figure, words: str) -> str:
+    held = io.BytesIO()
+    figure.savefig(held, format="png", metadata={"Software": None})
+    data = base64.b64encode(held.getvalue()).decode()
+    return f'<p><img alt="{escape(words)}" src="data:image/png;base64,{data}"></p>'

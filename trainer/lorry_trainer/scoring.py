@@ -1,0 +1,78 @@
+"""Score a model on the untouched test rows: as it is asked, with solved examples before, and on general text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorry_trainer.data import choose
+from lorry_trainer.errors import DataError
+from lorry_trainer.prepare import Prepared
+from lorry_trainer.progress import Progress
+from lorry_trainer.prompts import encode
+from lorry_trainer.read import read_source
+from lorry_trainer.shots import with_shots
+
+if TYPE_CHECKING:
+    from lorry_trainer.objectives.contract import Scores
+
+_PIECE = 256  # tokens of general text that are read at once
+
+
+def score(run: Prepared, model: Any, progress: Progress, stage: str) -> Scores | None:
+    """None without test rows."""
+    if not run.test:
+        return None
+    progress.start(stage, len(run.test))
+    return run.objective.score(run.base, model, run.test, run.data, run.recipe, progress)
+
+
+def score_with_shots(run: Prepared, progress: Progress) -> Scores | None:
+    """The bare base's with `evaluation.shots` solved training rows before each question; None where none are asked."""
+    wanted = run.recipe.evaluation.shots
+    if not wanted or not run.test or run.objective.task != "CAUSAL_LM" or not run.test[0].prompt:
+        return None
+    shown = choose(run.data.train, wanted, run.recipe.training.seed)
+    room = run.base.context_length - (run.recipe.evaluation.max_new_tokens or 1)
+    tokenizer = run.base.tokenizer
+    rows = with_shots(
+        run.test, shown, room, lambda prompt: len(encode(tokenizer, prompt, to_answer=True))
+    )
+    progress.start("scoring shots", len(rows))
+    return run.objective.score(run.base, run.base.model, rows, run.data, run.recipe, progress)
+
+
+def read_general(run: Prepared, folder: Path) -> list[tuple[list[int], int]]:
+    """`evaluation.general` in pieces of token ids; nothing where none is named. Raises DataError."""
+    name = run.recipe.evaluation.general
+    if name is None:
+        return []
+    if name.endswith(".txt"):
+        try:
+            text = (folder / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"evaluation.general: {name} cannot be read: {error}") from error
+    else:
+        source = read_source(name, folder)
+        if lacking := [
+            row.place for row in source.rows if not isinstance(row.values.get("text"), str)
+        ]:
+            raise DataError(f"{lacking[0]}: no `text`, which evaluation.general reads")
+        text = "\n\n".join(row.values["text"] for row in source.rows)
+    ids = encode(run.base.tokenizer, text)
+    if len(ids) < 2:
+        raise DataError(f"evaluation.general: {name} has no text")
+    size = min(_PIECE, run.base.context_length // 2)
+    pieces = [ids[at : at + size] for at in range(0, min(len(ids), 64 * size), size)]
+    return [(piece, 1) for piece in pieces if len(piece) > 1]
+
+
+def general_loss(run: Prepared, model: Any, pieces: list[tuple[list[int], int]]) -> float | None:
+    """Per token; None without a general text."""
+    from lorry_trainer.generation import pad_id
+    from lorry_trainer.likelihood import token_loss
+
+    if not pieces:
+        return None
+    pad = pad_id(run.base.tokenizer, run.base.eos_token_ids)
+    return token_loss(model.eval(), pieces, pad, run.recipe.evaluation.batch_size)
