@@ -193,6 +193,27 @@ TEXTS = (
 )  # fmt: skip
 
 
+LIKELY: Mapping[str, tuple[str, ...]] = {
+    "name": (
+        ADAPTER, f"{ADAPTER}/versions/1", f"{ADAPTER}/aliases/production", f"bases/{FINGERPRINT}", "namespaces/default",
+        "namespaces/made", "tokens/" + "0" * 16,
+    ),
+    "parent": (
+        ADAPTER, "namespaces/default", "namespaces/-", f"{ADAPTER}/versions/1", f"{ADAPTER}/aliases/production",
+    ),
+    "reference": ("fuzz", "fuzz:1", "fuzz@production", "models:/fuzz/1", f"fuzz@{FINGERPRINT}"),
+    "digest": (FINGERPRINT, "sha256:" + "0" * 64),
+    "digests": (FINGERPRINT, "sha256:" + "0" * 64),
+    "adapter_id": ("fuzz", "made"),
+    "namespace_id": ("made", "default"),
+    "grants": ("read:default", "admin:*"),
+    "filter": ('name = "f*"', 'labels.a = "b" AND rank <= 16', f'base = "{FINGERPRINT}"'),
+    "fingerprint": (FINGERPRINT, "sha256:" + "b" * 64),
+    "paths": ("description", "labels", "quotas", "*"),
+}  # fmt: skip
+"""What gets past the first check, by the field's name."""
+
+
 def odd(rng: random.Random, depth: int = 0) -> Any:
     """Any JSON value, seldom a deep one."""
     choice = rng.random()
@@ -396,7 +417,8 @@ def _value(rng: random.Random, known: FieldDescriptor, depth: int) -> Any:
         case FieldDescriptor.CPPTYPE_STRING:
             if known.type == FieldDescriptor.TYPE_BYTES:
                 return rng.randbytes(rng.choice((0, 1, 10, 1000)))
-            return rng.choice(TEXTS)
+            likely = LIKELY.get(known.name)
+            return rng.choice(likely if likely and rng.random() < 0.7 else TEXTS)
         case FieldDescriptor.CPPTYPE_BOOL:
             return rng.random() < 0.5
         case FieldDescriptor.CPPTYPE_FLOAT | FieldDescriptor.CPPTYPE_DOUBLE:

@@ -189,6 +189,7 @@ class Catalogue(Searching, VersionNotes):
             lineage=source.lineage,
             spec=source.spec,
             description=source.description,
+            confirm=lambda: check_blobs(self.blobs, source.files),
         )
         _LOG.info("copied %s:%d to %s:%d", source.key, source.number, key, version.number)
         return version

@@ -17,6 +17,7 @@ from lorry_registry.access.rights import Rights, Role, current_rights, parse_gra
 from lorry_registry.access.settings import read_settings
 from lorry_registry.access.tokens import make_token, split_token
 from lorry_registry.catalogue import Catalogue
+from lorry_registry.embedded import open_catalogue
 from lorry_registry.entities import AdapterKey
 from lorry_registry.errors import (
     Aborted,
@@ -37,6 +38,22 @@ from .helpers import KEY, adapter_bytes, publish
 
 def rights(*grants: str) -> Rights:
     return Rights(parse_grants(grants))
+
+
+@pytest.fixture
+def catalogue(home: Path, database: str) -> Iterator[Catalogue]:
+    """Empty, on either database."""
+    opened = open_catalogue(home, database=database)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def on_file(home: Path) -> Iterator[Catalogue]:
+    """In the home's own file, which a test may look into."""
+    opened = open_catalogue(home)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -101,11 +118,9 @@ class TestTokens:
         assert [str(grant) for grant in caller.rights.grants] == ["publish:a", "read:b"]
         assert access.get_token(token.token_id) == token
 
-    def test_its_secret_is_nowhere_in_the_home(
-        self, access: Access, catalogue: Catalogue, home: Path
-    ) -> None:
-        _, text = access.create_token(["read:a"])
-        catalogue.close()
+    def test_its_secret_is_nowhere_in_the_home(self, on_file: Catalogue, home: Path) -> None:
+        _, text = on_file.access.create_token(["read:a"])
+        on_file.close()
         parts = split_token(text)
         assert parts is not None
         kept = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
@@ -133,7 +148,8 @@ class TestTokens:
             with pytest.raises(InvalidArgument):
                 access.create_token(["read:a"], expire_time=moment)
 
-    def test_one_that_has_expired_is_nobody(self, access: Access, home: Path) -> None:
+    def test_one_that_has_expired_is_nobody(self, on_file: Catalogue, home: Path) -> None:
+        access = on_file.access
         _, text = access.create_token(["read:a"], expire_time=datetime.now(UTC) + timedelta(days=1))
         with sqlite3.connect(home / "registry.db") as database:
             database.execute("UPDATE tokens SET expire_time = '2020-01-01 00:00:00.000000'")
@@ -281,7 +297,8 @@ class TestAudit:
         become("admin:a")
         assert {e.namespace for e in access.list_audit_events(None).items} == {"a"}
 
-    def test_sqlite_refuses_to_change_it(self, access: Access, home: Path) -> None:
+    def test_sqlite_refuses_to_change_it(self, on_file: Catalogue, home: Path) -> None:
+        access = on_file.access
         access.record(event(1))
         with sqlite3.connect(home / "registry.db") as database:
             for change in ("UPDATE audit_events SET principal = 'x'", "DELETE FROM audit_events"):

@@ -11,6 +11,7 @@ from lorry_registry.access.rights import Rights, current_rights, parse_grants
 from lorry_registry.blobs import WriteProgress
 from lorry_registry.catalogue import Catalogue
 from lorry_registry.digests import digest_bytes
+from lorry_registry.embedded import open_catalogue
 from lorry_registry.entities import AdapterKey, File
 from lorry_registry.errors import (
     DataLoss,
@@ -45,6 +46,14 @@ def become() -> Iterator[Become]:
 
     yield change
     change()
+
+
+@pytest.fixture
+def catalogue(home: Path, database: str) -> Iterator[Catalogue]:
+    """Empty, on either database."""
+    opened = open_catalogue(home, database=database)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
