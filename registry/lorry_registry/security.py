@@ -42,9 +42,10 @@ class Security:
             )
 
     def requires_auth(self, *, loopback: bool) -> bool:
-        """Whether callers must say who they are."""
+        """Whether callers must say who they are. Whoever says what certificates may do means it."""
         if self.auth is Auth.AUTO:
-            return not (loopback or self.insecure)
+            named = self.access_file is not None or self.tls_client_ca is not None
+            return named or not (loopback or self.insecure)
         return self.auth is Auth.REQUIRED
 
     def check(self, address: str, *, loopback: bool) -> None:

@@ -12,7 +12,7 @@ _PANEL = "Security"
 AuthOption = Annotated[
     Auth,
     typer.Option(
-        help="Whether callers need a token; auto: unless only this machine can reach the server.",
+        help="Whether callers need a token; auto: with --access or --tls-client-ca, and where others reach the server.",
         rich_help_panel=_PANEL,
     ),
 ]

@@ -24,7 +24,7 @@ from lorry_server.cache import AdapterCache
 from lorry_server.compositions import RequestedComposition, expression
 from lorry_server.engine.adapters.recipe import Recipe, Term
 from lorry_server.meanings import Meanings
-from lorry_server.registries import Meaning, Published, Registry
+from lorry_server.registries import AdapterNames, Meaning, Published, Registry
 from lorry_server.registries.following import Follower
 from lorry_server.registries.patience import PatientRegistry
 from lorry_server.registries.positions import Positions
@@ -170,15 +170,38 @@ class AdapterDirectory:
 
     async def page(self, limit: int, page_token: str) -> ListedPage:
         """The adapters that have a version for this base and that the caller may use, in the order of their names."""
-        names = await self._registry.adapters_for(
-            self._base.fingerprint, limit=limit, page_token=page_token
-        )
-        rights = current_rights.get()
-        allowed = [key for key in names.keys if rights.allows(Role.INFER, key.namespace)]
-        listed = await asyncio.gather(*(self._listed(str(key)) for key in allowed))
+        names = await self._names(limit, page_token)
+        listed = await asyncio.gather(*(self._listed(str(key)) for key in names.keys))
         return ListedPage(
             [adapter for adapter in listed if adapter is not None], names.next_page_token
         )
+
+    async def _names(self, limit: int, page_token: str) -> AdapterNames:
+        """A page; where the caller may not use all namespaces, of one at a time.
+
+        A page of all of them would end at an adapter that may be another's, and its token would name it.
+        """
+        fingerprint = self._base.fingerprint
+        among = current_rights.get().namespaces(Role.INFER)
+        if among is None:
+            return await self._registry.adapters_for(
+                fingerprint, namespace=None, limit=limit, page_token=page_token
+            )
+        start, _, rest = page_token.partition("/")
+        keys: list[AdapterKey] = []
+        for namespace in sorted(name for name in among if name >= start):
+            if len(keys) >= limit:
+                return AdapterNames(tuple(keys), f"{namespace}/")
+            page = await self._registry.adapters_for(
+                fingerprint,
+                namespace=namespace,
+                limit=limit - len(keys),
+                page_token=rest if namespace == start else "",
+            )
+            keys += page.keys
+            if page.next_page_token:
+                return AdapterNames(tuple(keys), f"{namespace}/{page.next_page_token}")
+        return AdapterNames(tuple(keys), "")
 
     def references(self, digest: str) -> tuple[str, ...]:
         """`namespace/name:3`, for each name by which requests asked for the digest; any thread."""

@@ -388,6 +388,8 @@ class TestSecurity:
             (Security(insecure=True), False, False, True),
             (Security(Auth.REQUIRED, insecure=True), False, True, True),
             (Security(Auth.REQUIRED), True, True, True),
+            (Security(access_file=CERT), True, True, True),
+            (Security(Auth.AUTO, None, CERT, CERT, CERT), True, True, True),
         ],
     )
     def test_others_reach_no_unguarded_server_by_accident(

@@ -23,7 +23,7 @@ from lorry_registry.entities import AdapterKey, AliasTarget
 from lorry_registry.errors import Unauthenticated
 from lorry_registry.rpc.gate import Gate
 from lorry_registry.rpc.host import GrpcHost
-from lorry_registry.rpc.rules import RULES, values_at
+from lorry_registry.rpc.rules import REFERENCE_FIELDS, RULES, namespace_of, values_at
 from lorry_registry.rpc.server import add_services, create_server
 
 from .contract import REGISTRY_FILES, methods, request_class, response_class, text_fields
@@ -140,6 +140,16 @@ def test_every_name_in_a_request_is_judged() -> None:
             values_at(request, path)  # raises where the contract has no such field
 
 
+def test_a_reference_is_not_taken_for_a_resource_name() -> None:
+    """`namespaces/x` as a reference is an adapter in the namespace `namespaces`: as a name, it was x's owner's."""
+    assert namespace_of("namespaces/x", is_reference=True) == "namespaces"
+    assert namespace_of("namespaces/x", is_reference=False) == "x"
+    request = rs.ResolveReferenceRequest(reference="namespaces/mine")
+    assert RULES["/lorry.registry.v1.RegistryService/ResolveReference"].namespaces(request) == (
+        "namespaces",
+    )
+
+
 # Who gets in.
 
 
@@ -196,8 +206,6 @@ NAMES = {
     "ListAdapters": "namespaces/{ns}",
     "Watch": "namespaces/{ns}",
     "GetVersion": "namespaces/{ns}/adapters/{id}/versions/{n}",
-    "ResolveReference": "{ns}/{id}:{n}",
-    "ExpandReference": "{ns}/{id}:{n}",
     "SetAlias": "namespaces/{ns}/adapters/{id}/aliases/{alias}",
     "GetAlias": "namespaces/{ns}/adapters/{id}/aliases/{alias}",
     "ListAliasMoves": "namespaces/{ns}/adapters/{id}/aliases/{alias}",
@@ -231,7 +239,8 @@ def named(name: str, **parts: str) -> Any:
             message = getattr(message, step)
             if not hasattr(message, "DESCRIPTOR"):
                 message = message.add()
-        setattr(message, last, shape.format(**parts))
+        form = "{ns}/{id}:{n}" if last in REFERENCE_FIELDS else shape
+        setattr(message, last, form.format(**parts))
     return request
 
 

@@ -413,11 +413,13 @@ class FakeRegistry:
         raise NotFound("no such version", reason="VERSION_NOT_FOUND")
 
     async def adapters_for(
-        self, base_fingerprint: str, *, limit: int, page_token: str
+        self, base_fingerprint: str, *, namespace: str | None, limit: int, page_token: str
     ) -> AdapterNames:
-        names = [name for name in sorted(self.versions) if name > page_token]
-        token = names[limit - 1] if len(names) > limit else ""
-        return AdapterNames(tuple(parse_reference(name).key for name in names[:limit]), token)
+        keys = [parse_reference(name).key for name in sorted(self.versions)]
+        among = [key for key in keys if namespace in (None, key.namespace)]
+        rest = [key for key in among if str(key) > page_token]
+        token = str(rest[limit - 1]) if len(rest) > limit else ""
+        return AdapterNames(tuple(rest[:limit]), token)
 
     async def create_base(self, base: Base) -> None:
         self.bases.append(base)

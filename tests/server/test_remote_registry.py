@@ -89,8 +89,10 @@ async def test_both_registries_give_the_same_answers(catalogue, remote, publish,
         assert here.reference == there.reference
         assert [file.digest for file in here.files] == [file.digest for file in there.files]
     for registry in (local, remote):
-        first = await registry.adapters_for(FINGERPRINT, limit=2, page_token="")
-        rest = await registry.adapters_for(FINGERPRINT, limit=2, page_token=first.next_page_token)
+        first = await registry.adapters_for(FINGERPRINT, namespace=None, limit=2, page_token="")
+        rest = await registry.adapters_for(
+            FINGERPRINT, namespace=None, limit=2, page_token=first.next_page_token
+        )
         assert [key.adapter_id for key in (*first.keys, *rest.keys)] == [
             "task-0",
             "task-1",

@@ -243,7 +243,9 @@ async def test_a_server_shows_its_own_token_and_asks_about_its_callers(catalogue
     host = await start_registry(catalogue)
     remote = RemoteRegistry(host.address, token=servers)
     try:
-        page = await remote.adapters_for("sha256:" + "a" * 64, limit=5, page_token="")
+        page = await remote.adapters_for(
+            "sha256:" + "a" * 64, namespace=None, limit=5, page_token=""
+        )
         assert page.keys == ()
         caller = await remote.caller_of(callers)
         assert (caller.principal, caller.rights.grants) == (made.principal, made.grants)
@@ -344,11 +346,26 @@ async def test_who_may_infer_is_asked_for_each_call_cached_residents_included(gu
         )
 
 
-async def test_lists_show_what_the_caller_may_use(guarded):
+async def test_lists_show_what_the_caller_may_use(guarded, elsewhere):
     answer = await guarded.inference.ListModels(
         inference.ListModelsRequest(), metadata=bearer("mine")
     )
     assert [model.reference for model in answer.models] == ["", "mine/a"]
+    # Page after page, no token tells of an adapter that is not the caller's.
+    elsewhere.known["both"] = Caller("token:b", Rights(parse_grants(["infer:mine", "infer:zoo"])))
+    for name in ("mine/b", "zoo/a"):
+        guarded.registry.publish(name)
+    seen, page_token = [], ""
+    while True:
+        page = await guarded.inference.ListModels(
+            inference.ListModelsRequest(page_size=1, page_token=page_token), metadata=bearer("both")
+        )
+        seen += [model.reference for model in page.models]
+        page_token = page.next_page_token
+        if not page_token:
+            break
+        assert "theirs" not in page_token
+    assert seen == ["", "mine/a", "mine/b", "zoo/a"]
     for token, seen in (("mine", [["mine/a:1"]]), ("operator", [["mine/a:1"], ["theirs/b:1"]])):
         residents = await guarded.admin.ListResidents(
             admin.ListResidentsRequest(), metadata=bearer(token)

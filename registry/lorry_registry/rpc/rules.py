@@ -20,6 +20,10 @@ _WATCH = "/lorry.registry.v1.WatchService/"
 _ACCESS = "/lorry.registry.v1.AccessService/"
 
 
+REFERENCE_FIELDS = frozenset({"reference", "adapter"})
+"""Fields with these names hold references; all others that a need looks at hold resource names."""
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
     """A role: in every namespace that the fields `at` name, over all (`everywhere`), or else in any one.
@@ -35,8 +39,9 @@ class Need:
     def namespaces(self, request: Any) -> Iterator[str]:
         """Those that the request names. Raises InvalidArgument where a field holds what is no name."""
         for path in self.at:
+            is_reference = path.rpartition(".")[2] in REFERENCE_FIELDS
             for name in values_at(request, path):
-                if namespace := namespace_of(name):
+                if namespace := namespace_of(name, is_reference=is_reference):
                     yield namespace
 
 
@@ -161,13 +166,16 @@ def values_at(request: Any, path: str) -> list[str]:
     return values
 
 
-def namespace_of(name: str) -> str:
-    """The namespace in a resource name or a reference; empty where it names none.
+def namespace_of(name: str, *, is_reference: bool) -> str:
+    """The namespace in a reference, or else in a resource name; empty where it names none.
 
-    Raises InvalidArgument where it is neither.
+    Which of the two a text is, is the field's to say and never the text's: the reference `namespaces/x` is the adapter
+    `x` in a namespace called `namespaces`. Raises InvalidArgument where it is none of its kind.
     """
-    if name in ("", _ALL, f"{_ALL}/adapters/{ALL_NAMESPACES}"):
+    if not name:
         return ""
-    if name.startswith("namespaces/"):
-        return parse_namespace(name)
-    return parse_reference(name).key.namespace
+    if is_reference:
+        return parse_reference(name).key.namespace
+    if name in (_ALL, f"{_ALL}/adapters/{ALL_NAMESPACES}"):
+        return ""
+    return parse_namespace(name)

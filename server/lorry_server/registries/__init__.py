@@ -91,9 +91,9 @@ class Registry(Protocol):
         ...
 
     async def adapters_for(
-        self, base_fingerprint: str, *, limit: int, page_token: str
+        self, base_fingerprint: str, *, namespace: str | None, limit: int, page_token: str
     ) -> AdapterNames:
-        """In the order of their names."""
+        """In the order of their names; of all namespaces for None."""
         ...
 
     async def create_base(self, base: Base) -> None:

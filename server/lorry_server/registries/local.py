@@ -46,12 +46,12 @@ class LocalRegistry:
         return self._catalogue.watch(resume_token=resume_token, heartbeat_seconds=heartbeat_seconds)
 
     async def adapters_for(
-        self, base_fingerprint: str, *, limit: int, page_token: str
+        self, base_fingerprint: str, *, namespace: str | None, limit: int, page_token: str
     ) -> AdapterNames:
         page = await _on(
             self._lists,
             self._catalogue.list_adapters,
-            None,
+            namespace,
             page_size=limit,
             page_token=page_token,
             filter_text=f'base = "{base_fingerprint}"',

@@ -107,10 +107,10 @@ class RemoteRegistry:
             answers.cancel()
 
     async def adapters_for(
-        self, base_fingerprint: str, *, limit: int, page_token: str
+        self, base_fingerprint: str, *, namespace: str | None, limit: int, page_token: str
     ) -> AdapterNames:
         request = registry_service_pb2.ListAdaptersRequest(
-            parent="namespaces/-",
+            parent=f"namespaces/{namespace or '-'}",
             page_size=limit,
             page_token=page_token,
             filter=f'base = "{base_fingerprint}"',
