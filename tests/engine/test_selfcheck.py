@@ -10,11 +10,13 @@ from torch import nn
 from transformers import (
     BloomConfig,
     Cohere2Config,
+    DeepseekV32Config,
     FalconH1Config,
     GPTJConfig,
     JambaConfig,
     Llama4TextConfig,
     MambaConfig,
+    NemotronConfig,
     PreTrainedConfig,
     RecurrentGemmaConfig,
     SmolLM3Config,
@@ -51,6 +53,9 @@ SERVED: dict[str, PreTrainedConfig] = {
     **CONFIGS,
     "cohere2": Cohere2Config(**SMALL, sliding_window=4),
     "smollm3": SmolLM3Config(**SMALL),
+    # Hand nothing that a forward pass is given on to their attention.
+    "nemotron": NemotronConfig(**SMALL),
+    "stablelm": StableLmConfig(**SMALL),
     "starcoder2": Starcoder2Config(**SMALL, sliding_window=4),
 }
 REFUSED: dict[str, tuple[PreTrainedConfig, str]] = {
@@ -79,8 +84,23 @@ REFUSED: dict[str, tuple[PreTrainedConfig, str]] = {
         BloomConfig(vocab_size=96, hidden_size=64, n_layer=2, n_head=4),
         "2 of its 2 layers",
     ),
-    # Lets nothing of ours reach its attention.
-    "StableLmForCausalLM": (StableLmConfig(**SMALL), "lorry_batch"),
+    # Needs a mask to choose what it looks at.
+    "DeepseekV32ForCausalLM": (
+        DeepseekV32Config(
+            **{**SMALL, "num_key_value_heads": 4},
+            kv_lora_rank=16,
+            q_lora_rank=24,
+            qk_rope_head_dim=8,
+            qk_nope_head_dim=8,
+            v_head_dim=12,
+            n_routed_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=32,
+            n_group=1,
+            topk_group=1,
+        ),
+        "does not run through",
+    ),
 }
 
 

@@ -11,6 +11,7 @@ it has not written yet, is never read: it is left out, not masked.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from lorry_server.engine.sparse import Integers, Pattern
 
 NAME = "lorry_paged"
+_NUMBERS = itertools.count()  # each model has an attention of its own
 Integers2d = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
@@ -191,11 +193,36 @@ def _beside_sinks(scores: torch.Tensor, sinks: torch.Tensor) -> torch.Tensor:
     return torch.sigmoid(scores.logsumexp(-1) - sinks).unsqueeze(-1)
 
 
-def install(model: PreTrainedModel) -> None:
-    """Makes a model attend through `paged_attention`; its forward then needs `lorry_batch=`."""
-    AttentionInterface.register(NAME, paged_attention)
-    AttentionMaskInterface.register(NAME, _no_mask)
-    model.set_attn_implementation(NAME)
+class PagedAttention:
+    """The attention of one model's layers, over the batch of the step at hand.
+
+    Not every family hands what its forward is given on to its attention, so the batch is here.
+    """
+
+    def __init__(self) -> None:
+        self.batch: PagedBatch | None = None  # set before a forward pass, cleared after it
+
+    def __call__(
+        self,
+        module: nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **how: Any,
+    ) -> tuple[torch.Tensor, None]:
+        assert self.batch is not None
+        return paged_attention(module, query, key, value, self.batch, **how)
+
+
+def install(model: PreTrainedModel) -> PagedAttention:
+    """Makes a model attend through what is returned."""
+    attention = PagedAttention()
+    name = f"{NAME}_{next(_NUMBERS)}"
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, _no_mask)
+    model.set_attn_implementation(name)
+    return attention
 
 
 def _no_mask(*_args: Any, **_kwargs: Any) -> None:
@@ -207,42 +234,41 @@ def paged_attention(
     query: torch.Tensor,  # [1, heads, num_tokens, key_dim]
     key: torch.Tensor,  # [1, kv_heads, num_tokens, key_dim]
     value: torch.Tensor,  # [1, kv_heads, num_tokens, value_dim]
-    attention_mask: torch.Tensor | None,
+    batch: PagedBatch,
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,  # [heads]: attention sinks
-    lorry_batch: PagedBatch,
     **_kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Returns ([1, num_tokens, heads, value_dim], None)."""
     layer: int = module.layer_idx  # type: ignore[assignment]
-    keys, values = lorry_batch.cache.keys[layer], lorry_batch.cache.values[layer]
+    keys, values = batch.cache.keys[layer], batch.cache.values[layer]
     kv_heads = key.shape[1]
     for cache, new in ((keys, key), (values, value)):
         rows = new[0].transpose(0, 1).reshape(-1, new.shape[-1])
-        cache.view(-1, new.shape[-1]).index_copy_(0, lorry_batch.writes(cache), rows)
+        cache.view(-1, new.shape[-1]).index_copy_(0, batch.writes(cache), rows)
 
     q = query[0].transpose(0, 1)  # [num_tokens, heads, key_dim]
     score = Scoring(q.shape[-1] ** -0.5 if scaling is None else scaling, softcap, s_aux)
-    n = lorry_batch.num_decode
+    n = batch.num_decode
     if n == len(q):
-        return _decode(q, keys, values, lorry_batch, sliding_window, score)[None], None
+        return _decode(q, keys, values, batch, sliding_window, score)[None], None
 
     num_tokens, heads, _ = q.shape
     group = heads // kv_heads
     out = torch.empty(num_tokens, heads, values.shape[-1], dtype=q.dtype, device=q.device)
     if n:
-        out[:n] = _decode(q[:n], keys, values, lorry_batch, sliding_window, score)
-    for index, chunk in enumerate(lorry_batch.prefills):
+        out[:n] = _decode(q[:n], keys, values, batch, sliding_window, score)
+    for index, chunk in enumerate(batch.prefills):
         tokens = slice(chunk.start, chunk.end)
         if chunk.context_length == chunk.end - chunk.start:
             k, v = key[0, :, tokens], value[0, :, tokens]
         else:
             k = _pages(keys, chunk.blocks)[:, : chunk.context_length]
             v = _pages(values, chunk.blocks)[:, : chunk.context_length]
-        mask = lorry_batch.prefill_mask(index, sliding_window)
+        mask = batch.prefill_mask(index, sliding_window)
         # The query heads that share a key head are a group: no key is repeated.
         rows = q[tokens].reshape(-1, kv_heads, group, q.shape[-1]).permute(1, 2, 0, 3)
         k, v = (t[:, None].expand(-1, group, -1, -1) for t in (k, v))

@@ -24,7 +24,6 @@ from lorry_server.engine.lora.rows import LONG_RUN, Run, StepRows
 from lorry_server.engine.lora.slots import LoraSlots
 from lorry_server.engine.lora.step import LoraStep
 from lorry_server.engine.plan import Chunk, Sampled
-from lorry_server.engine.probe import attending_layers
 from lorry_server.engine.sampling.results import results
 from lorry_server.engine.slots import AdapterSlots
 from lorry_server.engine.virtual import VirtualSlots
@@ -47,8 +46,7 @@ class ModelRunner:
         axes = TokenAxes()
         with axes.watch(model):
             expected = selfcheck.expect(model)
-        layers = attending_layers(model)
-        selfcheck.check_layers(model, layers)
+        layers = selfcheck.served_layers(model)
         shapes = {index: layer.shape for index, layer in layers.items()}
         self.base = BaseView(model, linear_shapes, config.max_rank, shapes)
         self.num_blocks = num_kv_blocks(config, shapes, self.dtype, context_length)
@@ -68,7 +66,7 @@ class ModelRunner:
         )
         self.slots.virtual.overlay(model.get_input_embeddings())
         wrap_linears(model, list(linear_shapes), linears, self._step)
-        attention.install(model)
+        self._attention = attention.install(model)
         selfcheck.verify(expected, self.logits, BlockManager(self.num_blocks, config.block_size))
         self.effects = EffectMeter(
             self.logits,
@@ -100,6 +98,7 @@ class ModelRunner:
         self._step.tokens = self._rows(packed.token_runs)
         self._step.logits = self._rows(packed.logit_runs)
         self._step.merged = self._merged_step(packed)
+        self._attention.batch = packed.paged
         try:
             with FinalStates(self.model, wanted=bool(packed.pooled_rows)) as states:
                 output = self.model(
@@ -107,11 +106,11 @@ class ModelRunner:
                     position_ids=packed.position_ids,
                     use_cache=False,
                     logits_to_keep=packed.logits_index,
-                    lorry_batch=packed.paged,
                 )
         finally:
             self._step.tokens = self._step.logits = self._step.merged = None
             self.slots.virtual.step = ()
+            self._attention.batch = None
         pooled = {index: states.at(rows) for index, rows in packed.pooled_rows.items()}
         return output.logits[0], pooled
 

@@ -35,7 +35,7 @@ def attending_layers(model: PreTrainedModel) -> dict[int, AttendingLayer]:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        _mask: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
         *,
         sliding_window: int | None = None,
         s_aux: torch.Tensor | None = None,

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from lorry_registry.errors import FailedPrecondition, InvalidArgument
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.plan import Chunk
-from lorry_server.engine.probe import AttendingLayer
+from lorry_server.engine.probe import AttendingLayer, attending_layers
 from lorry_server.engine.request import GenerationRequest, SamplingParams
 from lorry_server.engine.sequence import Sequence
 
@@ -49,8 +49,15 @@ def expect(model: PreTrainedModel) -> Expectation:
     return Expectation(type(model).__name__, tuple(tuple(row[0].tolist()) for row in rows), logits)
 
 
-def check_layers(model: PreTrainedModel, attending: Mapping[int, AttendingLayer]) -> None:
-    """Raises FailedPrecondition where a layer does more, or less, than attend; `attending` are those seen to."""
+def served_layers(model: PreTrainedModel) -> Mapping[int, AttendingLayer]:
+    """How each layer attends. Raises FailedPrecondition where one does more, or less, than that."""
+    try:
+        attending = attending_layers(model)
+    except Exception as error:  # a model's own code
+        raise _refused(
+            type(model).__name__,
+            f"it does not run through transformers' attention interface ({type(error).__name__}: {error})",
+        ) from error
     config = model.config.get_text_config()
     types = getattr(config, "layer_types", None) or ()
     others = {*types} - SERVED_LAYERS
@@ -73,6 +80,7 @@ def check_layers(model: PreTrainedModel, attending: Mapping[int, AttendingLayer]
             raise _refused(
                 type(model).__name__, f"its layer {index} does not tell attention how far it looks"
             )
+    return attending
 
 
 def verify(
@@ -108,12 +116,11 @@ def verify(
             blocks.allocate(chunk.sequence, chunk.num_tokens)
         sampled = [sequences.index(chunk.sequence) for chunk in chunks if chunk.samples]
         try:
-            logits_of_step = forward(chunks)
+            last.update(zip(sampled, forward(chunks), strict=True))
         except Exception as error:
             raise _refused(
                 expected.architecture, f"its forward pass fails ({type(error).__name__}: {error})"
             ) from error
-        last.update(zip(sampled, logits_of_step, strict=True))
         for chunk in chunks:
             chunk.sequence.num_computed_tokens += chunk.num_tokens
     for sequence in sequences:
