@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 from lorry_client._awaiting import AwaitingDriver
 from lorry_client._calls import access, admin, inference, registry
 from lorry_client._calls.registry import Target
+from lorry_client._compose import compose
 from lorry_client._login import Login
 from lorry_client._pull import pull
 from lorry_client._push import AnyLineage, push
@@ -282,6 +283,15 @@ class AsyncClient(AsyncVersionVerbs):
         No byte moves, and the digest stays. Into another registry: `lorry_client.exchange.copy_version`.
         """
         return await self._driver.run(registry.copy(reference, name))
+
+    async def compose(self, composition: str | Composition, folder: str | Path) -> Path:
+        """Fetches a composition as an adapter folder, with its lineage, to be pushed as a version of its own.
+
+        Args:
+            composition: `a*0.7+b*0.3`, or a `Composition`.
+            folder: an empty one, made if missing.
+        """
+        return await self._driver.run(compose(composition, Path(folder)))
 
     async def pull(
         self, reference: str, folder: str | Path, *, progress: Progress | None = None

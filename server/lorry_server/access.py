@@ -35,6 +35,8 @@ SERVER_RULES: Mapping[str, Rule] = {
     _INFERENCE + "GenerateUnary": replace(somewhere(Role.INFER, *_ADAPTERS), spends=tokens_in),
     _INFERENCE + "Score": replace(somewhere(Role.INFER, *_ADAPTERS), spends=prompt_tokens_in),
     _INFERENCE + "Embed": replace(somewhere(Role.INFER, *_ADAPTERS), spends=prompt_tokens_in),
+    # The weights themselves go out.
+    _INFERENCE + "Compose": somewhere(Role.READ, "composition.terms.adapter"),
     _INFERENCE + "Tokenize": somewhere(Role.INFER),
     _INFERENCE + "ListModels": somewhere(Role.INFER),
     _ADMIN + "ListResidents": anyone(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from lorry_server.engine.adapters.weights import (
     RowsUpdate,
     VirtualTokens,
 )
+from lorry_server.engine.adapters.write import write_lora
 
 from .bases import save_adapter
 from .rig import Rig
@@ -320,6 +322,31 @@ def test_too_much_rank_fails_the_request_with_the_way_out(make_rig: MakeRig) -> 
         error = rig.error("composed")
         assert isinstance(error, FailedPrecondition)
         assert error.reason == "RANK_ABOVE_CAP"
+
+
+def test_a_composition_as_files_says_the_same_in_peft(
+    make_rig: MakeRig, base_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Ranks that differ from layer to layer, and biases of some of them."""
+    with make_rig() as rig:
+        digest = rig.compose(recipe({"a": 0.7, "c": -0.3}))
+        rig.engine.export(digest, tmp_path).result(60)
+        name = rig.submit("asked", PROMPT, digest, max_tokens=NEW_TOKENS, top_logprobs=0)
+        rig.wait(name)
+        check_served(rig, name, Reference(base_folder("llama"), {"composed": tmp_path}))
+
+
+def test_what_no_lora_says_is_not_exported(tmp_path: Path) -> None:
+    factors = LinearUpdate(torch.ones(2, 8), torch.ones(2, 8))
+    for weights in (
+        AdapterWeights({"layer": replace(factors, out_delta=torch.ones(8))}),
+        AdapterWeights({"layer": LinearUpdate(bias=torch.ones(8))}),
+        AdapterWeights({"layer": factors}, parameters={"norm.weight": torch.ones(8)}),
+    ):
+        with pytest.raises(FailedPrecondition) as refused:
+            write_lora(weights, tmp_path)
+        assert refused.value.reason == "COMPOSITION_NOT_LORA"
+    assert not any(tmp_path.iterdir())
 
 
 # Other methods, against PEFT.

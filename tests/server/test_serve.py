@@ -32,7 +32,8 @@ from lorry.inference.v1.inference_service_pb2_grpc import InferenceServiceStub
 from lorry.registry.v1 import blob_service_pb2, registry_service_pb2, resources_pb2
 from lorry.registry.v1.blob_service_pb2_grpc import BlobServiceStub
 from lorry.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
-from lorry_client.cli.main import Root
+from lorry_client import Client
+from lorry_client.cli.main import Root, build_app
 from lorry_client.cli.session import Session
 from lorry_server.cli import register
 
@@ -333,6 +334,38 @@ def test_a_block_ends_what_runs_and_unloads_even_what_is_pinned(served, layers, 
     )
     (warning,) = served.generate("Hi", adapter="leaky").completion.warnings
     assert warning == "default/leaky:1 is deprecated: it is old."
+
+
+def test_a_composition_is_asked_for_merged_and_published(served, layers, make_adapter):
+    """The sum per request, merged, and as a version of its own: one text, and a lineage that tells of its parents."""
+    parents = {
+        name: served.publish(name, make_adapter(layers, rank=rank, seed=rank))
+        for name, rank in (("one", 4), ("two", 8))
+    }
+    expression = "one*0.7+two*0.3"
+    with Client(served.address) as client:
+        asked = client.generate("Once upon", expression, max_tokens=16)
+        assert {term.digest for term in asked.terms} == {v.digest for v in parents.values()}
+        again = client.generate("Once upon", asked.adapter, max_tokens=16)
+        assert (again.text, again.adapter_digest) == (asked.text, asked.adapter_digest)
+        assert client.generate("Once upon", max_tokens=16).text != asked.text
+        merged = client.merge(expression)
+        assert merged.digest == asked.adapter_digest
+        assert client.generate("Once upon", expression, max_tokens=16).text == asked.text
+        client.unmerge()
+        server = ["--server", served.address]
+        done = CliRunner().invoke(
+            build_app(), ["compose", expression, "both", "--alias", "production", *server]
+        )
+        assert done.exit_code == 0, done.output
+        version = client.resolve("both")
+        assert done.stdout.strip() == f"default/both@{version.digest}"
+        assert version.lineage is not None
+        assert set(version.lineage.parents) == {v.digest for v in parents.values()}
+        assert asked.adapter in version.lineage.recipe
+        published = client.generate("Once upon", "both", max_tokens=16)
+        assert published.adapter_digest == version.digest
+        assert published.text == asked.text
 
 
 def test_what_streams_is_the_unary_answer(served):

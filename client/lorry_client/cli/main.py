@@ -16,6 +16,7 @@ from lorry_client.cli import (
     access,
     adapters,
     aliases,
+    compose,
     exchange,
     generate,
     merge,
@@ -71,6 +72,7 @@ def build_app() -> typer.Typer:
     prompts.register(app)
     status.register(app)
     merge.register(app)
+    compose.register(app)
     adapters.register(app)
     aliases.register(app)
     versions.register(app)

@@ -16,6 +16,7 @@ from collections.abc import Sequence as Items
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from transformers import PreTrainedModel
@@ -173,6 +174,10 @@ class Engine:
         Whoever wished for it in a slot, or merged, gets `error`.
         """
         return self._ask(lambda future: self._expel(digest, error, future))
+
+    def export(self, digest: str, folder: Path) -> Future[None]:
+        """Writes a composition into a folder as LoRA. The future raises what is in the way."""
+        return self._ask(lambda future: self._loader.export(digest, folder, future))
 
     def merge(self, digest: str) -> Future[MergeInfo]:
         """Folds an adapter into copies of the weights, until another order. The future raises what is in the way."""

@@ -13,9 +13,9 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +29,7 @@ from lorry_server.engine.adapters.compose import compose
 from lorry_server.engine.adapters.read import read_weights
 from lorry_server.engine.adapters.recipe import Method, Recipe
 from lorry_server.engine.adapters.weights import AdapterWeights, VirtualTokens
+from lorry_server.engine.adapters.write import write_lora
 from lorry_server.engine.effect import Probe, probe_of
 from lorry_server.engine.lora.merged import Shadow, fold, shadow_bytes
 from lorry_server.engine.residency import SlotLoad
@@ -127,6 +128,7 @@ class _Reading:
     started: float  # time.monotonic() seconds
     arrived: _Arrived
     failed: _Failed
+    exact: bool = False  # in float32, whatever the engine computes in; for nobody else
 
     @property
     def needed(self) -> list[str]:
@@ -263,6 +265,19 @@ class AdapterLoader:
 
         self._readers.submit(self._read, digest, arrived, failed)
 
+    def export(self, digest: str, folder: Path, done: Future[None]) -> None:
+        """Writes a composition as a LoRA folder. The future raises what is in the way."""
+
+        def arrived(weights: AdapterWeights, started: float) -> None:
+            with _reporting(done):
+                write_lora(weights, folder)
+
+        recipe = self._source.recipe(digest)
+        reading = _Reading(
+            digest, recipe, time.monotonic(), arrived, done.set_exception, exact=True
+        )
+        self._downloads.submit(lambda: self._download(reading))
+
     def clear(self, slot: int) -> None:
         """Zeroes a slot that was given up; it is done before any later load into it."""
         self._writer.submit(self._slots.clear, slot)
@@ -353,8 +368,10 @@ class AdapterLoader:
             weights = parts[0]
             if reading.recipe is not None:
                 slots = self._slots
-                weights = compose(reading.recipe, parts, slots.max_rank, slots.dtype)
-            self.host.put(reading.digest, weights)
+                dtype = torch.float32 if reading.exact else slots.dtype
+                weights = compose(reading.recipe, parts, slots.max_rank, dtype)
+            if not reading.exact:
+                self.host.put(reading.digest, weights)
         except Exception as error:
             reading.failed(error)
         else:
@@ -419,6 +436,17 @@ class AdapterLoader:
     def _on_writer(self, act: Callable[..., None], *arguments: object) -> None:
         with suppress(RuntimeError):  # the loader has stopped meanwhile, and nobody waits any more
             self._writer.submit(act, *arguments)
+
+
+@contextmanager
+def _reporting(done: Future[None]) -> Iterator[None]:
+    """Tells a future how the block ends."""
+    try:
+        yield
+    except Exception as error:
+        done.set_exception(error)
+    else:
+        done.set_result(None)
 
 
 def _no_memory(digest: str, why: Exception) -> ResourceExhausted:

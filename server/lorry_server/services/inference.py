@@ -14,8 +14,10 @@ from lorry_registry.errors import (
 from lorry_registry.rpc.host import MAX_MESSAGE_BYTES
 from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
+from lorry_server.compositions import requested
 from lorry_server.services import adjustments, embedding
 from lorry_server.services.door import Door, on_end
+from lorry_server.services.export import folder_of
 from lorry_server.services.forms import FormCompiler, requested_form
 from lorry_server.services.generation import Accepted, Generation
 from lorry_server.services.prompts import PromptReader
@@ -101,6 +103,15 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
                 max_bytes=MAX_MESSAGE_BYTES,
             )
         return answer
+
+    async def Compose(
+        self, request: pb.ComposeRequest, context: Any
+    ) -> AsyncIterator[pb.ComposeResponse]:
+        with self._door.entering(context):
+            composition = await self._adapters.compose(requested(request.composition))
+            pieces = folder_of(composition, self._base, self._house.engine)
+            async for piece in pieces:
+                yield piece
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Any

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from lorry_registry.errors import DeadlineExceeded, LorryError
@@ -24,6 +26,8 @@ class GeneratingEngine(Protocol):
     def submit(self, *requests: GenerationRequest) -> None: ...
 
     def cancel(self, request_id: str) -> None: ...
+
+    def export(self, digest: str, folder: Path) -> Future[None]: ...
 
     def stats(self) -> EngineStats: ...
 

@@ -309,6 +309,20 @@ class TokenizeResponse(_message.Message):
     context_length: int
     def __init__(self, token_ids: _Optional[_Iterable[int]] = ..., text: _Optional[str] = ..., context_length: _Optional[int] = ...) -> None: ...
 
+class ComposeRequest(_message.Message):
+    __slots__ = ("composition",)
+    COMPOSITION_FIELD_NUMBER: _ClassVar[int]
+    composition: _composition_pb2.Composition
+    def __init__(self, composition: _Optional[_Union[_composition_pb2.Composition, _Mapping]] = ...) -> None: ...
+
+class ComposeResponse(_message.Message):
+    __slots__ = ("path", "data")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    data: bytes
+    def __init__(self, path: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
+
 class ListModelsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]

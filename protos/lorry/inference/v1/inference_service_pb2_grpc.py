@@ -60,6 +60,11 @@ class InferenceServiceStub:
                 request_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.TokenizeRequest.SerializeToString,
                 response_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.TokenizeResponse.FromString,
                 _registered_method=True)
+        self.Compose = channel.unary_stream(
+                '/lorry.inference.v1.InferenceService/Compose',
+                request_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ComposeRequest.SerializeToString,
+                response_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ComposeResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/lorry.inference.v1.InferenceService/ListModels',
                 request_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ListModelsRequest.SerializeToString,
@@ -107,6 +112,14 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Compose(self, request, context):
+        """Computes a composition and streams it as an adapter folder: LoRA as PEFT saves it, with the composition's lineage beside it,
+        to be published as a version of its own. FAILED_PRECONDITION where it does what LoRA cannot say.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists what a request may name: the base, then the registry's adapters.
         """
@@ -141,6 +154,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Tokenize,
                     request_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.TokenizeRequest.FromString,
                     response_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.TokenizeResponse.SerializeToString,
+            ),
+            'Compose': grpc.unary_stream_rpc_method_handler(
+                    servicer.Compose,
+                    request_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ComposeRequest.FromString,
+                    response_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ComposeResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -284,6 +302,33 @@ class InferenceService:
             '/lorry.inference.v1.InferenceService/Tokenize',
             lorry_dot_inference_dot_v1_dot_inference__service__pb2.TokenizeRequest.SerializeToString,
             lorry_dot_inference_dot_v1_dot_inference__service__pb2.TokenizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compose(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lorry.inference.v1.InferenceService/Compose',
+            lorry_dot_inference_dot_v1_dot_inference__service__pb2.ComposeRequest.SerializeToString,
+            lorry_dot_inference_dot_v1_dot_inference__service__pb2.ComposeResponse.FromString,
             options,
             channel_credentials,
             insecure,

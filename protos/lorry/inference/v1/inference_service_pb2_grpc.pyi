@@ -45,6 +45,10 @@ class InferenceServiceStub:
     """Returns a prompt as a vector: its last hidden states, pooled."""
     Tokenize: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.TokenizeRequest, _inference_service_pb2.TokenizeResponse]
     """Returns a prompt's token ids as Generate would see them."""
+    Compose: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.ComposeRequest, _inference_service_pb2.ComposeResponse]
+    """Computes a composition and streams it as an adapter folder: LoRA as PEFT saves it, with the composition's lineage beside it,
+    to be published as a version of its own. FAILED_PRECONDITION where it does what LoRA cannot say.
+    """
     ListModels: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ListModelsRequest, _inference_service_pb2.ListModelsResponse]
     """Lists what a request may name: the base, then the registry's adapters."""
 
@@ -65,6 +69,10 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Returns a prompt as a vector: its last hidden states, pooled."""
     Tokenize: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.TokenizeRequest, _inference_service_pb2.TokenizeResponse]  # type: ignore[assignment]
     """Returns a prompt's token ids as Generate would see them."""
+    Compose: _aio.UnaryStreamMultiCallable[_inference_service_pb2.ComposeRequest, _inference_service_pb2.ComposeResponse]  # type: ignore[assignment]
+    """Computes a composition and streams it as an adapter folder: LoRA as PEFT saves it, with the composition's lineage beside it,
+    to be published as a version of its own. FAILED_PRECONDITION where it does what LoRA cannot say.
+    """
     ListModels: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ListModelsRequest, _inference_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists what a request may name: the base, then the registry's adapters."""
 
@@ -112,6 +120,16 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.TokenizeResponse, _abc.Awaitable[_inference_service_pb2.TokenizeResponse]]:
         """Returns a prompt's token ids as Generate would see them."""
+
+    @_abc_1.abstractmethod
+    def Compose(
+        self,
+        request: _inference_service_pb2.ComposeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_inference_service_pb2.ComposeResponse], _abc.AsyncIterator[_inference_service_pb2.ComposeResponse]]:
+        """Computes a composition and streams it as an adapter folder: LoRA as PEFT saves it, with the composition's lineage beside it,
+        to be published as a version of its own. FAILED_PRECONDITION where it does what LoRA cannot say.
+        """
 
     @_abc_1.abstractmethod
     def ListModels(
