@@ -106,7 +106,7 @@ def main() -> None:
             f"{outcome.versions} | {outcome.leftovers} | {len(outcome.wrong)} | {outcome.seconds:.0f} |"
         )
     if options.json:
-        written = {"plan": asdict(plan), **{kind: asdict(o) for kind, o in outcomes.items()}}
+        written = {"plan": asdict(plan), **{kind: vars(o) for kind, o in outcomes.items()}}
         options.json.write_text(json.dumps(written, indent=2) + "\n")
     for kind, outcome in outcomes.items():
         for line in outcome.wrong:
@@ -179,9 +179,10 @@ def _push(
     """What the client was told, if it was; how long it took; how its files got there."""
     receiving, sending = _PROCESSES.Pipe(duplex=False)
     client = _PROCESSES.Process(target=_client, args=(registry.address, source, name, sending))
-    started = time.monotonic()
     client.start()
     sending.close()
+    receiving.recv()  # from here on it pushes
+    started = time.monotonic()
     if who != "nobody":
         time.sleep(after)
         if who in ("client", "both"):
@@ -207,6 +208,7 @@ def _client(address: str, source: Path, name: str, answer: Any) -> None:
 
     try:
         with Client(address) as client:
+            answer.send("ready")
             pushed = client.push(source, name)
     except LorryError:
         return

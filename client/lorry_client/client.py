@@ -175,6 +175,7 @@ class Client(VersionVerbs):
         namespace: str | None = None,
         filter: str = "",
         order_by: str = "",
+        show_deleted: bool = False,
     ) -> list[Version]:
         """Lists an adapter's versions, newest first; without a name those of all adapters, in a namespace or in all.
 
@@ -183,8 +184,32 @@ class Client(VersionVerbs):
             order_by: `number`, `create_time`, `rank`, `size_bytes`, `parameters` or `metrics.KEY`; ` desc` behind it
                 turns it round.
         """
-        call = partial(registry.list_versions, name, namespace, filter, order_by)
+        call = partial(registry.list_versions, name, namespace, filter, order_by, show_deleted)
         return self._driver.run(all_pages(call))
+
+    def delete_version(
+        self,
+        name: str,
+        number: int,
+        *,
+        force: bool = False,
+        etag: str | None = None,
+        timeout: float | None = None,
+    ) -> Version:
+        """Deletes a version, which can be undeleted until its `purge_time`.
+
+        Args:
+            force: delete it though an alias points at it; what the alias means is then not there.
+        """
+        return self._driver.call(registry.delete_version(name, number, force, etag), timeout)
+
+    def undelete_version(self, name: str, number: int, *, timeout: float | None = None) -> Version:
+        """Brings a deleted version back as it was."""
+        return self._driver.call(registry.undelete_version(name, number), timeout)
+
+    def purge_version(self, name: str, number: int, *, timeout: float | None = None) -> None:
+        """Removes a deleted version for good; its number is not given again."""
+        self._driver.call(registry.purge_version(name, number), timeout)
 
     def resolve(
         self, reference: str, *, sticky_key: str | None = None, timeout: float | None = None
@@ -334,7 +359,12 @@ class Adapters:
         self._driver = driver
 
     def list(
-        self, namespace: str | None = None, *, filter: str = "", order_by: str = ""
+        self,
+        namespace: str | None = None,
+        *,
+        filter: str = "",
+        order_by: str = "",
+        show_deleted: bool = False,
     ) -> list[Adapter]:
         """Lists adapters by name, in one namespace or in all.
 
@@ -342,7 +372,7 @@ class Adapters:
             filter: as AIP-160 writes it: `name = "intent*" AND labels.team = "x"`, `base = "sha256:…" AND rank <= 16`.
             order_by: `name`, `create_time`, `update_time` or `latest_version`; ` desc` behind it turns it round.
         """
-        call = partial(registry.list_adapters, namespace, filter, order_by)
+        call = partial(registry.list_adapters, namespace, filter, order_by, show_deleted)
         return self._driver.run(all_pages(call))
 
     def get(self, name: str, *, timeout: float | None = None) -> Adapter:
@@ -384,9 +414,20 @@ class Adapters:
         force: bool = False,
         etag: str | None = None,
         timeout: float | None = None,
-    ) -> None:
-        """Deletes an adapter; one that has versions only with `force`, and the versions with it."""
-        self._driver.call(registry.delete_adapter(name, force, etag), timeout)
+    ) -> Adapter:
+        """Deletes an adapter; one that has versions only with `force`, and the versions with it.
+
+        It can be undeleted until its `purge_time`; one without versions is gone.
+        """
+        return self._driver.call(registry.delete_adapter(name, force, etag), timeout)
+
+    def undelete(self, name: str, *, timeout: float | None = None) -> Adapter:
+        """Brings a deleted adapter back as it was."""
+        return self._driver.call(registry.undelete_adapter(name), timeout)
+
+    def purge(self, name: str, *, timeout: float | None = None) -> None:
+        """Removes a deleted adapter for good, and frees its name."""
+        self._driver.call(registry.purge_adapter(name), timeout)
 
 
 class AccessControl:

@@ -82,3 +82,17 @@ def reference(name: str, target: str) -> str:
     if target.startswith(("@", ":")):
         return f"{name}{target}"
     return target
+
+
+def numbered(what: str) -> tuple[str, int | None]:
+    """`[namespace/]name:3` in two; without a number, None."""
+    name, colon, number = what.partition(":")
+    if not colon:
+        return name, None
+    if not (number.isascii() and number.isdigit()):
+        raise InvalidArgument(
+            f"{what!r}: {number!r} is no version's number; write NAME, or NAME:3.",
+            reason="INVALID_VERSION_NUMBER",
+            metadata={"name": what},
+        )
+    return name, int(number)

@@ -45,6 +45,7 @@ from lorry_registry.limits import (
     check_why,
 )
 from lorry_registry.paging import Page, clip_page_size, decode_token, make_page
+from lorry_registry.removal import Removal
 from lorry_registry.searches import EVENT_FIELDS, event_value
 from lorry_registry.searching import Searching
 from lorry_registry.store import ANY_ETAG, Store
@@ -57,11 +58,13 @@ from lorry_registry.watching import DEFAULT_HEARTBEAT_SECONDS, Batch, watch
 _LOG = logging.getLogger(__name__)
 
 
-class Catalogue(Searching, VersionNotes):
+class Catalogue(Searching, VersionNotes, Removal):
     """Adapters, versions, aliases and bases over a store and a blob store.
 
     `blobs` holds every blob; `tenant_blobs` those that the current caller may see, for whatever callers ask.
     """
+
+    _store: Store
 
     def __init__(self, store: Store, blobs: BlobStore, home: Path) -> None:
         self._store = store
@@ -111,13 +114,6 @@ class Catalogue(Searching, VersionNotes):
             annotations=None if annotations is None else check_annotations(annotations),
             etag=etag,
         )
-
-    def delete_adapter(self, key: AdapterKey, *, force: bool = False, etag: str = ANY_ETAG) -> None:
-        """Its blobs stay until they are collected.
-
-        Raises FailedPrecondition where there are versions and `force` is not set.
-        """
-        self._store.delete_adapter(key, force=force, etag=etag)
 
     # Versions.
 
@@ -331,7 +327,7 @@ class Catalogue(Searching, VersionNotes):
     def collect(
         self, *, grace_seconds: float = DEFAULT_GRACE_SECONDS, dry_run: bool = False
     ) -> Collected:
-        """Collects what no version names: see `upkeep.garbage`."""
+        """Purges what is due and collects what no version names: see `upkeep.garbage`."""
         return collect(self._store, self.blobs, grace_seconds=grace_seconds, dry_run=dry_run)
 
     def check(self, *, repair: bool = False, checked: Checked | None = None) -> Iterator[Finding]:

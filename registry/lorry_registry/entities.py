@@ -37,6 +37,8 @@ class Adapter:
     update_time: datetime
     etag: str
     annotations: Mapping[str, str] = field(default_factory=dict)
+    delete_time: datetime | None = None  # None: it is not deleted
+    purge_time: datetime | None = None  # when a deleted one goes for good
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,8 @@ class Version:
     annotations: Mapping[str, str] = field(default_factory=dict)
     update_time: datetime | None = None  # None: nothing was said of it since it was published
     etag: str = ""
+    delete_time: datetime | None = None  # None: it is not deleted
+    purge_time: datetime | None = None  # when a deleted one goes for good
 
     @property
     def state(self) -> VersionState:

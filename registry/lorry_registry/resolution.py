@@ -21,7 +21,7 @@ def expand(store: Store, reference: str) -> Meaning:
     if wanted.digest is not None:
         return _one(store.get_version_by_digest(key, wanted.digest))
     if wanted.number is not None:
-        return _one(store.get_version(key, wanted.number))
+        return _one(_living(store.get_version(key, wanted.number)))
     if wanted.alias is not None:
         return _follow(store, store.get_alias(key, wanted.alias))
     try:
@@ -49,6 +49,18 @@ def resolve(store: Store, reference: str, sticky_key: str | None = None) -> Vers
         shares = [(version.digest, weight) for version, weight in meaning.versions]
         at = choose(shares, salt=meaning.salt, key=key)
     return meaning.versions[at][0]
+
+
+def _living(version: Version) -> Version:
+    if version.delete_time is None:
+        return version
+    raise NotFound(
+        f"version {version.key}:{version.number} is deleted: `lorry adapters undelete {version.key}:{version.number}` "
+        "brings it back",
+        reason="VERSION_DELETED",
+        adapter=version.key,
+        version=version.number,
+    )
 
 
 def _one(version: Version) -> Meaning:

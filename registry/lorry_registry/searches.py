@@ -76,6 +76,7 @@ class Search:
 
     where: Expression | None
     order: Order
+    show_deleted: bool = False
 
 
 def parse_order(text: str, orders: tuple[str, ...], default: Order) -> Order:

@@ -52,15 +52,16 @@ class Searching:
         page_token: str = "",
         filter_text: str = "",
         order_by: str = "",
+        show_deleted: bool = False,
     ) -> Page[Adapter]:
         """A page; of every namespace that the caller may read where `namespace` is None."""
         size = clip_page_size(page_size)
-        arguments = ("adapters", namespace, filter_text, order_by)
+        arguments = ("adapters", namespace, filter_text, order_by, *_shown(show_deleted))
         after = decode_token(page_token, arguments, types=(str, str, str))
         order = parse_order(order_by, ADAPTER_ORDERS, BY_NAME)
         rows = self._store.search_adapters(
             current_rights.get().namespaces(Role.READ) if namespace is None else {namespace},
-            Search(parse_filter(filter_text, ADAPTER_FIELDS), order),
+            Search(parse_filter(filter_text, ADAPTER_FIELDS), order, show_deleted),
             after=None
             if after is None
             else (_read(order, str(after[0])), AdapterKey(str(after[1]), str(after[2]))),
@@ -82,6 +83,7 @@ class Searching:
         page_token: str = "",
         filter_text: str = "",
         order_by: str = "",
+        show_deleted: bool = False,
     ) -> Page[Version]:
         """A page, newest first where nothing else is asked for.
 
@@ -90,13 +92,13 @@ class Searching:
         """
         size = clip_page_size(page_size)
         what = namespace if key is None else key.resource_name
-        arguments = ("versions", what, filter_text, order_by)
+        arguments = ("versions", what, filter_text, order_by, *_shown(show_deleted))
         order = parse_order(order_by, VERSION_ORDERS, NEWEST_FIRST if key is None else _BY_NUMBER)
         after = decode_token(page_token, arguments, types=(str, str, str, int))
         among = current_rights.get().namespaces(Role.READ) if namespace is None else {namespace}
         rows = self._store.search_versions(
             key if key is not None else among,
-            Search(parse_filter(filter_text, VERSION_FIELDS), order),
+            Search(parse_filter(filter_text, VERSION_FIELDS), order, show_deleted),
             after=None
             if after is None
             else (
@@ -120,6 +122,11 @@ class Searching:
             ]
 
         return make_page(rows, size, place, arguments)
+
+
+def _shown(deleted: bool) -> tuple[str, ...]:
+    """For the page token: with and without what is deleted there are two lists."""
+    return ("deleted",) if deleted else ()
 
 
 def _written(value: Any) -> str:

@@ -27,6 +27,7 @@ from lorry_registry.entities import (
     Version,
 )
 from lorry_registry.events import Event, EventLog
+from lorry_registry.removal import RemovalStore
 from lorry_registry.searches import Search
 from lorry_registry.tenant_blobs import UploadStore
 from lorry_registry.upkeep.store import UpkeepStore
@@ -37,8 +38,12 @@ NEW_ONLY = "*"
 """The guard that asks that an alias be new."""
 
 
-class Store(AccessStore, UploadStore, UpkeepStore, Protocol):
-    """The catalogue's rows. Raises NotFound, with `ADAPTER_NOT_FOUND` and the like, for what is not there."""
+class Store(AccessStore, UploadStore, UpkeepStore, RemovalStore, Protocol):
+    """The catalogue's rows. Raises NotFound, with `ADAPTER_NOT_FOUND` and the like, for what is not there.
+
+    What is deleted (`removal`) is returned by `get_adapter` and `get_version` alone, and by lists that are to show
+    it; all other verbs raise NotFound, `ADAPTER_DELETED` or `VERSION_DELETED`.
+    """
 
     # Adapters.
 
@@ -76,13 +81,6 @@ class Store(AccessStore, UploadStore, UpkeepStore, Protocol):
         etag: str,
     ) -> Adapter:
         """Changes what is not None. Raises Aborted `ETAG_MISMATCH` where `etag` is set and stale."""
-        ...
-
-    def delete_adapter(self, key: AdapterKey, *, force: bool, etag: str) -> None:
-        """Removes the adapter with its versions and aliases; its blobs stay until they are collected.
-
-        Raises FailedPrecondition `ADAPTER_HAS_VERSIONS` without `force`, Aborted `ETAG_MISMATCH`.
-        """
         ...
 
     # Versions.
@@ -134,7 +132,7 @@ class Store(AccessStore, UploadStore, UpkeepStore, Protocol):
     def list_evaluations(
         self, key: AdapterKey, number: int, *, after: int | None, limit: int
     ) -> list[Evaluation]:
-        """Newest first."""
+        """Newest first, without those that are deleted."""
         ...
 
     def set_deprecation(
@@ -165,7 +163,7 @@ class Store(AccessStore, UploadStore, UpkeepStore, Protocol):
         ...
 
     def list_versions(self, key: AdapterKey, *, after: int | None, limit: int) -> list[Version]:
-        """Newest first."""
+        """Newest first, without those that are deleted."""
         ...
 
     # Aliases.

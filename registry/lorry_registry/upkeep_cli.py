@@ -45,7 +45,7 @@ def gc(
         bool, typer.Option("--dry-run", help="Say what would go, and leave it.")
     ] = False,
 ) -> None:
-    """Collect blobs that no version names and what unfinished writes left; safe while registries run."""
+    """Purge what was deleted long ago, collect blobs that no version names and what writes left; safe at any time."""
     from lorry_registry.config import default_home
     from lorry_registry.embedded import open_catalogue
 
@@ -55,7 +55,8 @@ def gc(
     finally:
         catalogue.close()
     typer.echo(
-        f"{'would collect' if dry_run else 'collected'} {done.blobs} blobs ({done.blob_bytes} bytes) "
+        f"{'would purge' if dry_run else 'purged'} {done.purged} deleted adapters and versions, and "
+        f"{'collect' if dry_run else 'collected'} {done.blobs} blobs ({done.blob_bytes} bytes) "
         f"and {done.writes} unfinished writes ({done.write_bytes} bytes)"
     )
 

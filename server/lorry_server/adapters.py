@@ -218,6 +218,8 @@ class AdapterDirectory:
             self._disown(*version)
         elif event.kind is EventKind.VERSION_UNBLOCKED:
             self._blocked.pop(version, None)
+        elif event.kind is EventKind.VERSION_DELETED:
+            self._disown(*version)
         elif event.kind is EventKind.ADAPTER_DELETED:
             self._meanings.forget_adapter(event.key)
             self._disown(event.key, None)

@@ -113,9 +113,8 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
         self._adapter(request.name, context)
         if self.versions.get(request.name) and not request.force:
             abort(context, grpc.StatusCode.FAILED_PRECONDITION, "ADAPTER_HAS_VERSIONS")
-        del self.adapters[request.name]
         self.versions.pop(request.name, None)
-        return empty_pb2.Empty()
+        return self.adapters.pop(request.name)
 
     def CreateVersion(self, request, context):  # type: ignore[no-untyped-def]
         adapter = self._adapter(request.parent, context)

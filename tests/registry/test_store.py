@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ LINEAGE = Lineage(
     parents=(fingerprint("9"),),
 )
 EVERYTHING = Search(None, BY_NAME)
+KEPT = timedelta(days=30)
 
 Opener = Callable[[], Store]
 
@@ -111,7 +113,7 @@ def test_unknown_names_are_told(store: Store, adapter: AdapterKey) -> None:
     nobody = AdapterKey("default", "nobody")
     for reason, look in (
         ("ADAPTER_NOT_FOUND", lambda: store.get_adapter(nobody)),
-        ("ADAPTER_NOT_FOUND", lambda: store.delete_adapter(nobody, force=True, etag="")),
+        ("ADAPTER_NOT_FOUND", lambda: store.delete_adapter(nobody, force=True, etag="", kept=KEPT)),
         ("ADAPTER_NOT_FOUND", lambda: store.list_versions(nobody, after=None, limit=1)),
         ("ADAPTER_NOT_FOUND", lambda: add(store, fingerprint("f"), nobody)),
         ("ADAPTER_NOT_FOUND", lambda: store.get_alias(nobody, "a")),
@@ -207,11 +209,12 @@ def test_an_adapter_with_versions_is_deleted_only_by_force(
     add(store, fingerprint("f"))
     store.set_alias(adapter, "production", targets=[AliasTarget(1)], etag="")
     with pytest.raises(FailedPrecondition) as caught:
-        store.delete_adapter(adapter, force=False, etag="")
+        store.delete_adapter(adapter, force=False, etag="", kept=KEPT)
     assert caught.value.reason == "ADAPTER_HAS_VERSIONS"
     with pytest.raises(Aborted):
-        store.delete_adapter(adapter, force=True, etag="stale")
-    store.delete_adapter(adapter, force=True, etag=store.get_adapter(adapter).etag)
+        store.delete_adapter(adapter, force=True, etag="stale", kept=KEPT)
+    store.delete_adapter(adapter, force=True, etag=store.get_adapter(adapter).etag, kept=KEPT)
+    store.purge_adapter(adapter)
     assert store.search_adapters(None, EVERYTHING, after=None, limit=9) == []
     # A new adapter of that name has nothing of the old one.
     store.create_adapter(adapter, description="", labels={})

@@ -30,7 +30,7 @@ def nothing(_: Empty) -> None:
 
 
 def list_adapters(
-    namespace: str | None, filter_: str, order_by: str, page_token: str
+    namespace: str | None, filter_: str, order_by: str, show_deleted: bool, page_token: str
 ) -> Call[Page[Adapter]]:
     request = build(
         pb.ListAdaptersRequest,
@@ -39,6 +39,7 @@ def list_adapters(
         page_token=page_token,
         filter=filter_,
         order_by=order_by,
+        show_deleted=show_deleted,
     )
     return Call(
         lambda stubs: stubs.registry.ListAdapters,
@@ -96,9 +97,36 @@ def mask_of(fields: Mapping[str, object]) -> FieldMask:
     return FieldMask(paths=changed)
 
 
-def delete_adapter(name: str, force: bool, etag: str | None) -> Call[None]:
+def delete_adapter(name: str, force: bool, etag: str | None) -> Call[Adapter]:
     request = build(pb.DeleteAdapterRequest, name=names.adapter(name), force=force, etag=etag)
-    return Call(lambda stubs: stubs.registry.DeleteAdapter, request, nothing, LOOKUP_SECONDS)
+    return Call(lambda stubs: stubs.registry.DeleteAdapter, request, Adapter.read, LOOKUP_SECONDS)
+
+
+def undelete_adapter(name: str) -> Call[Adapter]:
+    request = build(pb.UndeleteAdapterRequest, name=names.adapter(name))
+    return Call(lambda stubs: stubs.registry.UndeleteAdapter, request, Adapter.read, LOOKUP_SECONDS)
+
+
+def purge_adapter(name: str) -> Call[None]:
+    request = build(pb.PurgeAdapterRequest, name=names.adapter(name))
+    return Call(lambda stubs: stubs.registry.PurgeAdapter, request, nothing, LOOKUP_SECONDS)
+
+
+def delete_version(name: str, number: int, force: bool, etag: str | None) -> Call[Version]:
+    request = build(
+        pb.DeleteVersionRequest, name=names.version(name, number), force=force, etag=etag
+    )
+    return Call(lambda stubs: stubs.registry.DeleteVersion, request, Version.read, LOOKUP_SECONDS)
+
+
+def undelete_version(name: str, number: int) -> Call[Version]:
+    request = build(pb.UndeleteVersionRequest, name=names.version(name, number))
+    return Call(lambda stubs: stubs.registry.UndeleteVersion, request, Version.read, LOOKUP_SECONDS)
+
+
+def purge_version(name: str, number: int) -> Call[None]:
+    request = build(pb.PurgeVersionRequest, name=names.version(name, number))
+    return Call(lambda stubs: stubs.registry.PurgeVersion, request, nothing, LOOKUP_SECONDS)
 
 
 def create_version(
@@ -150,7 +178,12 @@ def copy(reference: str, name: str) -> Steps[Version]:
 
 
 def list_versions(
-    name: str | None, namespace: str | None, filter_: str, order_by: str, page_token: str
+    name: str | None,
+    namespace: str | None,
+    filter_: str,
+    order_by: str,
+    show_deleted: bool,
+    page_token: str,
 ) -> Call[Page[Version]]:
     """Of one adapter, or where `name` is None of all, in a namespace or in every one."""
     request = build(
@@ -160,6 +193,7 @@ def list_versions(
         page_token=page_token,
         filter=filter_,
         order_by=order_by,
+        show_deleted=show_deleted,
     )
     return Call(
         lambda stubs: stubs.registry.ListVersions,

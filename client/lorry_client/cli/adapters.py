@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorry_client.cli import exchange, output, pairs
+from lorry_client.cli import exchange, output, pairs, removal
 from lorry_client.cli.session import JsonOption, ServerOption, session
 from lorry_client.cli.versions import print_lineage, print_versions
 
@@ -26,7 +25,7 @@ def register(app: typer.Typer) -> None:
     group.callback()(_shared_options)
     group.command("ls")(ls)
     group.command("show")(show)
-    group.command("rm")(rm)
+    removal.register(group)
     group.command("label")(label)
     group.command("annotate")(annotate)
     group.command("copy")(exchange.copy)
@@ -52,13 +51,18 @@ def ls(
         str,
         typer.Option(metavar="FIELD", help="Such as: 'update_time desc'.", show_default=False),
     ] = "",
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="Those that are deleted as well.")
+    ] = False,
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List adapters."""
     shared = session(ctx, server, as_json)
     with shared.connect() as client:
-        adapters = client.adapters.list(namespace, filter=filter_, order_by=order_by)
+        adapters = client.adapters.list(
+            namespace, filter=filter_, order_by=order_by, show_deleted=deleted
+        )
     if shared.as_json:
         output.print_json({"adapters": adapters})
         return
@@ -137,29 +141,6 @@ def annotate(
         annotations = pairs.changed(adapter.annotations, changes)
         adapter = client.adapters.update(name, annotations=annotations, etag=adapter.etag)
     _said(adapter, pairs.shown(adapter.annotations), shared.as_json)
-
-
-def rm(
-    ctx: typer.Context,
-    name: NameArgument,
-    force: Annotated[
-        bool, typer.Option("--force", "-f", help="Do not ask, even on a terminal.")
-    ] = False,
-    server: ServerOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Delete an adapter with its versions and aliases; asks first on a terminal."""
-    shared = session(ctx, server, as_json)
-    with shared.connect() as client:
-        adapter = client.adapters.get(name)
-        if adapter.latest_version and not force and sys.stdin.isatty() and sys.stderr.isatty():
-            question = f"Delete {adapter.name} with all of its versions and aliases?"
-            typer.confirm(question, abort=True, err=True)
-        client.adapters.delete(name, force=True, etag=adapter.etag)
-    if shared.as_json:
-        output.print_json({"deleted": adapter.name})
-    else:
-        output.note(f"deleted {adapter.name}")
 
 
 def _said(adapter: Adapter, text: str, as_json: bool) -> None:

@@ -30,6 +30,8 @@ class Adapter:
     update_time: datetime | None
     etag: str
     annotations: dict[str, str] = field(default_factory=dict)
+    delete_time: datetime | None = None  # None: it is not deleted
+    purge_time: datetime | None = None  # when a deleted one goes for good
 
     @classmethod
     def read(cls, message: pb.Adapter) -> Adapter:
@@ -42,6 +44,8 @@ class Adapter:
             update_time=moment(message, "update_time"),
             etag=message.etag,
             annotations=dict(message.annotations),
+            delete_time=moment(message, "delete_time"),
+            purge_time=moment(message, "purge_time"),
         )
 
 
@@ -148,6 +152,8 @@ class Version:
     annotations: dict[str, str] = field(default_factory=dict)
     update_time: datetime | None = None
     etag: str = ""
+    delete_time: datetime | None = None  # None: it is not deleted
+    purge_time: datetime | None = None  # when a deleted one goes for good
 
     @property
     def reference(self) -> str:
@@ -179,6 +185,8 @@ class Version:
             annotations=dict(message.annotations),
             update_time=moment(message, "update_time"),
             etag=message.etag,
+            delete_time=moment(message, "delete_time"),
+            purge_time=moment(message, "purge_time"),
         )
 
 

@@ -27,6 +27,8 @@ def adapter_to_proto(adapter: entities.Adapter) -> pb.Adapter:
         update_time=_timestamp(adapter.update_time),
         etag=adapter.etag,
         annotations=dict(adapter.annotations),
+        delete_time=_timestamp(adapter.delete_time),
+        purge_time=_timestamp(adapter.purge_time),
     )
 
 
@@ -67,6 +69,8 @@ def version_to_proto(version: entities.Version) -> pb.Version:
         annotations=dict(version.annotations),
         update_time=_timestamp(version.update_time or version.create_time),
         etag=version.etag,
+        delete_time=_timestamp(version.delete_time),
+        purge_time=_timestamp(version.purge_time),
     )
 
 
@@ -271,7 +275,9 @@ def _lineage_to_proto(lineage: entities.Lineage) -> pb.Lineage:
     )
 
 
-def _timestamp(time: datetime) -> Timestamp:
+def _timestamp(time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
     timestamp = Timestamp()
     timestamp.FromDatetime(time)
     return timestamp

@@ -63,6 +63,7 @@ class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
                 page_token=request.page_token,
                 filter_text=request.filter,
                 order_by=request.order_by,
+                show_deleted=request.show_deleted,
             )
             return pb.ListAdaptersResponse(
                 adapters=map(convert.adapter_to_proto, page.items), next_page_token=page.next_token
@@ -82,11 +83,26 @@ class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
 
     async def DeleteAdapter(
         self, request: pb.DeleteAdapterRequest, context: Context
-    ) -> empty_pb2.Empty:
+    ) -> resources_pb2.Adapter:
         key = references.parse_adapter_name(request.name)
-        await asyncio.to_thread(
+        deleted = await asyncio.to_thread(
             self._catalogue.delete_adapter, key, force=request.force, etag=request.etag
         )
+        return convert.adapter_to_proto(deleted)
+
+    async def UndeleteAdapter(
+        self, request: pb.UndeleteAdapterRequest, context: Context
+    ) -> resources_pb2.Adapter:
+        key = references.parse_adapter_name(request.name)
+        return convert.adapter_to_proto(
+            await asyncio.to_thread(self._catalogue.undelete_adapter, key)
+        )
+
+    async def PurgeAdapter(
+        self, request: pb.PurgeAdapterRequest, context: Context
+    ) -> empty_pb2.Empty:
+        key = references.parse_adapter_name(request.name)
+        await asyncio.to_thread(self._catalogue.purge_adapter, key)
         return empty_pb2.Empty()
 
     # Versions.
@@ -134,12 +150,37 @@ class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
                 page_token=request.page_token,
                 filter_text=request.filter,
                 order_by=request.order_by,
+                show_deleted=request.show_deleted,
             )
             return pb.ListVersionsResponse(
                 versions=map(convert.version_to_proto, page.items), next_page_token=page.next_token
             )
 
         return await asyncio.to_thread(_fit_page, answer, request.page_size)
+
+    async def DeleteVersion(
+        self, request: pb.DeleteVersionRequest, context: Context
+    ) -> resources_pb2.Version:
+        key, number = references.parse_version_name(request.name)
+        deleted = await asyncio.to_thread(
+            self._catalogue.delete_version, key, number, force=request.force, etag=request.etag
+        )
+        return convert.version_to_proto(deleted)
+
+    async def UndeleteVersion(
+        self, request: pb.UndeleteVersionRequest, context: Context
+    ) -> resources_pb2.Version:
+        key, number = references.parse_version_name(request.name)
+        return convert.version_to_proto(
+            await asyncio.to_thread(self._catalogue.undelete_version, key, number)
+        )
+
+    async def PurgeVersion(
+        self, request: pb.PurgeVersionRequest, context: Context
+    ) -> empty_pb2.Empty:
+        key, number = references.parse_version_name(request.name)
+        await asyncio.to_thread(self._catalogue.purge_version, key, number)
+        return empty_pb2.Empty()
 
     async def UpdateVersion(
         self, request: pb.UpdateVersionRequest, context: Context

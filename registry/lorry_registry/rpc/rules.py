@@ -107,6 +107,11 @@ RULES: Mapping[str, Rule] = {
     _REGISTRY + "ListAdapters": somewhere(Role.READ, "parent"),
     _REGISTRY + "UpdateAdapter": changing(somewhere(Role.PUBLISH, "adapter.name")),
     _REGISTRY + "DeleteAdapter": changing(somewhere(Role.PUBLISH, "name")),
+    _REGISTRY + "UndeleteAdapter": changing(somewhere(Role.PUBLISH, "name")),
+    _REGISTRY + "PurgeAdapter": changing(somewhere(Role.ADMIN, "name")),
+    _REGISTRY + "DeleteVersion": changing(somewhere(Role.PUBLISH, "name")),
+    _REGISTRY + "UndeleteVersion": changing(somewhere(Role.PUBLISH, "name")),
+    _REGISTRY + "PurgeVersion": changing(somewhere(Role.ADMIN, "name")),
     _REGISTRY + "CreateVersion": changing(somewhere(Role.PUBLISH, "parent")),
     _REGISTRY + "CopyVersion": changing(
         Rule((Need(Role.READ, ("reference",)), Need(Role.PUBLISH, ("parent",))))

@@ -11,7 +11,7 @@ from lorry_registry.entities import (
     Adapter,
     AdapterKey,
 )
-from lorry_registry.errors import AlreadyExists, FailedPrecondition
+from lorry_registry.errors import AlreadyExists
 from lorry_registry.events import EventKind
 from lorry_registry.searches import Search
 from lorry_registry.sql import rows
@@ -64,14 +64,15 @@ class AdapterVerbs(Transactions):
                 return rows.to_adapter(row)
         except IntegrityError as error:
             raise AlreadyExists(
-                f"adapter {key} exists already: choose another name, or publish a version to it",
+                f"adapter {key} exists already, if only deleted: choose another name, publish a version to it, or "
+                "undelete or purge it",
                 reason="ADAPTER_EXISTS",
                 adapter=key,
             ) from error
 
     def get_adapter(self, key: AdapterKey) -> Adapter:
         with self._read() as session:
-            return rows.to_adapter(adapter_row(session, key))
+            return rows.to_adapter(adapter_row(session, key, deleted=True))
 
     def search_adapters(
         self,
@@ -82,6 +83,8 @@ class AdapterVerbs(Transactions):
         limit: int,
     ) -> list[Adapter]:
         query = select(AdapterRow).options(selectinload(AdapterRow.labels)).limit(limit)
+        if not search.show_deleted:
+            query = query.where(AdapterRow.delete_time.is_(None))
         if among is not None:
             query = query.where(AdapterRow.namespace.in_(among))
         if search.where is not None:
@@ -122,16 +125,3 @@ class AdapterVerbs(Transactions):
             session.flush()
             record(session, EventKind.ADAPTER_UPDATED, key)
             return rows.to_adapter(row)
-
-    def delete_adapter(self, key: AdapterKey, *, force: bool, etag: str) -> None:
-        with self._write() as session:
-            row = lock_adapter(session, key)
-            check_etag(row.etag, etag, f"adapter {key}")
-            if row.latest_version and not force:
-                raise FailedPrecondition(
-                    f"adapter {key} has versions: set force to delete them with it",
-                    reason="ADAPTER_HAS_VERSIONS",
-                    adapter=key,
-                )
-            session.execute(delete(AdapterRow).where(AdapterRow.id == row.id))
-            record(session, EventKind.ADAPTER_DELETED, key)

@@ -95,7 +95,9 @@ def targets_of(session: Session, adapter: AdapterRow, move: AliasMoveRow) -> Seq
     for target in targets:
         there = session.scalar(
             select(VersionRow.number).where(
-                VersionRow.adapter_id == adapter.id, VersionRow.digest == target.digest
+                VersionRow.adapter_id == adapter.id,
+                VersionRow.digest == target.digest,
+                VersionRow.delete_time.is_(None),
             )
         )
         if there is None:

@@ -12,7 +12,10 @@ from lorry_registry.sql import rows
 from lorry_registry.sql.models import AdapterRow, AliasRow, BaseRow, VersionRow
 
 
-def adapter_row(session: Session, key: AdapterKey, *, lock: bool = False) -> AdapterRow:
+def adapter_row(
+    session: Session, key: AdapterKey, *, lock: bool = False, deleted: bool = False
+) -> AdapterRow:
+    """`deleted`: whether one that is deleted will do as well."""
     query = select(AdapterRow).where(
         AdapterRow.namespace == key.namespace, AdapterRow.name == key.adapter_id
     )
@@ -25,14 +28,23 @@ def adapter_row(session: Session, key: AdapterKey, *, lock: bool = False) -> Ada
             reason="ADAPTER_NOT_FOUND",
             adapter=key,
         )
+    if row.delete_time is not None and not deleted:
+        raise NotFound(
+            f"adapter {key} is deleted: `lorry adapters undelete {key}` brings it back until {row.purge_time:%Y-%m-%d}",
+            reason="ADAPTER_DELETED",
+            adapter=key,
+        )
     return row
 
 
-def lock_adapter(session: Session, key: AdapterKey) -> AdapterRow:
-    return adapter_row(session, key, lock=True)
+def lock_adapter(session: Session, key: AdapterKey, *, deleted: bool = False) -> AdapterRow:
+    return adapter_row(session, key, lock=True, deleted=deleted)
 
 
-def version_row(session: Session, adapter: AdapterRow, number: int) -> VersionRow:
+def version_row(
+    session: Session, adapter: AdapterRow, number: int, *, deleted: bool = False
+) -> VersionRow:
+    """`deleted`: whether one that is deleted will do as well."""
     row = session.scalar(
         select(VersionRow).where(VersionRow.adapter_id == adapter.id, VersionRow.number == number)
     )
@@ -46,7 +58,20 @@ def version_row(session: Session, adapter: AdapterRow, number: int) -> VersionRo
             adapter=key,
             version=number,
         )
+    if not deleted:
+        check_not_deleted(rows.to_key(adapter), row)
     return row
+
+
+def check_not_deleted(key: AdapterKey, row: VersionRow) -> None:
+    if row.delete_time is not None:
+        raise NotFound(
+            f"version {key}:{row.number} is deleted: `lorry adapters undelete {key}:{row.number}` brings it back until "
+            f"{row.purge_time:%Y-%m-%d}",
+            reason="VERSION_DELETED",
+            adapter=key,
+            version=row.number,
+        )
 
 
 def find_alias(session: Session, adapter: AdapterRow, alias_id: str) -> AliasRow | None:

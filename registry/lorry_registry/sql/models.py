@@ -58,6 +58,8 @@ class AdapterRow(Row):
     update_time: Mapped[datetime]
     etag: Mapped[str]
     annotations: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    delete_time: Mapped[datetime | None]  # None: it is not deleted
+    purge_time: Mapped[datetime | None] = mapped_column(index=True)
 
     labels: Mapped[list["AdapterLabelRow"]] = relationship(
         cascade="all, delete-orphan",
@@ -108,6 +110,8 @@ class VersionRow(Row):
     annotations: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     update_time: Mapped[datetime | None]
     etag: Mapped[str] = mapped_column(default="", server_default="")
+    delete_time: Mapped[datetime | None]  # None: it is not deleted
+    purge_time: Mapped[datetime | None] = mapped_column(index=True)
 
     adapter: Mapped[AdapterRow] = relationship(lazy="joined", innerjoin=True)
     labels: Mapped[list["VersionLabelRow"]] = relationship(

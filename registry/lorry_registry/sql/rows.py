@@ -47,6 +47,8 @@ def to_adapter(row: AdapterRow) -> Adapter:
         update_time=row.update_time,
         etag=row.etag,
         annotations=row.annotations,
+        delete_time=row.delete_time,
+        purge_time=row.purge_time,
     )
 
 
@@ -77,6 +79,8 @@ def to_version(row: VersionRow) -> Version:
         annotations=row.annotations,
         update_time=row.update_time,
         etag=row.etag,
+        delete_time=row.delete_time,
+        purge_time=row.purge_time,
     )
 
 

@@ -11,6 +11,7 @@ from lorry_registry.sql.audit import AuditVerbs
 from lorry_registry.sql.bases import BaseVerbs
 from lorry_registry.sql.events import EventVerbs
 from lorry_registry.sql.namespaces import NamespaceVerbs
+from lorry_registry.sql.removal import RemovalVerbs
 from lorry_registry.sql.tokens import TokenVerbs
 from lorry_registry.sql.upkeep import UpkeepVerbs
 from lorry_registry.sql.uploads import UploadVerbs
@@ -30,5 +31,6 @@ class SqlStore(
     AuditVerbs,
     UploadVerbs,
     UpkeepVerbs,
+    RemovalVerbs,
 ):
     """A Store on an engine whose schema is in place."""

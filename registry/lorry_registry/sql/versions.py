@@ -13,7 +13,7 @@ from lorry_registry.entities import (
     Lineage,
     Version,
 )
-from lorry_registry.errors import NotFound
+from lorry_registry.errors import FailedPrecondition, NotFound
 from lorry_registry.events import EventKind
 from lorry_registry.searches import Search
 from lorry_registry.sql import rows
@@ -21,6 +21,7 @@ from lorry_registry.sql.conditions import in_order, of_versions, order_of_versio
 from lorry_registry.sql.event_log import record
 from lorry_registry.sql.lookups import (
     adapter_row,
+    check_not_deleted,
     lock_adapter,
     new_etag,
     now_utc,
@@ -58,6 +59,13 @@ class VersionVerbs(Transactions):
                 )
             )
             if same is not None:
+                if same.delete_time is not None:
+                    raise FailedPrecondition(
+                        f"these files are {key}:{same.number}, which is deleted: `lorry adapters undelete "
+                        f"{key}:{same.number}` brings it back; purged, they can be published anew",
+                        reason="VERSION_DELETED",
+                        version=same.number,
+                    )
                 return rows.to_version(same)
             hold_blobs(session)
             confirm()
@@ -99,7 +107,8 @@ class VersionVerbs(Transactions):
 
     def get_version(self, key: AdapterKey, number: int) -> Version:
         with self._read() as session:
-            return rows.to_version(version_row(session, adapter_row(session, key), number))
+            adapter = adapter_row(session, key)
+            return rows.to_version(version_row(session, adapter, number, deleted=True))
 
     def get_version_by_digest(self, key: AdapterKey, digest: str) -> Version:
         with self._read() as session:
@@ -117,6 +126,7 @@ class VersionVerbs(Transactions):
                     adapter=key,
                     digest=digest,
                 )
+            check_not_deleted(key, row)
             return rows.to_version(row)
 
     def search_versions(
@@ -130,6 +140,8 @@ class VersionVerbs(Transactions):
         # Joined for its conditions; the relationship's own loading of the adapter stands beside it.
         query = select(VersionRow).join(AdapterRow, VersionRow.adapter_id == AdapterRow.id)
         query = query.options(selectinload(VersionRow.files)).limit(limit)
+        if not search.show_deleted:
+            query = query.where(VersionRow.delete_time.is_(None), AdapterRow.delete_time.is_(None))
         if search.where is not None:
             query = query.where(of_versions(search.where))
         order = search.order
@@ -153,6 +165,7 @@ class VersionVerbs(Transactions):
             adapter = adapter_row(session, key)
             query = select(VersionRow).where(VersionRow.adapter_id == adapter.id)
             query = query.options(selectinload(VersionRow.files))
+            query = query.where(VersionRow.delete_time.is_(None))
             if after is not None:
                 query = query.where(VersionRow.number < after)
             query = query.order_by(VersionRow.number.desc()).limit(limit)

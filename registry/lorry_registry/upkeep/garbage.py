@@ -1,4 +1,4 @@
-"""Collecting garbage: blobs that no version names, and what unfinished writes have left.
+"""Collecting garbage: what was deleted long ago, blobs that no version names, what unfinished writes have left.
 
 What is younger than the grace stays, since a push may be on its way to name it; asking whether a blob is missing
 makes it young again. The grace is a courtesy, not what keeps a version whole: a blob is deleted in a transaction
@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from lorry_registry.blobs import BlobStore, StoredBlob
 from lorry_registry.upkeep.store import UpkeepStore
@@ -26,6 +27,7 @@ _LOG = logging.getLogger(__name__)
 class Collected:
     """What was collected, or in a dry run would have been."""
 
+    purged: int = 0
     blobs: int = 0
     blob_bytes: int = 0
     writes: int = 0
@@ -41,7 +43,8 @@ def collect(
 ) -> Collected:
     """Collects what is older than the grace. Safe beside anything else, another collection included."""
     oldest = time.time() - grace_seconds
-    done = Collected()
+    # What was deleted long enough ago goes first: in a dry run its blobs still count as used.
+    done = Collected(purged=store.purge_expired(datetime.now(UTC), dry_run=dry_run))
     for batch in _batched(blob for blob in blobs.blobs() if blob.modified < oldest):
         by_digest = {blob.digest: blob for blob in batch}
         unused = store.unused_blobs(list(by_digest))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from lorry_registry.entities import AdapterKey, Version
@@ -19,7 +20,11 @@ class UsedFile:
 
 
 class UpkeepStore(Protocol):
-    """Blobs, as far as rows name them."""
+    """Blobs, as far as rows name them, and rows whose time is up."""
+
+    def purge_expired(self, now: datetime, *, dry_run: bool) -> int:
+        """Purges what was deleted and is due, but for versions that an alias points at; returns how many."""
+        ...
 
     def unused_blobs(self, digests: Sequence[str]) -> list[str]:
         """Those of the digests that no version names, in order."""

@@ -60,6 +60,16 @@ class RegistryServiceStub:
         self.DeleteAdapter = channel.unary_unary(
                 '/lorry.registry.v1.RegistryService/DeleteAdapter',
                 request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.DeleteAdapterRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Adapter.FromString,
+                _registered_method=True)
+        self.UndeleteAdapter = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/UndeleteAdapter',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.UndeleteAdapterRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Adapter.FromString,
+                _registered_method=True)
+        self.PurgeAdapter = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/PurgeAdapter',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.PurgeAdapterRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
         self.CreateVersion = channel.unary_unary(
@@ -81,6 +91,21 @@ class RegistryServiceStub:
                 '/lorry.registry.v1.RegistryService/ListVersions',
                 request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsRequest.SerializeToString,
                 response_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsResponse.FromString,
+                _registered_method=True)
+        self.DeleteVersion = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/DeleteVersion',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.DeleteVersionRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
+                _registered_method=True)
+        self.UndeleteVersion = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/UndeleteVersion',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.UndeleteVersionRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
+                _registered_method=True)
+        self.PurgeVersion = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/PurgeVersion',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.PurgeVersionRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
         self.UpdateVersion = channel.unary_unary(
                 '/lorry.registry.v1.RegistryService/UpdateVersion',
@@ -207,7 +232,22 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAdapter(self, request, context):
-        """Deletes an adapter. FAILED_PRECONDITION where it has versions and `force` is not set.
+        """Deletes an adapter with its versions and aliases. It can be brought back until its `purge_time`; one without versions is
+        gone at once. FAILED_PRECONDITION where it has versions and `force` is not set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteAdapter(self, request, context):
+        """Brings a deleted adapter back as it was. ALREADY_EXISTS where it is not deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeAdapter(self, request, context):
+        """Removes a deleted adapter for good, and frees its name. FAILED_PRECONDITION where it is not deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -239,6 +279,29 @@ class RegistryServiceServicer:
 
     def ListVersions(self, request, context):
         """Lists versions of an adapter, or of many, newest first or in another order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteVersion(self, request, context):
+        """Deletes a version. It can be brought back until its `purge_time`. FAILED_PRECONDITION where an alias points at it and `force`
+        is not set; by force, what the alias means is not there until the version is brought back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteVersion(self, request, context):
+        """Brings a deleted version back as it was. ALREADY_EXISTS where it is not deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PurgeVersion(self, request, context):
+        """Removes a deleted version for good; its number is not given again. FAILED_PRECONDITION where it is not deleted, or where an
+        alias points at it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -403,6 +466,16 @@ def add_RegistryServiceServicer_to_server(servicer, server):
             'DeleteAdapter': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteAdapter,
                     request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.DeleteAdapterRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Adapter.SerializeToString,
+            ),
+            'UndeleteAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteAdapter,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.UndeleteAdapterRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Adapter.SerializeToString,
+            ),
+            'PurgeAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeAdapter,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.PurgeAdapterRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
             'CreateVersion': grpc.unary_unary_rpc_method_handler(
@@ -424,6 +497,21 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListVersions,
                     request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsRequest.FromString,
                     response_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'DeleteVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteVersion,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.DeleteVersionRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.SerializeToString,
+            ),
+            'UndeleteVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteVersion,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.UndeleteVersionRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_resources__pb2.Version.SerializeToString,
+            ),
+            'PurgeVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.PurgeVersion,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.PurgeVersionRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
             'UpdateVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateVersion,
@@ -651,6 +739,60 @@ class RegistryService:
             target,
             '/lorry.registry.v1.RegistryService/DeleteAdapter',
             lorry_dot_registry_dot_v1_dot_registry__service__pb2.DeleteAdapterRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_resources__pb2.Adapter.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/UndeleteAdapter',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.UndeleteAdapterRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_resources__pb2.Adapter.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/PurgeAdapter',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.PurgeAdapterRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
@@ -760,6 +902,87 @@ class RegistryService:
             '/lorry.registry.v1.RegistryService/ListVersions',
             lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsRequest.SerializeToString,
             lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/DeleteVersion',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.DeleteVersionRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndeleteVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/UndeleteVersion',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.UndeleteVersionRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_resources__pb2.Version.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PurgeVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/PurgeVersion',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.PurgeVersionRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,8 +43,14 @@ class RegistryServiceStub:
     """Lists adapters in the order of their names, or in another."""
     UpdateAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateAdapterRequest, _resources_pb2.Adapter]
     """Changes the description or the labels. ABORTED where the etag is stale."""
-    DeleteAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _empty_pb2.Empty]
-    """Deletes an adapter. FAILED_PRECONDITION where it has versions and `force` is not set."""
+    DeleteAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _resources_pb2.Adapter]
+    """Deletes an adapter with its versions and aliases. It can be brought back until its `purge_time`; one without versions is
+    gone at once. FAILED_PRECONDITION where it has versions and `force` is not set.
+    """
+    UndeleteAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteAdapterRequest, _resources_pb2.Adapter]
+    """Brings a deleted adapter back as it was. ALREADY_EXISTS where it is not deleted."""
+    PurgeAdapter: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.PurgeAdapterRequest, _empty_pb2.Empty]
+    """Removes a deleted adapter for good, and frees its name. FAILED_PRECONDITION where it is not deleted."""
     CreateVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CreateVersionRequest, _resources_pb2.Version]
     """Publishes a version from blobs that are all present. The files are checked first; a version that fails is refused with
     INVALID_ARGUMENT and leaves nothing behind. FAILED_PRECONDITION where a blob is missing or no known base fits.
@@ -58,6 +64,16 @@ class RegistryServiceStub:
     """Returns a version by its resource name."""
     ListVersions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListVersionsRequest, _registry_service_pb2.ListVersionsResponse]
     """Lists versions of an adapter, or of many, newest first or in another order."""
+    DeleteVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteVersionRequest, _resources_pb2.Version]
+    """Deletes a version. It can be brought back until its `purge_time`. FAILED_PRECONDITION where an alias points at it and `force`
+    is not set; by force, what the alias means is not there until the version is brought back.
+    """
+    UndeleteVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteVersionRequest, _resources_pb2.Version]
+    """Brings a deleted version back as it was. ALREADY_EXISTS where it is not deleted."""
+    PurgeVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.PurgeVersionRequest, _empty_pb2.Empty]
+    """Removes a deleted version for good; its number is not given again. FAILED_PRECONDITION where it is not deleted, or where an
+    alias points at it.
+    """
     UpdateVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateVersionRequest, _resources_pb2.Version]
     """Changes what is said of a version: its labels, annotations or description. What it consists of and where it comes from never
     change. ABORTED where the etag is stale.
@@ -122,8 +138,14 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Lists adapters in the order of their names, or in another."""
     UpdateAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateAdapterRequest, _resources_pb2.Adapter]  # type: ignore[assignment]
     """Changes the description or the labels. ABORTED where the etag is stale."""
-    DeleteAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Deletes an adapter. FAILED_PRECONDITION where it has versions and `force` is not set."""
+    DeleteAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAdapterRequest, _resources_pb2.Adapter]  # type: ignore[assignment]
+    """Deletes an adapter with its versions and aliases. It can be brought back until its `purge_time`; one without versions is
+    gone at once. FAILED_PRECONDITION where it has versions and `force` is not set.
+    """
+    UndeleteAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteAdapterRequest, _resources_pb2.Adapter]  # type: ignore[assignment]
+    """Brings a deleted adapter back as it was. ALREADY_EXISTS where it is not deleted."""
+    PurgeAdapter: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.PurgeAdapterRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Removes a deleted adapter for good, and frees its name. FAILED_PRECONDITION where it is not deleted."""
     CreateVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CreateVersionRequest, _resources_pb2.Version]  # type: ignore[assignment]
     """Publishes a version from blobs that are all present. The files are checked first; a version that fails is refused with
     INVALID_ARGUMENT and leaves nothing behind. FAILED_PRECONDITION where a blob is missing or no known base fits.
@@ -137,6 +159,16 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Returns a version by its resource name."""
     ListVersions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListVersionsRequest, _registry_service_pb2.ListVersionsResponse]  # type: ignore[assignment]
     """Lists versions of an adapter, or of many, newest first or in another order."""
+    DeleteVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteVersionRequest, _resources_pb2.Version]  # type: ignore[assignment]
+    """Deletes a version. It can be brought back until its `purge_time`. FAILED_PRECONDITION where an alias points at it and `force`
+    is not set; by force, what the alias means is not there until the version is brought back.
+    """
+    UndeleteVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UndeleteVersionRequest, _resources_pb2.Version]  # type: ignore[assignment]
+    """Brings a deleted version back as it was. ALREADY_EXISTS where it is not deleted."""
+    PurgeVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.PurgeVersionRequest, _empty_pb2.Empty]  # type: ignore[assignment]
+    """Removes a deleted version for good; its number is not given again. FAILED_PRECONDITION where it is not deleted, or where an
+    alias points at it.
+    """
     UpdateVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.UpdateVersionRequest, _resources_pb2.Version]  # type: ignore[assignment]
     """Changes what is said of a version: its labels, annotations or description. What it consists of and where it comes from never
     change. ABORTED where the etag is stale.
@@ -228,8 +260,26 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _registry_service_pb2.DeleteAdapterRequest,
         context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.Adapter, _abc.Awaitable[_resources_pb2.Adapter]]:
+        """Deletes an adapter with its versions and aliases. It can be brought back until its `purge_time`; one without versions is
+        gone at once. FAILED_PRECONDITION where it has versions and `force` is not set.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteAdapter(
+        self,
+        request: _registry_service_pb2.UndeleteAdapterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.Adapter, _abc.Awaitable[_resources_pb2.Adapter]]:
+        """Brings a deleted adapter back as it was. ALREADY_EXISTS where it is not deleted."""
+
+    @_abc_1.abstractmethod
+    def PurgeAdapter(
+        self,
+        request: _registry_service_pb2.PurgeAdapterRequest,
+        context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Deletes an adapter. FAILED_PRECONDITION where it has versions and `force` is not set."""
+        """Removes a deleted adapter for good, and frees its name. FAILED_PRECONDITION where it is not deleted."""
 
     @_abc_1.abstractmethod
     def CreateVersion(
@@ -267,6 +317,34 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListVersionsResponse, _abc.Awaitable[_registry_service_pb2.ListVersionsResponse]]:
         """Lists versions of an adapter, or of many, newest first or in another order."""
+
+    @_abc_1.abstractmethod
+    def DeleteVersion(
+        self,
+        request: _registry_service_pb2.DeleteVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.Version, _abc.Awaitable[_resources_pb2.Version]]:
+        """Deletes a version. It can be brought back until its `purge_time`. FAILED_PRECONDITION where an alias points at it and `force`
+        is not set; by force, what the alias means is not there until the version is brought back.
+        """
+
+    @_abc_1.abstractmethod
+    def UndeleteVersion(
+        self,
+        request: _registry_service_pb2.UndeleteVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resources_pb2.Version, _abc.Awaitable[_resources_pb2.Version]]:
+        """Brings a deleted version back as it was. ALREADY_EXISTS where it is not deleted."""
+
+    @_abc_1.abstractmethod
+    def PurgeVersion(
+        self,
+        request: _registry_service_pb2.PurgeVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
+        """Removes a deleted version for good; its number is not given again. FAILED_PRECONDITION where it is not deleted, or where an
+        alias points at it.
+        """
 
     @_abc_1.abstractmethod
     def UpdateVersion(
