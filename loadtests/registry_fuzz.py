@@ -201,6 +201,8 @@ LIKELY: Mapping[str, tuple[str, ...]] = {
     "parent": (
         ADAPTER, "namespaces/default", "namespaces/-", f"{ADAPTER}/versions/1", f"{ADAPTER}/aliases/production",
     ),
+    "adapter": ("fuzz", "fuzz:1", "fuzz@production", "default/fuzz"),
+    "text": ("Once upon a time", ""),
     "reference": ("fuzz", "fuzz:1", "fuzz@production", "models:/fuzz/1", f"fuzz@{FINGERPRINT}"),
     "digest": (FINGERPRINT, "sha256:" + "0" * 64),
     "digests": (FINGERPRINT, "sha256:" + "0" * 64),

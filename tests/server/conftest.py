@@ -331,7 +331,8 @@ class FakeEngine:
         return self.merged
 
     def _drop(self, digest: str) -> None:
-        if self._change(digest, self._residents[digest].pinned).pinned:
+        known = self._residents.get(digest)
+        if self._change(digest, known is not None and known.pinned).pinned:
             raise FailedPrecondition("pinned", reason="PINNED")
         del self._residents[digest]
 
