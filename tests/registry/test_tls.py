@@ -94,6 +94,30 @@ async def test_a_client_certificate_is_somebody(
                     await client.access.caller(timeout=5)
 
 
+async def test_certificates_are_renewed_without_a_restart(
+    start: Start, ours: Authority, tmp_path: Path
+) -> None:
+    server = ours.issue("server")
+    later = Authority(tmp_path / "later")
+    renewed = later.issue("server")
+
+    async def answers(authority: Authority) -> bool:
+        async with AsyncClient(host.address, login=Login(tls_ca=authority.cert)) as client:
+            try:
+                await client.access.caller(timeout=5)
+            except Unavailable:
+                return False
+        return True
+
+    async with start(Security(tls_cert=server.cert, tls_key=server.key)) as host:
+        assert (await answers(ours), await answers(later)) == (True, False)
+        server.cert.write_text("half")  # whoever renews them is not done yet
+        assert await answers(ours)
+        server.key.write_bytes(renewed.key.read_bytes())
+        server.cert.write_bytes(renewed.cert.read_bytes())
+        assert (await answers(ours), await answers(later)) == (False, True)
+
+
 async def test_files_that_cannot_be_used_are_named_at_the_start(
     stocked: Catalogue, ours: Authority, tmp_path: Path
 ) -> None:

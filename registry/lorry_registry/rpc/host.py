@@ -1,6 +1,7 @@
 """A gRPC server as every process here runs one: error table, health, reflection, one port, graceful end."""
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable, Sequence
 
@@ -9,12 +10,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from lorry_registry.config import is_loopback, parse_address
-from lorry_registry.errors import FailedPrecondition
+from lorry_registry.errors import FailedPrecondition, LorryError
 from lorry_registry.rpc.errors import ErrorInterceptor
 from lorry_registry.rpc.gate import Gate
 from lorry_registry.security import Security, read_pem
 
 MAX_MESSAGE_BYTES = 4 << 20
+_LOG = logging.getLogger(__name__)
 
 
 class GrpcHost:
@@ -124,14 +126,45 @@ def create_server(
 
 
 def _server_credentials(security: Security) -> grpc.ServerCredentials | None:
+    """TLS as the options say; None for none. Files that change are read anew for the next connection."""
     if security.tls_cert is None or security.tls_key is None:
         return None
-    ca = security.tls_client_ca
-    return grpc.ssl_server_credentials(
-        [(read_pem(security.tls_key, "tls-key"), read_pem(security.tls_cert, "tls-cert"))],
-        root_certificates=None if ca is None else read_pem(ca, "tls-client-ca"),
-        require_client_auth=ca is not None,
+    current = _pem(security)
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal current
+        try:
+            fresh = _pem(security)
+        except LorryError as error:  # half-way through being renewed: the old ones hold on
+            _LOG.warning("%s", error)
+            return None
+        if fresh == current:
+            return None
+        current = fresh
+        return _configuration(fresh)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(current),
+        fetch,  # type: ignore[arg-type]  # None is its way to say: as before
+        require_client_authentication=security.tls_client_ca is not None,
     )
+
+
+def _pem(security: Security) -> tuple[bytes, bytes, bytes | None]:
+    """Key, certificate and the clients' authority."""
+    assert security.tls_cert is not None
+    assert security.tls_key is not None
+    ca = security.tls_client_ca
+    return (
+        read_pem(security.tls_key, "tls-key"),
+        read_pem(security.tls_cert, "tls-cert"),
+        None if ca is None else read_pem(ca, "tls-client-ca"),
+    )
+
+
+def _configuration(pem: tuple[bytes, bytes, bytes | None]) -> grpc.ServerCertificateConfiguration:
+    key, cert, ca = pem
+    return grpc.ssl_server_certificate_configuration([(key, cert)], root_certificates=ca)
 
 
 class StopSignal:
