@@ -36,8 +36,19 @@ class AdapterFiles:
         )
 
     def check_finite(self) -> None:
-        """Reads every tensor. Raises InvalidArgument `TENSOR_NOT_FINITE`, `TENSOR_OUT_OF_RANGE`."""
-        check_finite(self.weights, self.tensors, self.parts.scalings)
+        """Reads every tensor.
+
+        Raises InvalidArgument `TENSOR_NOT_FINITE`, `TENSOR_OUT_OF_RANGE`; `ADAPTER_HAS_NO_EFFECT` where all that it
+        adds is zero, and the configuration does not say that it is meant to be.
+        """
+        zeros = check_finite(self.weights, self.tensors, self.parts.scalings)
+        if not self.config.allow_no_effect and not self.parts.may_act(zeros):
+            raise InvalidArgument(
+                "the adapter changes nothing: every product of its factors is zero, as before any training. "
+                'Publish what was trained, or say that it is meant to be so with "allow_no_effect": true in '
+                "adapter_config.json",
+                reason="ADAPTER_HAS_NO_EFFECT",
+            )
 
     def check_fit(self, base: Base) -> None:
         """Raises InvalidArgument naming what does not fit `base`."""

@@ -22,8 +22,8 @@ _BYTES: Mapping[str, int] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 def check_finite(
     path: Path, tensors: Mapping[str, TensorInfo], scalings: Mapping[str, float]
-) -> None:
-    """Reads every floating-point tensor of the file.
+) -> set[str]:
+    """Reads every floating-point tensor of the file; returns the names of those that are nothing but zeros.
 
     Args:
         scalings: what some of the tensors are multiplied by before they act.
@@ -32,10 +32,12 @@ def check_finite(
         InvalidArgument: naming the first tensor and the index of its first such value: `TENSOR_NOT_FINITE`, or
             `TENSOR_OUT_OF_RANGE` for one that is finite and too large to act.
     """
+    zeros: set[str] = set()
     with path.open("rb") as stream:
         for name, tensor in tensors.items():
             if tensor.dtype not in _BYTES:
                 continue
+            zeros.add(name)
             scaling = scalings.get(name, 1.0)
             limit = LARGEST / max(1.0, abs(scaling))
             # As float32, a piece of any type has at most CHUNK_BYTES.
@@ -56,8 +58,11 @@ def check_finite(
                 if not good.all():
                     at = int(np.argmin(good))
                     raise _bad(name, tensor, index + at, float(values[at]), scaling)
+                if name in zeros and values.any():
+                    zeros.remove(name)
                 index += good.size
                 remaining -= len(data)
+    return zeros
 
 
 def _values(data: bytes, dtype: str) -> npt.NDArray[np.float32] | npt.NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """What an adapter's tensors are: each by its name in the file, in its place in a base. Names alone, no bytes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
 
@@ -89,6 +89,21 @@ class Parts:
             (each.scaling, (each.up_weight, each.up_bias)) for each in self.bottlenecks.values()
         ]
         return {name: scaling for scaling, names in scaled for name in names if name}
+
+    def may_act(self, zeros: Set[str]) -> bool:
+        """Whether it can change anything, `zeros` being the tensors that are nothing but zeros.
+
+        What replaces something may be the same as what it replaces; that shows where the base is.
+        """
+        others = (self.scales, self.replaced, self.tokens, self.heads, self.bottlenecks)
+        if any(others) or self.virtual is not None:
+            return True
+        return any(
+            module.magnitude
+            or (module.bias and module.bias not in zeros)
+            or not {module.a, module.b} & zeros
+            for module in self.modules.values()
+        )
 
     def tensors(self) -> Iterator[str]:
         """The names of all tensors that have a place."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from peft import LoraConfig
+from peft import LNTuningConfig, LoraConfig, TrainableTokensConfig
 
 from tests.engine.kinds.names import Names
 
@@ -26,6 +26,8 @@ def recipes(names: Names) -> dict[str, Any]:
             names, trainable_token_indices={names.embedding: [9, 3], "lm_head": [4, 8, 1]}
         ),
     }
+    made["ln-tuning"] = LNTuningConfig(target_modules=[names.norm])
+    made["tokens-alone"] = TrainableTokensConfig(token_indices=[2, 5, 7, 100])
     if names.tied:
         made["whole-tied"] = _lora(
             names, modules_to_save=[names.embedding], ensure_weight_tying=True

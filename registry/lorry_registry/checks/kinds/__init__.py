@@ -13,6 +13,7 @@ from lorry_registry.checks.kinds.ia3 import Ia3Kind
 from lorry_registry.checks.kinds.lora import LoraKind
 from lorry_registry.checks.kinds.unserved import CONVERTED, unserved
 from lorry_registry.checks.kinds.virtual import VirtualKind
+from lorry_registry.checks.kinds.whole import WholeKind
 from lorry_registry.errors import InvalidArgument
 
 KINDS: Mapping[str, Kind[Any]] = {
@@ -20,10 +21,12 @@ KINDS: Mapping[str, Kind[Any]] = {
     "CARTRIDGE": VirtualKind(injected=True),
     "CPT": VirtualKind(injected=False),
     "IA3": Ia3Kind(),
+    "LN_TUNING": WholeKind(),
     "LORA": LoraKind(),
     "PREFIX_TUNING": VirtualKind(injected=True),
     "PROMPT_TUNING": VirtualKind(injected=False),
     "P_TUNING": VirtualKind(injected=False),
+    "TRAINABLE_TOKENS": WholeKind(),
 }
 
 __all__ = ["CONVERTED", "KINDS", "Kind", "find_kind"]

@@ -41,12 +41,10 @@ _OTHERS: Mapping[str, str] = {
     "ADAPTION_PROMPT": "its prompts have gates inside attention, where no adapter acts here: train PREFIX_TUNING",
     "BEFT": "it trains biases alone, where most bases have none: train LORA with lora_bias=True",
     "LILY": "its routers choose factors token by token: train LORA",
-    "LN_TUNING": "it trains norms alone: train LORA with modules_to_save=[the norms], which are served",
     "MULTITASK_PROMPT_TUNING": "every request would have to name its task: publish each task's prompt, the shared one "
     "times the task's factors, as an adapter of its own, PROMPT_TUNING",
     "POLY": "every request would have to name its task: train LORA for each task, and compose them in the request",
     "SHADOW": "it runs a second network beside the base: train LORA",
-    "TRAINABLE_TOKENS": "it trains embeddings alone: train LORA with trainable_token_indices, which are served",
     "XLORA": "a network of its own weighs its adapters token by token: publish each of them as LORA, and compose them "
     "in the request",
 }

@@ -16,6 +16,7 @@ from lorry_server.engine.adapters.kinds.bottleneck import read_bottleneck
 from lorry_server.engine.adapters.kinds.ia3 import read_ia3
 from lorry_server.engine.adapters.kinds.lora import read_lora
 from lorry_server.engine.adapters.kinds.virtual import read_virtual
+from lorry_server.engine.adapters.kinds.whole import read_whole
 from lorry_server.engine.adapters.tensors import Tensors
 
 Reader = Callable[[AdapterFiles, Tensors, BaseView, WeightsBuilder], None]
@@ -25,8 +26,10 @@ READERS: Mapping[str, Reader] = {
     "CARTRIDGE": read_virtual,
     "CPT": read_virtual,
     "IA3": read_ia3,
+    "LN_TUNING": read_whole,
     "LORA": read_lora,
     "PREFIX_TUNING": read_virtual,
     "PROMPT_TUNING": read_virtual,
     "P_TUNING": read_virtual,
+    "TRAINABLE_TOKENS": read_whole,
 }
