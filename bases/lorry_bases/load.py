@@ -7,6 +7,7 @@ Knows nothing about adapters or requests.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,33 @@ class Base:
     architecture: str  # the model's class, as in config.json: LlamaForCausalLM
     context_length: int  # tokens, prompt and answer together
     eos_token_ids: frozenset[int]  # any of them ends an answer
+    new_modules: tuple[str, ...] = ()  # names of modules whose weights are new: a head's
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands on a base's last hidden states where it is to judge rather than to write.
+
+    Its weights are new, drawn from torch's generator, and not quantized: they are learnt and
+    published with an adapter.
+    """
+
+    auto_class: Any  # transformers' AutoModelForSequenceClassification and its like
+    labels: tuple[str, ...] = ()  # a single one makes it a regression; none where it has no labels
+
+    def config(self) -> dict[str, Any]:
+        """What it adds to the base's configuration."""
+        if not self.labels:
+            return {}
+        return {
+            "num_labels": len(self.labels),
+            "id2label": dict(enumerate(self.labels)),
+            "label2id": {label: i for i, label in enumerate(self.labels)},
+        }
+
+
+# As transformers' classes call their heads, and what stands between them and the last layer.
+_HEADS = ("score", "classifier", "qa_outputs", "pooler", "lm_head")
 
 
 def load_base(
@@ -51,11 +79,12 @@ def load_base(
     quantization: Quantization = NF4,
     device: str | None = None,
     attn_implementation: str | None = None,
+    head: Head | None = None,
 ) -> Base:
     """Find `base` (see `resolve`) and load it onto one device: `device`, or else CUDA, or a CPU.
 
-    Computes in bfloat16 on CUDA and in float32 on a CPU. Embeddings and `lm_head` are never
-    quantized.
+    Computes in bfloat16 on CUDA and in float32 on a CPU. Embeddings and heads are never quantized.
+    With `head`, encoders load too.
 
     Raises BaseNotFound, or BaseRefused.
     """
@@ -64,15 +93,17 @@ def load_base(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = (head.auto_class if head else AutoModelForCausalLM).from_pretrained(
             path,
-            quantization_config=_for_bitsandbytes(quantization, dtype),
+            quantization_config=_for_bitsandbytes(quantization, dtype, head),
             dtype=dtype,
             device_map={"": device},
             attn_implementation=attn_implementation,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
+            **(head.config() if head else {}),
         )
     except ValueError as error:  # an architecture, an attention or a file that transformers refuses
         model_type = _config(path).get("model_type")
@@ -80,6 +111,7 @@ def load_base(
             f"base {base!r} (model_type {model_type!r}) was refused by transformers, which Lorry "
             f"lets run no code of the base's own: {error}"
         ) from error
+    new_modules = () if head is None else _new_modules(base, model, found["missing_keys"])
     model.eval().requires_grad_(False)
     _keep_as_loaded(model)
     tokenizer = _tokenizer(path)
@@ -93,6 +125,7 @@ def load_base(
         architecture=type(model).__name__,
         context_length=_context_length(model.config.get_text_config()),
         eos_token_ids=_eos_token_ids(model, tokenizer),
+        new_modules=new_modules,
     )
 
 
@@ -116,7 +149,22 @@ def _refuse_misfits(base: str, path: Path, quantization: Quantization) -> None:
         )
 
 
-def _for_bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+def _new_modules(base: str, model: Any, missing: Collection[str]) -> tuple[str, ...]:
+    """The modules that the base has no weights for. Only the head may be new: some classes look for a decoder's layers
+    under other names than those they have. Raises BaseRefused."""
+    new = {part for name in missing for part in name.split(".") if part in _HEADS}
+    gaps = sorted(name for name in missing if not new & {*name.split(".")})
+    if gaps:
+        raise BaseRefused(
+            f"base {base!r} cannot be a {type(model).__name__}: transformers finds no weights for "
+            f"{len(gaps)} of its tensors ({gaps[0]}, …). Take an encoder"
+        )
+    return tuple(sorted(new))
+
+
+def _for_bitsandbytes(
+    quantization: Quantization, dtype: torch.dtype, head: Head | None
+) -> BitsAndBytesConfig | None:
     if quantization.type == "none":
         return None
     return BitsAndBytesConfig(
@@ -124,6 +172,8 @@ def _for_bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAnd
         bnb_4bit_quant_type=quantization.type,
         bnb_4bit_use_double_quant=quantization.double,
         bnb_4bit_compute_dtype=dtype,
+        # Patterns over dotted paths. None: what transformers finds, which is the output head.
+        llm_int8_skip_modules=[rf".*\b{name}\b" for name in _HEADS] if head else None,
     )
 
 
@@ -153,7 +203,8 @@ def _tokenizer(path: Path) -> PreTrainedTokenizerBase | None:
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    declared = model.generation_config.eos_token_id
+    settings = getattr(model, "generation_config", None)  # what only judges has none
+    declared = getattr(settings, "eos_token_id", None)
     ids = set(declared if isinstance(declared, list) else [declared])
     if tokenizer is not None:
         ids.add(tokenizer.eos_token_id)

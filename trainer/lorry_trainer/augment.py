@@ -23,7 +23,8 @@ def augment(rows: list[Example], held_out: set[str], config: Augment, seed: int)
     for row in rows:
         made.append(row)
         for variant in _variants(row, config, seed):
-            if variant.key not in taken:
+            # A row that is asked by its words and tags stays as it is.
+            if variant.key not in taken and variant.record != row.record:
                 taken.add(variant.key)
                 made.append(variant)
     return made
@@ -71,7 +72,7 @@ def _ask(row: Example, asked: str, said: str, place: str) -> Example:
         return [*text[:at], {**text[at], "content": said}, *text[at + 1 :]]
 
     record = dict(row.record)
-    for column in ("prompt", "messages"):
+    for column in ("prompt", "messages", "text", "question"):
         if column in record:
             record[column] = changed(record[column])
     prompt = changed(row.prompt)

@@ -23,6 +23,9 @@ from lorry_trainer.recipe import Columns, Data, Splits
 from lorry_trainer.sources import read_sources
 from lorry_trainer.splitting import SPLITS, by_chance, stratified
 
+# Formats whose answers may be labels: elsewhere a few answers that come again are a few answers.
+LABELLED = ("instruction", "messages", "prompt_completion", "labelled")
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -43,6 +46,7 @@ class Examples:
     columns: Columns  # as given, or as found
     datasets: list[Dataset]
     labels: frozenset[str]  # the only answers there are; empty where the answers are no labels
+    folder: Path  # that relative paths of the recipe start at
     dropped: int = 0  # training rows whose question is asked in the validation or test rows too
     notes: list[str] = field(
         default_factory=list
@@ -66,7 +70,7 @@ def load(
         )
     parts = {name: examples(source.rows, found.format, found) for name, source in sources.items()}
     own = examples(main.rows[: data.max_rows], found.format, found)
-    labels = _labels(data, own)
+    labels = _labels(data, own) if found.format in LABELLED else frozenset()
     if data.deduplicate:
         own = _without_repeats(own, notes)
 
@@ -108,6 +112,7 @@ def load(
         found.columns,
         datasets,
         labels,
+        folder,
         dropped,
         notes,
     )

@@ -54,6 +54,11 @@ def prepare(
     Raises RecipeError or DataError.
     """
     objective = find(recipe.objective)
+    if recipe.evaluation.metric not in (None, *objective.metrics):
+        raise RecipeError(
+            f"evaluation.metric is {recipe.evaluation.metric}, which objective {recipe.objective} has not; choose of "
+            f"{', '.join(objective.metrics)}"
+        )
     base = (load or load_base)(recipe, objective, data)
     objective.refuse(base, data)
     limit = _longest_row(recipe, base)
@@ -66,6 +71,7 @@ def prepare(
         columns=data.columns,
         train_rows=len(data.train),
         longest_answer=objective.answer_length(base, data.train),
+        metric=objective.metrics[0],
     )
     resolved = resolve(recipe, facts)
     test = choose(data.test, recipe.evaluation.max_rows, recipe.training.seed)

@@ -8,7 +8,14 @@ from typing import Any
 
 import yaml
 
-from lorry_trainer.recipe import HELD, SECTIONS, Columns, Quantization, Recipe
+from lorry_trainer.recipe import (
+    HELD,
+    OBJECTIVE_SECTIONS,
+    SECTIONS,
+    Columns,
+    Quantization,
+    Recipe,
+)
 from lorry_trainer.recipe.section import section_in
 
 
@@ -22,7 +29,8 @@ class Facts:
     format: str  # found in the data
     columns: Columns  # likewise
     train_rows: int
-    longest_answer: int  # in tokens
+    longest_answer: int  # in tokens; 0 where none is generated
+    metric: str  # the objective's first
 
 
 @dataclass(frozen=True)
@@ -71,18 +79,19 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
     total = training.max_steps or math.ceil(values["training"]["epochs"] * steps_per_epoch)
     choose("training", "eval_steps", max(1, total // 10), "ten times in the run")
 
-    choose(
-        "evaluation",
-        "max_new_tokens",
-        math.ceil(1.25 * facts.longest_answer),
-        "a quarter more than the longest expected answer",
-    )
-    for section, methods in SECTIONS.items():
-        if recipe.method in methods:
-            made = section_in(Recipe.model_fields[section].annotation)
-            choose(
-                "", section, made().model_dump() if made else None, f"{recipe.method}'s defaults"
-            )
+    choose("evaluation", "metric", facts.metric, f"{recipe.objective}'s first")
+    if facts.longest_answer:
+        choose(
+            "evaluation",
+            "max_new_tokens",
+            math.ceil(1.25 * facts.longest_answer),
+            "a quarter more than the longest expected answer",
+        )
+    for kind, sections in ((recipe.method, SECTIONS), (recipe.objective, OBJECTIVE_SECTIONS)):
+        for section, kinds in sections.items():
+            if kind in kinds and values[section] is None:
+                made = section_in(Recipe.model_fields[section].annotation)
+                choose("", section, made().model_dump() if made else None, f"{kind}'s defaults")
     choose("", "output", f"adapters/{facts.name}", "the recipe's name")
     return Resolved(Recipe.model_validate(values), reasons, total)
 

@@ -87,7 +87,8 @@ def run(
         method.detach(prepared.base, model)
     clock.lap("write")
     missed = shortfalls(recipe.require, metrics)
-    return Result(target, metrics, recipe.evaluation.metric, clock.laps, missed)
+    first = prepared.recipe.evaluation.metric or prepared.objective.metrics[0]
+    return Result(target, metrics, first, clock.laps, missed)
 
 
 class _Clock:

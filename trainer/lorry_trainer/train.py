@@ -39,6 +39,7 @@ class Outcome:
     stopped_early: bool
     tokens: int
     seconds: float
+    reports: dict[str, float]  # of the trainer's own log, what the objective keeps
 
 
 def train(run: Prepared, *, scratch: str, progress: Progress) -> Outcome:
@@ -49,7 +50,7 @@ def train(run: Prepared, *, scratch: str, progress: Progress) -> Outcome:
     recipe = run.recipe
     method = METHODS[recipe.method]
     set_seed(recipe.training.seed)  # the adapter's first weights are drawn below
-    watched = bool(run.data.validation) and recipe.training.early_stopping_patience > 0
+    watched = _validated(run) and recipe.training.early_stopping_patience > 0
     trainer = make_trainer(run, scratch, watched)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Watch(progress))
@@ -83,6 +84,11 @@ def train(run: Prepared, *, scratch: str, progress: Progress) -> Outcome:
         stopped_early=state.global_step < state.max_steps,
         tokens=int(max((log.get("num_tokens", 0) for log in state.log_history), default=0)),
         seconds=seconds,
+        reports={
+            name: float(curve[-1][1])
+            for name in run.objective.reports
+            if (curve := _curve(state.log_history, name))
+        },
     )
 
 
@@ -91,7 +97,7 @@ def make_trainer(run: Prepared, scratch: str, watched: bool) -> Trainer:
     recipe, base, validation = run.recipe, run.base, run.data.validation
     try:
         model = METHODS[recipe.method].attach(base, recipe, run.objective.task)
-        arguments = _arguments(recipe, run.resolved.total_steps, scratch, bool(validation), watched)
+        arguments = _arguments(recipe, run.resolved.total_steps, scratch, _validated(run), watched)
         setup = Setup(base, model, recipe, run.data.train, validation, arguments)
         return run.objective.trainer(setup)
     except ValueError as error:
@@ -111,6 +117,10 @@ def make_trainer(run: Prepared, scratch: str, watched: bool) -> Trainer:
                 f"Linear layers of {base.name!r}: {', '.join(layers)}"
             ) from error
         raise TrainingError(f"the run is refused: {error}") from error
+
+
+def _validated(run: Prepared) -> bool:
+    return bool(run.data.validation) and run.objective.validates
 
 
 def _arguments(

@@ -61,6 +61,7 @@ class Results:
         if self.after:
             metrics["test_rows"] = len(self.after.answers)
         outcome = self.outcome
+        metrics |= {f"train_{name}": value for name, value in outcome.reports.items()}
         if outcome.train_loss:
             metrics["train_loss"] = outcome.train_loss[-1][1]
         if outcome.validation_loss:

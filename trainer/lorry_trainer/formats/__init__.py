@@ -10,8 +10,14 @@ from lorry_trainer.errors import DataError
 from lorry_trainer.formats.chat import Chat
 from lorry_trainer.formats.contract import Example, Format
 from lorry_trainer.formats.instruction import Instruction
+from lorry_trainer.formats.labelled import Labelled
 from lorry_trainer.formats.plain import Plain
+from lorry_trainer.formats.preference import Preference, Unpaired
 from lorry_trainer.formats.prompt_completion import PromptCompletion
+from lorry_trainer.formats.question import Question
+from lorry_trainer.formats.span import Span
+from lorry_trainer.formats.tagged import Tagged
+from lorry_trainer.formats.translation import Translation
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Columns, Data
 
@@ -20,6 +26,13 @@ FORMATS: dict[str, Format] = {
     "messages": Chat(),
     "prompt_completion": PromptCompletion(),
     "text": Plain(),
+    "translation": Translation(),
+    "labelled": Labelled(),
+    "tagged": Tagged(),
+    "span": Span(),
+    "preference": Preference(),
+    "unpaired": Unpaired(),
+    "question": Question(),
 }
 
 

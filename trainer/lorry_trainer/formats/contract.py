@@ -35,7 +35,9 @@ class Example:
         for column in ("messages", "text"):
             if column in self.record:
                 return self.record[column]  # type: ignore[no-any-return]
-        return self.record["prompt"] + self.record["completion"]  # type: ignore[no-any-return]
+        answers = (self.record[name] for name in ("completion", "chosen") if name in self.record)
+        answer = next(answers, None)
+        return self.prompt if answer is None else self.prompt + answer
 
 
 Names = dict[

@@ -58,7 +58,11 @@ class Peft:
         raise NotImplementedError
 
     def attach(self, base: Base, recipe: Recipe, task: str) -> Any:
-        return get_peft_model(base.model, self.config(recipe, task))
+        config = self.config(recipe, task)
+        if base.new_modules and hasattr(config, "exclude_modules"):  # a head is learnt as a whole
+            config.exclude_modules = [*(config.exclude_modules or ()), *base.new_modules]
+            config.modules_to_save = list(base.new_modules)
+        return get_peft_model(base.model, config)
 
     def optimizer(self, trainer: Trainer, recipe: Recipe) -> torch.optim.Optimizer | None:
         return None

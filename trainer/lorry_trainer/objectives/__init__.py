@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
 # objective -> the formats of data that it reads
 OBJECTIVES: dict[str, tuple[str, ...]] = {
-    "sft": ("instruction", "messages", "prompt_completion", "text"),
+    "sft": ("instruction", "messages", "prompt_completion", "text", "translation"),
+    "classification": ("labelled",),
+    "tokens": ("tagged",),
+    "extraction": ("span",),
+    "dpo": ("preference",),
+    "kto": ("unpaired",),
+    "orpo": ("preference",),
+    "reward": ("preference",),
+    "grpo": ("question",),
+    "rloo": ("question",),
 }
 
 

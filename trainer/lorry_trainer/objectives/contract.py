@@ -43,6 +43,11 @@ class Scores:
 
 class Objective(Protocol):
     task: ClassVar[str]  # PEFT's task type
+    metrics: ClassVar[tuple[str, ...]]  # that a recipe may look at, the usual one first
+    validates: ClassVar[bool]  # whether validation rows steer training
+    reports: ClassVar[
+        tuple[str, ...]
+    ]  # what of the trainer's own log is kept as a figure, its last value
 
     def load(
         self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None

@@ -24,6 +24,21 @@ from lorry_trainer.recipe import Recipe
 
 class Sft:
     task: ClassVar[str] = "CAUSAL_LM"
+    metrics: ClassVar[tuple[str, ...]] = (
+        "exact_match",
+        "token_f1",
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "rouge_l",
+        "bleu",
+        "chrf",
+        "loss",
+        "perplexity",
+    )
+    validates: ClassVar[bool] = True
+    reports: ClassVar[tuple[str, ...]] = ()
 
     def load(
         self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None

@@ -15,12 +15,14 @@ from lorry_trainer.recipe.method import (
     Quantization,
     Virtual,
 )
+from lorry_trainer.recipe.objective import Preference, Reinforcement
 from lorry_trainer.recipe.section import Section
 from lorry_trainer.recipe.training import Training
-from lorry_trainer.recipe.whole import SECTIONS, Recipe
+from lorry_trainer.recipe.whole import OBJECTIVE_SECTIONS, SECTIONS, Recipe
 
 __all__ = [
     "HELD",
+    "OBJECTIVE_SECTIONS",
     "SECTIONS",
     "Augment",
     "Bottleneck",
@@ -31,8 +33,10 @@ __all__ = [
     "Ia3",
     "Lora",
     "Metric",
+    "Preference",
     "Quantization",
     "Recipe",
+    "Reinforcement",
     "Requirement",
     "Section",
     "Splits",

@@ -27,6 +27,26 @@ class Columns(Section):
         default=None, description="Column that holds what follows a prompt."
     )
     text: str | None = Field(default=None, description="Column that holds plain text.")
+    label: str | None = Field(
+        default=None, description="Column that holds a label, or whether an answer is good."
+    )
+    pair: str | None = Field(
+        default=None, description="Column that holds a second text; may be absent."
+    )
+    words: str | None = Field(default=None, description="Column that holds a list of words.")
+    tags: str | None = Field(default=None, description="Column that holds a tag for each word.")
+    question: str | None = Field(
+        default=None, description="Column that holds a question about a context."
+    )
+    answer: str | None = Field(default=None, description="Column that holds the right answer.")
+    start: str | None = Field(
+        default=None,
+        description="Column that holds where the answer begins in the context; may be absent.",
+    )
+    chosen: str | None = Field(default=None, description="Column that holds the better answer.")
+    rejected: str | None = Field(default=None, description="Column that holds the worse answer.")
+    source: str | None = Field(default=None, description="Column that holds a text to translate.")
+    target: str | None = Field(default=None, description="Column that holds its translation.")
 
 
 class Splits(Section):
@@ -101,12 +121,28 @@ class Data(Section):
     test: str | None = Field(
         default=None, description="File of test rows. Without it, a share of the training file."
     )
-    format: Literal["auto", "instruction", "messages", "prompt_completion", "text"] = Field(
+    format: Literal[
+        "auto",
+        "instruction",
+        "messages",
+        "prompt_completion",
+        "text",
+        "translation",
+        "labelled",
+        "tagged",
+        "span",
+        "preference",
+        "unpaired",
+        "question",
+    ] = Field(
         default="auto",
         description="`instruction`: `instruction`, optional `context`, `output`, put into the base's chat template. "
         "`messages`: a chat; the assistant's words alone are learnt. `prompt_completion`: `prompt` and `completion`, "
-        "plain text as it stands, or lists of messages. `text`: plain text, all of it learnt. `auto`: found from the "
-        "columns.",
+        "plain text as it stands, or lists of messages. `text`: plain text, all of it learnt. "
+        "`translation`: `source` and `target`. `labelled`: `text`, optional `pair`, `label`. `tagged`: `words`, "
+        "`tags`. `span`: `question`, `context`, `answer`, optional `start`. `preference`: `prompt`, `chosen`, "
+        "`rejected`. `unpaired`: `prompt`, `completion`, `label` (true or false). `question`: `prompt`, "
+        "optional `answer`. `auto`: found from the columns.",
     )
     columns: Columns = Field(
         default_factory=Columns, description="Column names that differ from the format's."

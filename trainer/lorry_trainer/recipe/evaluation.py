@@ -20,16 +20,22 @@ Metric = Literal[
     "chrf",
     "loss",
     "perplexity",
+    "span_f1",
+    "preference_accuracy",
+    "preference_auc",
+    "reward",
 ]
 
 
 class Evaluation(Section):
     """The score on the test rows, for the bare base and then for the adapter, from the same prompts."""
 
-    metric: Metric = Field(
-        default="exact_match",
+    metric: Metric | None = Field(
+        default=None,
         description="The figure that is shown first. `accuracy`, `precision`, `recall` and `f1` (macro) where the "
-        "answers are labels; `rouge_l`, `bleu` and `chrf` where they are not.",
+        "answers are labels; `rouge_l`, `bleu` and `chrf` where they are not. Left out: `exact_match` for `sft` and "
+        "`extraction`, `accuracy` for `classification`, `span_f1` for `tokens`, `preference_auc` for `kto`, `reward` "
+        "for `grpo` and `rloo`, `preference_accuracy` for the others.",
     )
     max_new_tokens: int | None = Field(
         default=None,

@@ -17,6 +17,7 @@ from lorry_trainer.recipe.method import (
     Quantization,
     Virtual,
 )
+from lorry_trainer.recipe.objective import Preference, Reinforcement
 from lorry_trainer.recipe.section import Section
 from lorry_trainer.recipe.training import Training
 
@@ -27,6 +28,12 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "bottleneck": ("bottleneck",),
     "full": ("full",),
 }
+# section -> the objectives that it is for
+OBJECTIVE_SECTIONS: dict[str, tuple[str, ...]] = {
+    "preference": ("dpo", "kto", "orpo"),
+    "reinforcement": ("grpo", "rloo"),
+}
+_JUDGES = ("classification", "tokens", "extraction", "reward")  # with a head of their own
 
 
 class Recipe(Section):
@@ -35,8 +42,23 @@ class Recipe(Section):
     base: str = Field(
         default="lorry-tiny", min_length=1, description="A shipped base, a folder, or a hub id."
     )
-    objective: Literal["sft"] = Field(
-        default="sft", description="What is learnt. `sft`: to answer as the examples do."
+    objective: Literal[
+        "sft",
+        "classification",
+        "tokens",
+        "extraction",
+        "dpo",
+        "kto",
+        "orpo",
+        "reward",
+        "grpo",
+        "rloo",
+    ] = Field(
+        default="sft",
+        description="What is learnt. `sft`: to answer as the examples do. `classification`, `tokens`, `extraction`: a "
+        "label for a text, a tag for each word, the piece that answers a question; with a new head on an encoder or "
+        "(but for `extraction`) a decoder. `dpo`, `orpo`: which of two answers is better; `kto`: which ones are good. "
+        "`reward`: a number for an answer, from preferences. `grpo`, `rloo`: to earn a reward.",
     )
     method: Literal[
         "lora",
@@ -73,6 +95,12 @@ class Recipe(Section):
         default=None, description="Where bottleneck adapters sit, and their size."
     )
     full: Full | None = Field(default=None, description="What full fine-tuning trains and keeps.")
+    preference: Preference | None = Field(
+        default=None, description="How preferences are learnt, where the objective has any."
+    )
+    reinforcement: Reinforcement | None = Field(
+        default=None, description="The reward, where the objective earns one."
+    )
     quantization: Quantization | None = Field(
         default=None, description="How the base is held. Left out: as the method has it."
     )
@@ -103,4 +131,20 @@ class Recipe(Section):
                 raise ValueError(
                     f"`{section}` belongs to {', '.join(methods)}, and the method is {self.method}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _sections_fit_the_objective(self) -> Self:
+        for section, objectives in OBJECTIVE_SECTIONS.items():
+            if getattr(self, section) is not None and self.objective not in objectives:
+                raise ValueError(
+                    f"`{section}` belongs to {', '.join(objectives)}, and the objective is {self.objective}"
+                )
+        if self.objective in OBJECTIVE_SECTIONS["reinforcement"] and self.reinforcement is None:
+            raise ValueError(f"`objective: {self.objective}` needs `reinforcement.reward`")
+        if self.objective in _JUDGES and self.method in ("full", "pissa"):
+            raise ValueError(
+                f"`method: {self.method}` keeps factors alone, and `objective: {self.objective}` has a head to keep; "
+                "use lora, qlora or one of their relatives"
+            )
         return self

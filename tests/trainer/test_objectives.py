@@ -1,0 +1,320 @@
+"""Every objective on a random base: it learns what its rows say, and what is written is all that is needed to judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lorry_trainer.data import load
+from lorry_trainer.errors import DataError, RecipeError
+from lorry_trainer.examples import objectives as examples
+from lorry_trainer.examples.objectives.generate import TASKS, rows, write
+from lorry_trainer.looking import look
+from lorry_trainer.objectives import OBJECTIVES, find
+from lorry_trainer.objectives.labels import span_metrics, spans
+from lorry_trainer.progress import Silent
+from lorry_trainer.recipe import OBJECTIVE_SECTIONS
+from lorry_trainer.recipe_file import read_recipe
+from lorry_trainer.rewards import find_reward, number
+from lorry_trainer.run import Result, run
+
+FOLDER = Path(examples.__file__).parent
+Write = Callable[..., Path]
+Tiny = Callable[..., Any]
+
+DATA = {
+    "tokens": "slots",
+    "extraction": "passage",
+    "dpo": "polite",
+    "orpo": "polite",
+    "reward": "polite",
+    "kto": "judged",
+}
+COLOURS = {"red": "warm", "orange": "warm", "blue": "cold", "white": "cold"}
+
+
+def colours(count: int) -> list[dict[str, Any]]:
+    """Texts of two kinds, told by one word."""
+    words = list(COLOURS)
+    return [
+        {"text": f"{words[i % 4]} paint {i}", "label": COLOURS[words[i % 4]]} for i in range(count)
+    ]
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT with a word-piece tokenizer over the examples' words."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("bases") / "tiny-encoder"
+    texts = [f"{row['question']} {row['context']}" for row in rows("passage")]
+    words = sorted({word for text in texts for word in text.lower().replace("?", " ?").split()})
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    vocabulary = {word: i for i, word in enumerate([*specials, "paint", *COLOURS, *words])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **names,
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=max(vocabulary.values()) + 1,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=64,
+        initializer_range=0.2,  # so that attention, which is what query and key are learnt for, matters
+        pad_token_id=0,
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def learn(tiny_recipe: Tiny, write_rows: Write, tmp_path: Path) -> Callable[..., Result]:
+    """Trains an objective on its example's rows for a few steps."""
+
+    def go(objective: str, data: list[dict[str, Any]] | None = None, **sections: Any) -> Result:
+        write_rows(rows(DATA[objective])[:120] if data is None else data)
+        training = {"max_steps": 24, "early_stopping_patience": 0}
+        training |= sections.pop("training", {})
+        values = {
+            "objective": objective,
+            "method": "qlora",
+            "data": {"splits": {"validation": 0.0, "test": 0.3}},
+            "evaluation": {"max_new_tokens": None, "max_rows": 24},
+        }
+        recipe = tiny_recipe(**values | {"training": training} | sections)
+        return run(recipe, name="it", folder=tmp_path, output=tmp_path / "out", overwrite=True)
+
+    return go
+
+
+@pytest.mark.parametrize("objective", ["dpo", "orpo", "kto", "reward"])
+def test_preferences_are_learnt(learn: Callable[..., Result], objective: str) -> None:
+    result = learn(objective)
+    before, after = (result.metrics[f"{when}test_{result.metric}"] for when in ("base_", ""))
+    assert after >= 0.9
+    assert after >= before
+
+
+@pytest.mark.parametrize("on", ["decoder", "encoder"])
+@pytest.mark.parametrize("objective", ["classification", "tokens"])
+def test_labels_are_learnt_and_the_head_is_published(
+    learn: Callable[..., Result], encoder_folder: Path, objective: str, on: str
+) -> None:
+    sections: dict[str, Any] = {"base": str(encoder_folder)} if on == "encoder" else {}
+    if on == "encoder" and objective == "classification":
+        sections["lora"] = {"rank": 8, "alpha": 32, "target_modules": ["query", "key"]}
+    result = learn(
+        objective,
+        colours(120) if objective == "classification" else None,
+        training={"max_steps": 80, "learning_rate": 0.01},
+        **sections,
+    )
+    before, after = (result.metrics[f"{when}test_{result.metric}"] for when in ("base_", ""))
+    # Of the names that are to be tagged, some occur in no training row.
+    assert after >= (0.9 if objective == "classification" else 0.5)
+    assert after > before + 0.3
+
+
+def test_a_judge_is_whole_in_its_folder(
+    learn: Callable[..., Result], encoder_folder: Path, tmp_path: Path
+) -> None:
+    """A head, and a pooler that the base has no weights for, are drawn anew at every load: they must be published."""
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    result = learn("classification", colours(120), base=str(encoder_folder), method="lora")
+    texts = [row["text"] for row in colours(8)]
+    batch = AutoTokenizer.from_pretrained(encoder_folder)(texts, padding=True, return_tensors="pt")
+    said = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        base = AutoModelForSequenceClassification.from_pretrained(encoder_folder, num_labels=2)
+        with torch.inference_mode():
+            said.append(PeftModel.from_pretrained(base, result.folder).eval()(**batch).logits)
+    torch.testing.assert_close(said[0], said[1])
+
+
+def test_an_answer_is_found_in_its_text(learn: Callable[..., Result], encoder_folder: Path) -> None:
+    result = learn(
+        "extraction",
+        base=str(encoder_folder),
+        training={"max_steps": 60, "learning_rate": 0.02},
+    )
+    assert result.metrics["test_exact_match"] > result.metrics["base_test_exact_match"] + 0.1
+
+
+def test_a_decoder_that_cannot_extract_is_refused(learn: Callable[..., Result]) -> None:
+    """transformers looked for its layers under other names, drew them anew, and nobody said so."""
+    with pytest.raises(RecipeError, match="Take an encoder"):
+        learn("extraction")
+
+
+@pytest.mark.parametrize("objective", ["grpo", "rloo"])
+def test_a_reward_is_earned_and_the_divergence_reported(
+    learn: Callable[..., Result], tmp_path: Path, objective: str
+) -> None:
+    (tmp_path / "brief.py").write_text((FOLDER / "brief_reward.py").read_text())
+    result = learn(
+        objective,
+        rows("brief")[:60],
+        reinforcement={"reward": "brief.py:brief", "max_new_tokens": 6},
+        training={"max_steps": 6, "learning_rate": 0.003},
+    )
+    assert result.metrics["train_kl"] > 0
+    assert 0 <= result.metrics["test_reward"] <= 1
+
+
+def test_a_run_ends_where_the_divergence_leaves_its_bound(
+    learn: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "brief.py").write_text((FOLDER / "brief_reward.py").read_text())
+    result = learn(
+        "grpo",
+        rows("brief")[:60],
+        reinforcement={"reward": "brief.py:brief", "max_new_tokens": 4, "max_kl": 1e-9},
+        training={"max_steps": 6, "learning_rate": 0.01},
+    )
+    assert result.metrics["steps"] < 6
+
+
+def test_a_reward_model_that_was_trained_here_is_a_reward(
+    learn: Callable[..., Result], base_folder: Path, tmp_path: Path
+) -> None:
+    trained = learn("reward").folder
+    config = trained / "adapter_config.json"  # it names the base without this machine's path
+    config.write_text(config.read_text().replace(f'"{base_folder.name}"', f'"{base_folder}"'))
+    judge = find_reward(trained.name, tmp_path, "cpu")
+    row = rows("polite")[0]
+    kind, rude = judge([row["prompt"]] * 2, [row["chosen"], row["rejected"]], ["", ""])
+    assert kind > rude
+
+
+# Rules and figures.
+
+
+def test_spans_are_those_of_conll() -> None:
+    assert spans(["B-a", "I-a", "O", "I-b", "B-b"]) == {(0, 2, "a"), (3, 4, "b"), (4, 5, "b")}
+    assert spans(["B-a", "I-b", "I-b"]) == {(0, 1, "a"), (1, 3, "b")}
+
+
+def test_half_a_span_is_no_span() -> None:
+    figures = span_metrics([["B-a", "O", "B-b"]], [["B-a", "I-a", "B-b"]])
+    assert figures["span_f1"] == pytest.approx(0.5)
+    assert figures["tag_accuracy"] == pytest.approx(2 / 3)
+
+
+def test_a_sum_is_judged_by_its_last_number() -> None:
+    assert number("3 and 4 make 1,007.0", "A: 1007") == 1
+    assert number("it is 7", "8") == 0
+    assert number("none", "8") == 0
+
+
+# What is wrong, and said so.
+
+
+def test_a_label_that_only_held_out_rows_have(learn: Callable[..., Result]) -> None:
+    odd = [{"text": f"odd {i}", "label": f"odd-{i}"} for i in range(12)]
+    with pytest.raises(DataError, match="no training row has"):
+        learn("classification", colours(40) + odd)
+
+
+def test_one_label_alone(learn: Callable[..., Result]) -> None:
+    with pytest.raises(DataError, match="nothing can be told apart"):
+        learn("classification", [{"text": f"a {i}", "label": "same"} for i in range(40)])
+
+
+@pytest.mark.parametrize(
+    ("objective", "row", "complaint"),
+    [
+        ("classification", {"text": "a", "label": None}, "label must be a name"),
+        ("tokens", {"words": ["a", "b"], "tags": ["O"]}, "2 words and 1 tags"),
+        ("extraction", {"question": "a", "context": "b", "answer": "c"}, "does not stand in"),
+        ("extraction", {"question": "a", "context": "b", "answer": []}, "answer must be text"),
+        ("dpo", {"prompt": "a", "chosen": "b", "rejected": "b"}, "nothing is preferred"),
+        ("dpo", {"prompt": "a", "answer": "b"}, "fit no format"),
+        ("kto", {"prompt": "a", "completion": "b", "label": "maybe"}, "true or false"),
+    ],
+)
+def test_a_row_that_makes_no_sense(
+    learn: Callable[..., Result], objective: str, row: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(DataError, match=complaint):
+        learn(objective, [row] * 3)
+
+
+def test_answers_that_do_not_fill_their_groups(learn: Callable[..., Result]) -> None:
+    with pytest.raises(RecipeError, match=r"no multiple of reinforcement\.generations = 3"):
+        learn("grpo", rows("brief")[:30], reinforcement={"reward": "contains", "generations": 3})
+
+
+@pytest.mark.parametrize("reward", ["unheard-of", "missing.py:it", "brief.py:other"])
+def test_a_reward_that_is_not_there(tmp_path: Path, reward: str) -> None:
+    (tmp_path / "brief.py").write_text("def brief(*row): return 0")
+    with pytest.raises(RecipeError, match=r"reinforcement\.reward"):
+        find_reward(reward, tmp_path, "cpu")
+
+
+def test_sections_and_figures_of_another_objective(tiny_recipe: Tiny, write_rows: Write) -> None:
+    for sections in (
+        {"preference": {"beta": 0.2}},
+        {"objective": "grpo"},
+        {"objective": "reward", "method": "pissa"},
+    ):
+        with pytest.raises(RecipeError):
+            tiny_recipe(**sections)
+
+
+@pytest.mark.parametrize("objective", ["classification", "tokens", "dpo", "kto", "orpo", "reward"])
+def test_rows_are_shown_as_they_are_learnt(
+    objective: str, tiny_recipe: Tiny, write_rows: Write, tmp_path: Path
+) -> None:
+    write_rows(colours(60) if objective == "classification" else rows(DATA[objective])[:60])
+    recipe = tiny_recipe(objective=objective, method="qlora", evaluation={"max_new_tokens": None})
+    shown = look(recipe, "it", tmp_path, Silent(), rows=2).rows
+    assert len(shown) == 2
+    assert all(any(learnt for _, learnt in row) for row in shown)
+
+
+def test_a_figure_that_the_objective_has_not(learn: Callable[..., Result]) -> None:
+    with pytest.raises(RecipeError, match="choose of preference_accuracy"):
+        learn("dpo", evaluation={"metric": "accuracy", "max_rows": 4})
+
+
+# The examples.
+
+
+def test_the_data_sets_are_what_the_script_makes(tmp_path: Path) -> None:
+    write(tmp_path)
+    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(made) == len(TASKS)
+    assert {name: (FOLDER / name).read_bytes() for name in made} == made
+
+
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name != "sft"])
+def test_every_objective_has_an_example_that_reads(objective: str) -> None:
+    recipe = read_recipe(FOLDER / f"{objective}.yaml")
+    assert recipe.objective == objective
+    assert recipe.description
+    data = load(recipe.data, FOLDER, recipe.training.seed, OBJECTIVES[objective])
+    assert len(data.train) > 100
+    assert len(data.test) > 10
+    assert find(objective).metrics
+    assert {o for kinds in OBJECTIVE_SECTIONS.values() for o in kinds} <= set(OBJECTIVES)

@@ -1,0 +1,1 @@
+"""A recipe for every objective, with data of its own."""

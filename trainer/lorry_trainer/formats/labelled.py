@@ -1,0 +1,35 @@
+"""A text and what it is: one label, perhaps of two texts together."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from lorry_trainer.errors import DataError
+from lorry_trainer.formats.contract import Example, Names, question_key, text
+from lorry_trainer.read import Row
+from lorry_trainer.recipe import Data
+
+
+class Labelled:
+    required: ClassVar[Names] = {
+        "text": ("text", "sentence", "sentence1", "premise"),
+        "label": ("label", "category", "intent", "class"),
+    }
+    optional: ClassVar[Names] = {"pair": ("pair", "sentence2", "hypothesis")}
+
+    def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
+        said = text(row, "text", values["text"])
+        pair = text(row, "pair", values["pair"]) if values.get("pair") else None
+        label = label_of(row, values["label"])
+        record = {"text": said, "pair": pair, "label": label}
+        asked = said if pair is None else f"{said}\n{pair}"
+        return Example(row.place, record, said, label, question_key(asked))
+
+
+def label_of(row: Row, value: Any) -> str:
+    """A label's name; numbers are names too."""
+    if isinstance(value, bool | int):
+        return str(value).lower()
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{row.place}: label must be a name or a whole number, not {value!r}")
+    return value.strip()

@@ -1,0 +1,23 @@
+"""A prompt and what a right answer to it is: for a reward to judge by, never shown to the model."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from lorry_trainer.formats.contract import Example, Names, question_key, text
+from lorry_trainer.formats.preference import prompt_of
+from lorry_trainer.read import Row
+from lorry_trainer.recipe import Data
+
+
+class Question:
+    required: ClassVar[Names] = {"prompt": ("prompt", "question")}
+    optional: ClassVar[Names] = {"answer": ("answer", "solution", "output")}
+
+    def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
+        prompt = prompt_of(row, values["prompt"], data)
+        answer = values.get("answer")
+        right = text(row, "answer", str(answer)) if answer not in (None, "") else ""
+        return Example(
+            row.place, {"prompt": prompt, "answer": right}, prompt, right, question_key(prompt)
+        )

@@ -1,0 +1,42 @@
+"""Words and a tag for each of them, `B-name` and `I-name` where a span is meant, `O` elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from lorry_trainer.errors import DataError
+from lorry_trainer.formats.contract import Example, Names, question_key
+from lorry_trainer.read import Row
+from lorry_trainer.recipe import Data
+
+
+class Tagged:
+    required: ClassVar[Names] = {
+        "words": ("words", "tokens"),
+        "tags": ("tags", "labels", "ner_tags"),
+    }
+    optional: ClassVar[Names] = {}
+
+    def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
+        words, tags = (_names(row, column, values[column]) for column in ("words", "tags"))
+        if len(words) != len(tags):
+            raise DataError(
+                f"{row.place}: {len(words)} words and {len(tags)} tags; there must be one for each"
+            )
+        return Example(
+            row.place,
+            {"words": words, "tags": tags},
+            " ".join(words),
+            " ".join(tags),
+            question_key(" ".join(words)),
+        )
+
+
+def _names(row: Row, column: str, value: Any) -> list[str]:
+    if isinstance(value, str):  # as CSV has it
+        value = value.split()
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{row.place}: {column} must be a list of strings, not {str(value)[:40]!r}")
+    if not all(isinstance(item, str | int) and str(item).strip() for item in value):
+        raise DataError(f"{row.place}: {column} holds something else than names")
+    return [str(item) for item in value]

@@ -1,0 +1,70 @@
+"""What the objectives that judge a text share: rows as token ids, a trainer over them, and batches to score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import transformers
+from datasets import Dataset
+
+from lorry_bases.load import Base
+from lorry_trainer.checkpoints import Checkpoints
+from lorry_trainer.errors import DataError
+from lorry_trainer.objectives.contract import Segments, Setup
+
+Inputs = dict[str, Any]
+_LEARNT = ("labels", "start_positions", "end_positions")
+
+
+class Trainer(Checkpoints, transformers.Trainer):  # type: ignore[misc]
+    pass
+
+
+def trainer(setup: Setup, rows: list[Inputs], validation: list[Inputs], collator: Any) -> Trainer:
+    """transformers' own trainer over rows with labels."""
+    return Trainer(
+        model=setup.model,
+        args=transformers.TrainingArguments(**setup.arguments),
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list(validation) if validation else None,
+        processing_class=setup.base.tokenizer,
+        data_collator=collator,
+    )
+
+
+def preview(trainer: Any) -> list[Segments]:
+    """The texts as they are read. What is learnt is no part of them: it stands behind."""
+    decode = trainer.processing_class.decode
+    return [
+        [(decode(row["input_ids"]), False)]
+        + [(f" {name}: {value}", True) for name, value in row.items() if name in _LEARNT]
+        for row in trainer.train_dataset
+    ]
+
+
+def refuse_base_without_tokenizer(base: Base) -> None:
+    if base.tokenizer is None:
+        raise DataError(f"base {base.name!r} has no tokenizer in its folder; training needs one")
+    if base.tokenizer.pad_token_id is None:
+        base.tokenizer.pad_token = base.tokenizer.eos_token
+    base.model.config.pad_token_id = base.tokenizer.pad_token_id  # a decoder's head looks for it
+
+
+@torch.inference_mode()
+def outputs(
+    base: Base, model: Any, rows: list[Inputs], batch_size: int
+) -> Iterator[tuple[list[Inputs], Any]]:
+    """What the model says of each batch of rows, in their order."""
+    model.eval()
+    tokenizer: Any = base.tokenizer
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        names = [name for name in tokenizer.model_input_names if name in batch[0]]
+        padded = tokenizer.pad(
+            [{name: row[name] for name in names} for row in batch],
+            padding_side="right",
+            return_tensors="pt",
+        )
+        yield batch, model(**padded.to(base.model.device))

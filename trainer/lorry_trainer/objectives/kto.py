@@ -1,0 +1,33 @@
+"""Kahneman-Tversky optimization: from answers that are good or bad, each by itself."""
+
+from __future__ import annotations
+
+from trl import KTOConfig, KTOTrainer
+
+from lorry_trainer.checkpoints import Checkpoints
+from lorry_trainer.objectives.contract import Setup
+from lorry_trainer.objectives.preference import Judged, beta_of, dataset
+
+
+class Trainer(Checkpoints, KTOTrainer):  # type: ignore[misc]
+    pass
+
+
+class Kto(Judged):
+    def trainer(self, setup: Setup) -> Trainer:
+        # Each row is held against its neighbours' answers, so rows keep their order.
+        arguments = setup.arguments | {"train_sampling_strategy": "sequential"}
+        return Trainer(
+            model=setup.model,
+            args=KTOConfig(
+                **arguments,
+                beta=beta_of(setup),
+                max_length=None,  # longer rows were refused before; nothing is cut
+            ),
+            train_dataset=dataset(setup.rows),
+            eval_dataset=dataset(setup.validation) if setup.validation else None,
+            processing_class=setup.base.tokenizer,
+        )
+
+
+OBJECTIVE = Kto()

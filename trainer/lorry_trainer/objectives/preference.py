@@ -1,0 +1,149 @@
+"""What three ways to learn from preferences share: a causal LM that is to find the chosen answer likelier.
+
+DPO: Rafailov et al. 2023 (arXiv 2305.18290). ORPO: Hong et al. 2024 (2403.07691). KTO, which needs no pairs:
+Ethayarajh et al. 2024 (2402.01306). The losses are TRL's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from datasets import Dataset
+from sklearn.metrics import roc_auc_score
+
+from lorry_bases import Quantization
+from lorry_bases.load import Base, load_base
+from lorry_trainer.data import Examples
+from lorry_trainer.errors import DataError
+from lorry_trainer.formats.contract import Example
+from lorry_trainer.objectives.answers import answer_logprobs, token_ids
+from lorry_trainer.objectives.contract import Scores, Segments, Setup
+from lorry_trainer.progress import Progress
+from lorry_trainer.prompts import refuse_base_without
+from lorry_trainer.recipe import Recipe
+
+
+class CausalPreference:
+    """A subclass says with which trainer."""
+
+    task: ClassVar[str] = "CAUSAL_LM"
+    validates: ClassVar[bool] = True
+    reports: ClassVar[tuple[str, ...]] = ()
+    answers: ClassVar[tuple[str, ...]]  # the columns that hold answers
+
+    def load(
+        self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None
+    ) -> Base:
+        return load_base(recipe.base, quantization=quantization, device=device)
+
+    def refuse(self, base: Base, data: Examples) -> None:
+        refuse_base_without(base.tokenizer, data.all(), base.name)
+
+    def lengths(self, base: Base, rows: list[Example]) -> list[int]:
+        return [
+            max(
+                len(token_ids(base, row.record["prompt"], row.record[name])[0])
+                for name in self.answers
+            )
+            for row in rows
+        ]
+
+    def answer_length(self, base: Base, rows: list[Example]) -> int:
+        return 0
+
+    def preview(self, trainer: Any) -> list[Segments]:
+        return preview(trainer)
+
+
+class Paired(CausalPreference):
+    answers: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
+    metrics: ClassVar[tuple[str, ...]] = ("preference_accuracy",)
+
+    def score(
+        self,
+        base: Base,
+        model: Any,
+        rows: list[Example],
+        data: Examples,
+        recipe: Recipe,
+        progress: Progress,
+    ) -> Scores:
+        """How often, and by how much, the chosen answer is the likelier one."""
+        margins: list[float] = []
+        size = recipe.evaluation.batch_size
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
+            chosen, rejected = (
+                answer_logprobs(
+                    base, model, [(row.record["prompt"], row.record[name]) for row in batch], size
+                )
+                for name in self.answers
+            )
+            margins += [a - b for a, b in zip(chosen, rejected, strict=True)]
+            progress.advance(len(batch))
+        return Scores(
+            {
+                "preference_accuracy": sum(m > 0 for m in margins) / len(margins),
+                "logprob_margin": sum(margins) / len(margins),
+            },
+            ["chosen" if m > 0 else "rejected" for m in margins],
+        )
+
+
+class Judged(CausalPreference):
+    answers: ClassVar[tuple[str, ...]] = ("completion",)
+    metrics: ClassVar[tuple[str, ...]] = ("preference_auc",)
+
+    def refuse(self, base: Base, data: Examples) -> None:
+        super().refuse(base, data)
+        for name, rows in (("training", data.train), ("test", data.test)):
+            if rows and len({row.record["label"] for row in rows}) < 2:
+                raise DataError(
+                    f"all {len(rows)} {name} rows have the same label; answers of both kinds are needed"
+                )
+
+    def score(
+        self,
+        base: Base,
+        model: Any,
+        rows: list[Example],
+        data: Examples,
+        recipe: Recipe,
+        progress: Progress,
+    ) -> Scores:
+        """How well an answer's likelihood tells good ones from bad: the area under the ROC curve."""
+        size = recipe.evaluation.batch_size
+        likely: list[float] = []
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
+            pairs = [(row.record["prompt"], row.record["completion"]) for row in batch]
+            likely += answer_logprobs(base, model, pairs, size)
+            progress.advance(len(batch))
+        labels = [row.record["label"] for row in rows]
+        area = float(roc_auc_score(labels, likely)) if len(set(labels)) == 2 else float("nan")
+        return Scores({"preference_auc": area}, [f"{value:.2f}" for value in likely])
+
+
+def preview(trainer: Any) -> list[Segments]:
+    """Prompts and answers as TRL reads them; all of an answer is learnt, or unlearnt."""
+    decode = trainer.processing_class.decode
+    # As TRL's trainers call their columns.
+    ids = [
+        name
+        for name in trainer.train_dataset.column_names
+        if name.endswith(("prompt_ids", "chosen_ids", "rejected_ids", "completion_ids"))
+        or name in ("prompt_input_ids", "chosen_input_ids", "rejected_input_ids")
+    ]
+    ids.sort(key=lambda name: "prompt" not in name)
+    return [
+        [(decode(row[name]), "prompt" not in name) for name in ids] for row in trainer.train_dataset
+    ]
+
+
+def dataset(rows: list[Example]) -> Dataset:
+    return Dataset.from_list([row.record for row in rows])
+
+
+def beta_of(setup: Setup) -> float:
+    assert setup.recipe.preference is not None  # `resolve` filled it in
+    return setup.recipe.preference.beta

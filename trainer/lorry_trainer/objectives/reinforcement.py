@@ -1,0 +1,122 @@
+"""Reinforcement learning from a reward: what two ways to estimate the advantage share.
+
+Answers are sampled, judged, and made likelier or less likely, held to the bare base by a penalty on the KL divergence
+from it, which is reported, and ends the run where it leaves its bound.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from lorry_bases import Quantization
+from lorry_bases.load import Base, load_base
+from lorry_trainer.data import Examples
+from lorry_trainer.errors import RecipeError
+from lorry_trainer.formats.contract import Example
+from lorry_trainer.generation import generate
+from lorry_trainer.objectives.contract import Scores, Segments, Setup
+from lorry_trainer.progress import Progress
+from lorry_trainer.prompts import count_tokens, refuse_base_without
+from lorry_trainer.recipe import Recipe
+from lorry_trainer.rewards import Reward, find_reward
+
+
+class Reinforcement:
+    """A subclass says with which trainer."""
+
+    task: ClassVar[str] = "CAUSAL_LM"
+    metrics: ClassVar[tuple[str, ...]] = ("reward",)
+    validates: ClassVar[bool] = False  # to sample for them costs as much as to train
+    reports: ClassVar[tuple[str, ...]] = ("kl",)
+
+    def __init__(self) -> None:
+        self._reward: Reward | None = None
+
+    def load(
+        self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None
+    ) -> Base:
+        assert recipe.reinforcement is not None  # the recipe's own rule
+        batch = recipe.training.batch_size * recipe.training.gradient_accumulation
+        if batch % recipe.reinforcement.generations:
+            raise RecipeError(
+                f"a step has batch_size · gradient_accumulation = {batch} answers, which is no multiple of "
+                f"reinforcement.generations = {recipe.reinforcement.generations}; every prompt needs as many"
+            )
+        base = load_base(recipe.base, quantization=quantization, device=device)
+        self._reward = find_reward(recipe.reinforcement.reward, data.folder, base.model.device.type)
+        return base
+
+    def refuse(self, base: Base, data: Examples) -> None:
+        refuse_base_without(base.tokenizer, data.all(), base.name)
+
+    def lengths(self, base: Base, rows: list[Example]) -> list[int]:
+        return count_tokens(base.tokenizer, [row.prompt for row in rows])
+
+    def answer_length(self, base: Base, rows: list[Example]) -> int:
+        return 0
+
+    def preview(self, trainer: Any) -> list[Segments]:
+        """The prompts: what is learnt is not there yet."""
+        return [
+            [(prompt if isinstance(prompt, str) else prompt[-1]["content"], False)]
+            for prompt in trainer.train_dataset["prompt"]
+        ]
+
+    def score(
+        self,
+        base: Base,
+        model: Any,
+        rows: list[Example],
+        data: Examples,
+        recipe: Recipe,
+        progress: Progress,
+    ) -> Scores:
+        """The mean reward of greedy answers."""
+        assert self._reward is not None
+        assert recipe.reinforcement is not None
+        answers = generate(
+            model,
+            base.tokenizer,
+            rows,
+            eos_token_ids=base.eos_token_ids,
+            max_new_tokens=recipe.reinforcement.max_new_tokens,
+            batch_size=recipe.evaluation.batch_size,
+            progress=progress,
+        )
+        given = self._reward([r.prompt for r in rows], answers, [r.answer for r in rows])
+        return Scores({"reward": sum(given) / len(given)}, answers)
+
+    def arguments(self, setup: Setup) -> dict[str, Any]:
+        """For TRL's configuration."""
+        learning = setup.recipe.reinforcement
+        assert learning is not None
+        return setup.arguments | {
+            "num_generations": learning.generations,
+            "max_completion_length": learning.max_new_tokens,
+            "temperature": learning.temperature,
+            "beta": learning.kl_penalty,
+        }
+
+    def judge(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
+        """As TRL asks for rewards."""
+        assert self._reward is not None
+        said = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
+        return self._reward(prompts, said, columns["answer"])
+
+
+class BoundKl(TrainerCallback):  # type: ignore[misc]
+    """Ends a run that has gone too far from the bare base."""
+
+    def __init__(self, bound: float) -> None:
+        self._bound = bound
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if logs.get("kl", 0.0) > self._bound:
+            control.should_training_stop = True
+
+
+def dataset(rows: list[Example]) -> Dataset:
+    return Dataset.from_list([row.record for row in rows])

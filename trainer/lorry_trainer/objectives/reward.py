@@ -1,0 +1,112 @@
+"""A reward model: a number for an answer, learnt from which of two was chosen (Bradley and Terry)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from transformers import AutoModelForSequenceClassification, set_seed
+from trl import RewardConfig, RewardTrainer
+
+from lorry_bases import Quantization
+from lorry_bases.load import Base, Head, load_base
+from lorry_trainer.checkpoints import Checkpoints
+from lorry_trainer.data import Examples
+from lorry_trainer.formats.contract import Example, Text
+from lorry_trainer.objectives import encoded
+from lorry_trainer.objectives.answers import token_ids
+from lorry_trainer.objectives.contract import Scores, Segments, Setup
+from lorry_trainer.objectives.preference import dataset, preview
+from lorry_trainer.progress import Progress
+from lorry_trainer.prompts import refuse_base_without
+from lorry_trainer.recipe import Recipe
+
+HEAD = Head(AutoModelForSequenceClassification, ("reward",))
+
+
+class Trainer(Checkpoints, RewardTrainer):  # type: ignore[misc]
+    pass
+
+
+class Reward:
+    task: ClassVar[str] = "SEQ_CLS"
+    metrics: ClassVar[tuple[str, ...]] = ("preference_accuracy",)
+    validates: ClassVar[bool] = True
+    reports: ClassVar[tuple[str, ...]] = ()
+
+    def load(
+        self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None
+    ) -> Base:
+        set_seed(recipe.training.seed)  # the head's first weights are drawn below
+        return load_base(recipe.base, quantization=quantization, device=device, head=HEAD)
+
+    def refuse(self, base: Base, data: Examples) -> None:
+        refuse_base_without(base.tokenizer, data.all(), base.name)
+        encoded.refuse_base_without_tokenizer(base)
+
+    def lengths(self, base: Base, rows: list[Example]) -> list[int]:
+        return [
+            max(
+                len(token_ids(base, row.record["prompt"], row.record[name])[0])
+                for name in ("chosen", "rejected")
+            )
+            for row in rows
+        ]
+
+    def answer_length(self, base: Base, rows: list[Example]) -> int:
+        return 0
+
+    def trainer(self, setup: Setup) -> Trainer:
+        return Trainer(
+            model=setup.model,
+            args=RewardConfig(**setup.arguments, max_length=None),
+            train_dataset=dataset(setup.rows),
+            eval_dataset=dataset(setup.validation) if setup.validation else None,
+            processing_class=setup.base.tokenizer,
+        )
+
+    def preview(self, trainer: Any) -> list[Segments]:
+        return preview(trainer)
+
+    def score(
+        self,
+        base: Base,
+        model: Any,
+        rows: list[Example],
+        data: Examples,
+        recipe: Recipe,
+        progress: Progress,
+    ) -> Scores:
+        size = recipe.evaluation.batch_size
+        margins: list[float] = []
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
+            chosen, rejected = (
+                rewards(base, model, [(row.record["prompt"], row.record[name]) for row in batch])
+                for name in ("chosen", "rejected")
+            )
+            margins += [a - b for a, b in zip(chosen, rejected, strict=True)]
+            progress.advance(len(batch))
+        return Scores(
+            {
+                "preference_accuracy": sum(m > 0 for m in margins) / len(margins),
+                "reward_margin": sum(margins) / len(margins),
+            },
+            ["chosen" if m > 0 else "rejected" for m in margins],
+        )
+
+
+@torch.inference_mode()
+def rewards(base: Base, model: Any, pairs: list[tuple[Text, Text]]) -> list[float]:
+    """What a reward model gives for answers to prompts, one number for each pair."""
+    rows: list[encoded.Inputs] = []
+    for prompt, answer in pairs:
+        ids, _ = token_ids(base, prompt, answer)
+        rows.append({"input_ids": ids, "attention_mask": [1] * len(ids)})
+    found: list[float] = []
+    for _, said in encoded.outputs(base, model, rows, max(1, len(rows))):
+        found += said.logits[:, 0].tolist()
+    return found
+
+
+OBJECTIVE = Reward()
