@@ -23,6 +23,7 @@ from lorry_client.results import (
     Alias,
     AliasMove,
     Chunk,
+    Classification,
     Completion,
     Embedding,
     Merge,
@@ -160,6 +161,17 @@ class AsyncClient(AsyncVersionVerbs):
         """
         call = inference.embed(prompt, adapter, sticky_key, pooling, normalize)
         return await self._driver.call(call, timeout)
+
+    async def classify(
+        self,
+        prompt: Prompt,
+        adapter: str,
+        *,
+        sticky_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Classification:
+        """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify."""
+        return await self._driver.call(inference.classify(prompt, adapter, sticky_key), timeout)
 
     async def tokenize(
         self, prompt: str | Sequence[Message], *, timeout: float | None = None

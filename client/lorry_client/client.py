@@ -23,6 +23,7 @@ from lorry_client.results import (
     Alias,
     AliasMove,
     Chunk,
+    Classification,
     Completion,
     Embedding,
     Merge,
@@ -159,6 +160,17 @@ class Client(VersionVerbs):
         """
         call = inference.embed(prompt, adapter, sticky_key, pooling, normalize)
         return self._driver.call(call, timeout)
+
+    def classify(
+        self,
+        prompt: Prompt,
+        adapter: str,
+        *,
+        sticky_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Classification:
+        """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify."""
+        return self._driver.call(inference.classify(prompt, adapter, sticky_key), timeout)
 
     def tokenize(self, prompt: str | Sequence[Message], *, timeout: float | None = None) -> Tokens:
         """Returns a prompt's token ids as `generate` would see them."""

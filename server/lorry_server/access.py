@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lorry.inference.v1.inference_service_pb2 import EmbedResponse, GenerateResponse, ScoreResponse
+from lorry.inference.v1.inference_service_pb2 import (
+    ClassifyResponse,
+    EmbedResponse,
+    GenerateResponse,
+    ScoreResponse,
+)
 from lorry_registry.access.rights import Role
 from lorry_registry.rpc.rules import RULES, Rule, anyone, changing, everywhere, somewhere
 
@@ -23,7 +28,7 @@ def tokens_in(answer: GenerateResponse) -> int:
     return spent
 
 
-def prompt_tokens_in(answer: ScoreResponse | EmbedResponse) -> int:
+def prompt_tokens_in(answer: ScoreResponse | EmbedResponse | ClassifyResponse) -> int:
     """What an answer cost that generates nothing."""
     return answer.usage.prompt_tokens
 
@@ -37,6 +42,7 @@ SERVER_RULES: Mapping[str, Rule] = {
     _INFERENCE + "Embed": replace(somewhere(Role.INFER, *_ADAPTERS), spends=prompt_tokens_in),
     # The weights themselves go out.
     _INFERENCE + "Compose": somewhere(Role.READ, "composition.terms.adapter"),
+    _INFERENCE + "Classify": replace(somewhere(Role.INFER, *_ADAPTERS), spends=prompt_tokens_in),
     _INFERENCE + "Tokenize": somewhere(Role.INFER),
     _INFERENCE + "ListModels": somewhere(Role.INFER),
     _ADMIN + "ListResidents": anyone(),

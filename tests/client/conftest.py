@@ -466,6 +466,13 @@ class Inference(inference_service_pb2_grpc.InferenceServiceServicer):
                 score.tokens.add(chosen=inference.TokenLogprob(token_id=number, logprob=-1.0))
         return answer
 
+    def Classify(self, request, context):  # type: ignore[no-untyped-def]
+        self.requests.append(request)
+        answer = inference.ClassifyResponse(adapter=request.adapter)
+        for index, logit in enumerate((0.5, 2.0, -1.0)):
+            answer.labels.add(index=index, logit=logit, probability=0.25)
+        return answer
+
     def Embed(self, request, context):  # type: ignore[no-untyped-def]
         self.requests.append(request)
         return inference.EmbedResponse(embedding=[0.5, -0.25], adapter=request.adapter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,30 @@ def test_embeddings(server: Any) -> None:
     assert (sent.pooling, sent.normalize) == (pb.POOLING_MEAN, True)
     with Client() as client, pytest.raises(lorry_client.InvalidArgument, match="sideways"):
         client.embed("x", pooling="sideways")  # type: ignore[arg-type]
+
+
+def test_labels(server: Any, lorry: Callable[..., Any]) -> None:
+    for told in both("classify", "p", "intent"):
+        assert told.best == 1
+        assert [label.logit for label in told.labels] == [0.5, 2.0, -1.0]
+        assert told.adapter == "intent"
+    done = lorry("classify", "p", "-a", "intent")
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["1", "0", "2"]
+    assert lorry("classify", "p").returncode == 2
+
+
+def test_forms(client: Client, server: Any, lorry: Callable[..., Any], tmp_path: Path) -> None:
+    client.generate("x", json_schema={"type": "string"})
+    assert server.inference.requests[-1].sampling.json_schema == '{"type": "string"}'
+    client.generate("x", regex="a+")
+    assert server.inference.requests[-1].sampling.WhichOneof("form") == "regex"
+    with pytest.raises(lorry_client.InvalidArgument, match="one form"):
+        client.generate("x", regex="a+", grammar="start: A")
+    grammar = tmp_path / "sum.lark"
+    grammar.write_text('start: "a"')
+    assert lorry("generate", "x", "--grammar", f"@{grammar}").returncode == 0
+    assert server.inference.requests[-1].sampling.grammar == 'start: "a"'
+    assert lorry("generate", "x", "--json-schema", "@/no/such/file").returncode == 2
 
 
 def test_several_answers(server: Any) -> None:

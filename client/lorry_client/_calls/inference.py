@@ -20,7 +20,7 @@ from lorry_client.results.generation import (
     Transcript,
     Transcripts,
 )
-from lorry_client.results.prompts import Embedding, Scores
+from lorry_client.results.prompts import Classification, Embedding, Scores
 
 if TYPE_CHECKING:
     from lorry_client.compositions import Composition
@@ -103,6 +103,21 @@ def embed(
         normalize=normalize,
     )
     return Call(lambda stubs: stubs.inference.Embed, request, Embedding.read, GENERATION_SECONDS)
+
+
+def classify(
+    prompt: Prompt, adapter: str | Composition | None, sticky_key: str | None
+) -> Call[Classification]:
+    """What an adapter's own head says of a prompt."""
+    request = build(
+        pb.ClassifyRequest,
+        **_prompt_field(prompt),
+        **compositions.target(adapter),
+        sticky_key=sticky_key,
+    )
+    return Call(
+        lambda stubs: stubs.inference.Classify, request, Classification.read, GENERATION_SECONDS
+    )
 
 
 def tokenize(prompt: str | Sequence[Message]) -> Call[Tokens]:

@@ -1,4 +1,4 @@
-"""`lorry score` and `lorry embed`: what the base and any adapter make of a prompt, without generating."""
+"""`lorry score`, `lorry embed` and `lorry classify`: what an adapter makes of a prompt, without generating."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ TimeoutOption = Annotated[
 def register(app: typer.Typer) -> None:
     app.command("score")(score)
     app.command("embed")(embed)
+    app.command("classify")(classify)
 
 
 def score(
@@ -89,3 +90,28 @@ def embed(
         print_json(embedding)
     else:
         print_data(" ".join(f"{value:.7g}" for value in embedding.vector))
+
+
+def classify(
+    ctx: typer.Context,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to classify.")],
+    adapter: Annotated[
+        str,
+        typer.Option("--adapter", "-a", metavar="REF", help="One that was trained to classify."),
+    ],
+    timeout: TimeoutOption = None,
+    server: ServerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Classify a prompt by an adapter's own head: its labels, likeliest first."""
+    shared = session(ctx, server, as_json)
+    with shared.connect() as client:
+        told = client.classify(prompt, adapter, timeout=timeout)
+    if shared.as_json:
+        print_json(told)
+        return
+    ranked = sorted(told.labels, key=lambda label: -label.logit)
+    print_table(
+        ("LABEL", "PROBABILITY", "LOGIT"),
+        [(str(one.index), f"{one.probability:.4f}", f"{one.logit:.4f}") for one in ranked],
+    )

@@ -27,7 +27,13 @@ from lorry_client.results.generation import (
     Tokens,
     Usage,
 )
-from lorry_client.results.prompts import ContinuationScore, Embedding, Scores
+from lorry_client.results.prompts import (
+    Classification,
+    ContinuationScore,
+    Embedding,
+    LabelScore,
+    Scores,
+)
 from lorry_client.results.transfer import Pulled, Pushed, TransferredFile
 
 __all__ = [
@@ -37,6 +43,7 @@ __all__ = [
     "AliasMove",
     "AliasTarget",
     "Chunk",
+    "Classification",
     "Completion",
     "ContinuationScore",
     "Dataset",
@@ -46,6 +53,7 @@ __all__ = [
     "Event",
     "Events",
     "File",
+    "LabelScore",
     "Lineage",
     "Merge",
     "Model",

@@ -64,6 +64,39 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelScore:
+    """A label of an adapter's head by its place: what the head says, and the softmax over all."""
+
+    index: int
+    logit: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """A prompt's labels, in the head's order; and who acted, as in `Completion`."""
+
+    labels: tuple[LabelScore, ...]
+    adapter: str | None
+    adapter_digest: str | None
+    usage: Usage
+
+    @property
+    def best(self) -> int:
+        """The index of the likeliest label."""
+        return max(self.labels, key=lambda label: label.logit).index
+
+    @classmethod
+    def read(cls, message: pb.ClassifyResponse) -> Classification:
+        return cls(
+            tuple(LabelScore(one.index, one.logit, one.probability) for one in message.labels),
+            message.adapter or None,
+            message.adapter_digest or None,
+            Usage.read(message.usage),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Embedding:
     """A prompt as a vector, as long as the base's hidden size; and who acted, as in `Completion`."""
 

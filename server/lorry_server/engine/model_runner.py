@@ -81,7 +81,8 @@ class ModelRunner:
     @torch.inference_mode()
     def run(self, chunks: Items[Chunk]) -> list[Sampled | None]:
         """Runs a step; returns what it brought for each chunk that yields something, in the order of the chunks."""
-        return results(chunks, *self._forward(chunks))
+        logits, states = self._forward(chunks)
+        return results(chunks, logits, states, self.slots.heads)
 
     @torch.inference_mode()
     def logits(self, chunks: Items[Chunk]) -> torch.Tensor:

@@ -60,9 +60,8 @@ class GenerationRequest:
     deadline: float | None = None  # time.monotonic() seconds; later than that nobody waits
     follows: str | None = None  # waits until this request's prompt is computed, to share its blocks
     scores: PromptScores | None = None
-    pool_from: int | None = (
-        None  # the mean final hidden state of the prompt's tokens from this index on
-    )
+    pool_from: int | None = None  # the mean final hidden state of the prompt from this index on
+    classifies: bool = False  # what the adapter's head says of that, instead of the state itself
     constraint: TokenConstraint | None = None  # this request's own: it moves with the tokens
     merged: bool = False  # begins once its adapter is merged
 
@@ -110,7 +109,9 @@ class RequestOutput:
     stats: RequestStats | None = None
     error: Exception | None = field(default=None)
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
-    embedding: tuple[float, ...] = ()  # [hidden]; on the last output
+    embedding: tuple[
+        float, ...
+    ] = ()  # [hidden], or [labels] where it classifies; on the last output
 
     @property
     def finished(self) -> bool:

@@ -17,7 +17,7 @@ from lorry_server.adapters import AdapterDirectory, ResolvedAdapter
 from lorry_server.compositions import requested
 from lorry_server.services.submission import House
 
-Targeted = pb.GenerateRequest | pb.ScoreRequest | pb.EmbedRequest
+Targeted = pb.GenerateRequest | pb.ScoreRequest | pb.EmbedRequest | pb.ClassifyRequest
 
 
 @dataclass(frozen=True, slots=True)

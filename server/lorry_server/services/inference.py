@@ -15,7 +15,7 @@ from lorry_registry.rpc.host import MAX_MESSAGE_BYTES
 from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
 from lorry_server.compositions import requested
-from lorry_server.services import adjustments, embedding
+from lorry_server.services import adjustments, classification, embedding
 from lorry_server.services.door import Door, on_end
 from lorry_server.services.export import folder_of
 from lorry_server.services.forms import FormCompiler, requested_form
@@ -87,6 +87,16 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
             submission = Submission([embedding.pooled(prompt, request, asked)], asked, self._house)
         on_end(context, submission.close)
         return await embedding.answer(submission, request, asked)
+
+    async def Classify(self, request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
+        with self._door.entering(context) as arrival:
+            prompt = await self._prompts.token_ids(request)
+            check_fits(prompt, self._base)
+            asked = Asked(await self._door.target(request), arrival.moment, arrival.deadline)
+            wanted = classification.classified(prompt, asked, self._base)
+            submission = Submission([wanted], asked, self._house)
+        on_end(context, submission.close)
+        return await classification.answer(submission, asked)
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Any) -> pb.TokenizeResponse:
         with self._door.place():

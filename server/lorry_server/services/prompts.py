@@ -14,7 +14,9 @@ from lorry_server.base import ServedBase
 from lorry_server.services.text import ROLES, TextCodec
 
 _T = TypeVar("_T")
-Prompted = pb.GenerateRequest | pb.ScoreRequest | pb.EmbedRequest | pb.TokenizeRequest
+Prompted = (
+    pb.GenerateRequest | pb.ScoreRequest | pb.EmbedRequest | pb.ClassifyRequest | pb.TokenizeRequest
+)
 
 
 # What any tokenizer reads in a moment. A text beyond it is refused unread where it cannot fit the context, and waits

@@ -55,6 +55,11 @@ class InferenceServiceStub:
                 request_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.Classify = channel.unary_unary(
+                '/lorry.inference.v1.InferenceService/Classify',
+                request_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyResponse.FromString,
+                _registered_method=True)
         self.Tokenize = channel.unary_unary(
                 '/lorry.inference.v1.InferenceService/Tokenize',
                 request_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.TokenizeRequest.SerializeToString,
@@ -105,6 +110,13 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Classify(self, request, context):
+        """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Tokenize(self, request, context):
         """Returns a prompt's token ids as Generate would see them.
         """
@@ -149,6 +161,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.EmbedRequest.FromString,
                     response_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Classify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Classify,
+                    request_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyRequest.FromString,
+                    response_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyResponse.SerializeToString,
             ),
             'Tokenize': grpc.unary_unary_rpc_method_handler(
                     servicer.Tokenize,
@@ -275,6 +292,33 @@ class InferenceService:
             '/lorry.inference.v1.InferenceService/Embed',
             lorry_dot_inference_dot_v1_dot_inference__service__pb2.EmbedRequest.SerializeToString,
             lorry_dot_inference_dot_v1_dot_inference__service__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Classify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.inference.v1.InferenceService/Classify',
+            lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyRequest.SerializeToString,
+            lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyResponse.FromString,
             options,
             channel_credentials,
             insecure,

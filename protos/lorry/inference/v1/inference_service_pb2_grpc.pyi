@@ -43,6 +43,8 @@ class InferenceServiceStub:
     """Returns how likely given continuations of a prompt are: for evaluation and ranking."""
     Embed: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.EmbedRequest, _inference_service_pb2.EmbedResponse]
     """Returns a prompt as a vector: its last hidden states, pooled."""
+    Classify: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ClassifyRequest, _inference_service_pb2.ClassifyResponse]
+    """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify."""
     Tokenize: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.TokenizeRequest, _inference_service_pb2.TokenizeResponse]
     """Returns a prompt's token ids as Generate would see them."""
     Compose: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.ComposeRequest, _inference_service_pb2.ComposeResponse]
@@ -67,6 +69,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Returns how likely given continuations of a prompt are: for evaluation and ranking."""
     Embed: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.EmbedRequest, _inference_service_pb2.EmbedResponse]  # type: ignore[assignment]
     """Returns a prompt as a vector: its last hidden states, pooled."""
+    Classify: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ClassifyRequest, _inference_service_pb2.ClassifyResponse]  # type: ignore[assignment]
+    """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify."""
     Tokenize: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.TokenizeRequest, _inference_service_pb2.TokenizeResponse]  # type: ignore[assignment]
     """Returns a prompt's token ids as Generate would see them."""
     Compose: _aio.UnaryStreamMultiCallable[_inference_service_pb2.ComposeRequest, _inference_service_pb2.ComposeResponse]  # type: ignore[assignment]
@@ -112,6 +116,14 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.EmbedResponse, _abc.Awaitable[_inference_service_pb2.EmbedResponse]]:
         """Returns a prompt as a vector: its last hidden states, pooled."""
+
+    @_abc_1.abstractmethod
+    def Classify(
+        self,
+        request: _inference_service_pb2.ClassifyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.ClassifyResponse, _abc.Awaitable[_inference_service_pb2.ClassifyResponse]]:
+        """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify."""
 
     @_abc_1.abstractmethod
     def Tokenize(

@@ -9,6 +9,8 @@ from collections.abc import Sequence as Items
 
 import torch
 
+from lorry_registry.errors import FailedPrecondition, LorryError
+from lorry_server.engine.adapters.weights import Head
 from lorry_server.engine.plan import Chunk, Sampled
 from lorry_server.engine.request import TokenLogprobs
 from lorry_server.engine.sampling.logprobs import logprobs_of
@@ -18,13 +20,17 @@ from lorry_server.engine.sequence import Sequence
 
 
 def results(
-    chunks: Items[Chunk], logits: torch.Tensor, states: Mapping[int, torch.Tensor]
+    chunks: Items[Chunk],
+    logits: torch.Tensor,
+    states: Mapping[int, torch.Tensor],
+    heads: Mapping[int, Mapping[str, Head]],
 ) -> list[Sampled | None]:
     """One for each chunk that yields something, in their order; None where the model gave no numbers.
 
     Args:
         logits: [num_logits, vocab_size], after the tokens at each chunk's `logits_at`, one chunk after the other.
         states: by index of a chunk that pools, the final hidden states [tokens, hidden] at its `pooled_at`.
+        heads: by slot, those of the adapters that have some.
     """
     sampling = [index for index, chunk in enumerate(chunks) if chunk.samples]
     specs = [_spec(chunks[index].sequence) for index in sampling]
@@ -38,14 +44,36 @@ def results(
         if chunk.yields:
             rows = logits[ends[index] - len(chunk.logits_at) : ends[index]]
             scores = _scores(chunk, rows)
-            pooled = states[index].float().sum(0).tolist() if chunk.pooled_at else None
+            pooled, error = _pooled(chunk, states.get(index), heads)
             numbers = [*(pooled or ()), *(score.chosen for score in scores)]
-            token = tokens.get(index, Sampled())
+            token = tokens.get(index, Sampled(error=error))
             if token is None or any(map(math.isnan, numbers)) or any(map(math.isinf, pooled or ())):
                 brought.append(None)
             else:
                 brought.append(Sampled(token.token_id, token.logprobs, scores, pooled, token.error))
     return brought
+
+
+def _pooled(
+    chunk: Chunk, states: torch.Tensor | None, heads: Mapping[int, Mapping[str, Head]]
+) -> tuple[list[float] | None, LorryError | None]:
+    """The sum of a chunk's states, or what its adapter's head says of them; and why there is neither."""
+    if states is None:
+        return None, None
+    pooled = states.float().sum(0)
+    if not chunk.sequence.request.classifies:
+        return pooled.tolist(), None
+    own = {} if chunk.slot is None else heads.get(chunk.slot, {})
+    head = own.get("score", own.get("classifier"))
+    if head is None:
+        return None, FailedPrecondition(
+            f"Adapter {chunk.sequence.adapter} has no head that classifies (`score` or `classifier` among its "
+            "modules_to_save); use one that was trained to classify, with PEFT's task type SEQ_CLS.",
+            reason="NO_HEAD",
+            adapter=chunk.sequence.adapter or "",
+        )
+    labels = head.weight.float() @ pooled
+    return (labels if head.bias is None else labels + head.bias.float()).tolist(), None
 
 
 def _scores(chunk: Chunk, rows: torch.Tensor) -> tuple[TokenLogprobs, ...]:

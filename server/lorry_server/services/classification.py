@@ -1,0 +1,48 @@
+"""A prompt's label: what the adapter's own head says of its last token's final hidden state."""
+
+from __future__ import annotations
+
+import math
+
+from lorry.inference.v1 import inference_service_pb2 as pb
+from lorry_registry.errors import FailedPrecondition
+from lorry_server.base import ServedBase
+from lorry_server.engine.request import GenerationRequest, SamplingParams
+from lorry_server.services.submission import Asked, Submission, request_ids
+
+
+def classified(prompt: tuple[int, ...], asked: Asked, base: ServedBase) -> GenerationRequest:
+    """What the engine is to do. Raises FailedPrecondition where no adapter acts: a base has no such head."""
+    if asked.adapter is None:
+        raise FailedPrecondition(
+            f"The base {base.name} has no head that classifies; name an adapter that has one.",
+            reason="NO_HEAD",
+            base=base.name,
+        )
+    return GenerationRequest(
+        request_id=request_ids(1)[0],
+        prompt_token_ids=prompt,
+        sampling=SamplingParams(max_tokens=0),
+        adapter=asked.digest,
+        deadline=asked.deadline,
+        pool_from=len(prompt) - 1,
+        classifies=True,
+    )
+
+
+async def answer(submission: Submission, asked: Asked) -> pb.ClassifyResponse:
+    """Once the prompt is computed."""
+    [outputs] = await submission.whole()
+    logits = outputs[-1].embedding
+    largest = max(logits)
+    weights = [math.exp(logit - largest) for logit in logits]
+    response = pb.ClassifyResponse(
+        adapter_digest=asked.digest or "",
+        adapter="" if asked.adapter is None else asked.adapter.reference,
+    )
+    for index, (logit, weight) in enumerate(zip(logits, weights, strict=True)):
+        response.labels.add(index=index, logit=logit, probability=weight / sum(weights))
+    if submission.stats is not None:
+        response.usage.prompt_tokens = submission.stats.prompt_tokens
+        response.usage.cached_prompt_tokens = submission.cached_prompt_tokens
+    return response
