@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import TYPE_CHECKING
 
 from lorry_client._calls import versions
-from lorry_client.results import Dataset, Evaluation, Events, Version
+from lorry_client.results import Comparison, Dataset, Evaluation, Events, LineageGraph, Version
 
 if TYPE_CHECKING:
     from lorry_client._awaiting import AwaitingDriver
@@ -47,6 +47,18 @@ class VersionVerbs:
     def evaluations(self, reference: str) -> list[Evaluation]:
         """Lists a version's evaluations, newest first."""
         return self._driver.run(versions.evaluations(reference))
+
+    def lineage(self, reference: str) -> LineageGraph:
+        """Returns where a version comes from: bases, parents, data, recipes, code and evaluations, as a graph."""
+        return self._driver.run(versions.lineage(reference))
+
+    def compare(self, first: str, second: str, *, timeout: float | None = None) -> Comparison:
+        """Returns how two versions differ: what is said of them, their figures, and what they do to each module."""
+        return self._driver.call(versions.compare(first, second), timeout)
+
+    def card(self, reference: str) -> str:
+        """Returns a version's model card, Markdown as hubs read it, made of its lineage and its evaluations."""
+        return self._driver.run(versions.card(reference))
 
     def deprecate(self, reference: str, reason: str, *, replacement: str = "") -> Version:
         """Says why a version should not be used any more: its answers carry a warning.
@@ -127,6 +139,18 @@ class AsyncVersionVerbs:
     async def evaluations(self, reference: str) -> list[Evaluation]:
         """Lists a version's evaluations, newest first."""
         return await self._driver.run(versions.evaluations(reference))
+
+    async def lineage(self, reference: str) -> LineageGraph:
+        """Returns where a version comes from: bases, parents, data, recipes, code and evaluations, as a graph."""
+        return await self._driver.run(versions.lineage(reference))
+
+    async def compare(self, first: str, second: str, *, timeout: float | None = None) -> Comparison:
+        """Returns how two versions differ: what is said of them, their figures, and what they do to each module."""
+        return await self._driver.call(versions.compare(first, second), timeout)
+
+    async def card(self, reference: str) -> str:
+        """Returns a version's model card, Markdown as hubs read it, made of its lineage and its evaluations."""
+        return await self._driver.run(versions.card(reference))
 
     async def deprecate(self, reference: str, reason: str, *, replacement: str = "") -> Version:
         """Says why a version should not be used any more: its answers carry a warning.

@@ -35,6 +35,7 @@ from lorry_registry.entities import (
 from lorry_registry.errors import InvalidArgument, NotFound
 from lorry_registry.events import Event
 from lorry_registry.filters import matches, parse_filter
+from lorry_registry.insights import Insights
 from lorry_registry.limits import (
     check_annotations,
     check_base,
@@ -58,7 +59,7 @@ from lorry_registry.watching import DEFAULT_HEARTBEAT_SECONDS, Batch, watch
 _LOG = logging.getLogger(__name__)
 
 
-class Catalogue(Searching, VersionNotes, Removal):
+class Catalogue(Searching, VersionNotes, Insights, Removal):
     """Adapters, versions, aliases and bases over a store and a blob store.
 
     `blobs` holds every blob; `tenant_blobs` those that the current caller may see, for whatever callers ask.

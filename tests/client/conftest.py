@@ -29,6 +29,7 @@ from lorry.registry.v1 import (
     registry_service_pb2_grpc,
     watch_service_pb2_grpc,
 )
+from lorry.registry.v1 import insight_pb2 as insight
 from lorry.registry.v1 import registry_service_pb2 as registry
 from lorry.registry.v1 import resources_pb2 as resources
 from lorry.registry.v1 import watch_service_pb2 as watch
@@ -253,6 +254,31 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
         newest_first = self.evaluations.get(request.parent, [])[::-1]
         items, token = page(newest_first, request.page_token)
         return registry.ListEvaluationsResponse(evaluations=items, next_page_token=token)
+
+    def GetLineageGraph(self, request, context):  # type: ignore[no-untyped-def]
+        version = self._version(request.name, context)
+        graph = insight.LineageGraph()
+        graph.nodes.add(
+            id="v", kind=insight.LINEAGE_NODE_KIND_VERSION, label="default/intent:1",
+            digest=version.digest, version=request.name, metrics={"exact": 0.5},
+        )  # fmt: skip
+        graph.nodes.add(id="b", kind=insight.LINEAGE_NODE_KIND_BASE, label="tiny")
+        graph.nodes.add(
+            id="e", kind=insight.LINEAGE_NODE_KIND_EVALUATION, label="exam", metrics={"f1": 0.25}
+        )
+        graph.edges.add(source="v", target="b", relation="base")
+        graph.edges.add(source="e", target="v", relation="evaluation")
+        return graph
+
+    def CompareVersions(self, request, context):  # type: ignore[no-untyped-def]
+        parent = "namespaces/default/adapters/intent/versions"
+        found = insight.Comparison(first=f"{parent}/1", second=f"{parent}/2")
+        found.values.add(path="config.r", first="4", second="8")
+        found.metrics.add(name="exact", first=0.5, second=0.75)
+        found.metrics.add(name="loss", second=1)
+        module = found.modules.add(module="q_proj", first_effect=2, effect_difference=0.5)
+        module.factors.add(name="lora_A.weight", first_norm=1.5)
+        return found
 
     def DeprecateVersion(self, request, context):  # type: ignore[no-untyped-def]
         version = self._version(request.name, context)

@@ -112,6 +112,55 @@ def test_lists_are_searched_and_ordered(client: Client, server: Any, intent: str
     assert server.registry.searches[-1].parent == "namespaces/-/adapters/-"
 
 
+def test_lineage_and_comparison(client: Client, intent: str, one_json: OneJson) -> None:
+    graph = client.lineage("intent:1")
+    assert [(node.kind, node.version) for node in graph.nodes] == [
+        ("version", "default/intent:1"),
+        ("base", None),
+        ("evaluation", None),
+    ]
+    lines = invoke("versions", "lineage", "intent:1").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["default/intent:1", "base:", "evaluation:"]
+    dot = invoke("versions", "lineage", "intent:1", "--format", "dot").stdout
+    assert dot.startswith("digraph lineage {")
+    assert '"v" -> "b" [label="base"];' in dot
+    document = one_json(invoke("versions", "lineage", "intent:1", "--format", "json").stdout)
+    assert len(document["edges"]) == 2
+    found = client.compare("intent:1", "intent:2")
+    assert (found.first, found.second, found.identical) == (
+        "default/intent:1", "default/intent:2", False
+    )  # fmt: skip
+    assert (found.metrics[1].first, found.metrics[1].second) == (None, 1)
+    assert (found.modules[0].second_effect, found.modules[0].effect_difference) == (None, 0.5)
+    text = invoke("versions", "compare", "intent:1", "intent:2").stdout
+    for part in ("config.r", "+0.25", "lora_A=1.5/-", "q_proj"):
+        assert part in text
+
+
+def test_a_card_says_what_is_known_and_hubs_can_read_it(client: Client, intent: str) -> None:
+    data = lorry_client.Dataset("org/held-out", f"sha256:{'d' * 64}", "test", 100)
+    client.update_version("intent:1", labels={"team": "a|b"}, description="Better | <than> before.")
+    client.add_evaluation("intent:1", "exam", {"exact": 0.5}, dataset=data)
+    client.deprecate("intent:1", "it is old", replacement="2")
+    card = client.card("intent:1")
+    for part in (
+        "# default/intent:1",
+        "> **Deprecated**: it is old. Use `default/intent:2`.",
+        "| exam | exact | 0.5 | org/held-out |",
+        client.resolve("intent:1").digest,
+    ):
+        assert part in card
+    assert invoke("versions", "card", "intent:1").stdout == card
+    hub = pytest.importorskip("huggingface_hub")
+    read = hub.ModelCard(card)
+    assert read.data.library_name == "peft"
+    assert read.data.model_name == "default/intent:1"
+    (result,) = read.data.eval_results
+    assert (result.dataset_name, result.metric_type, result.metric_value) == (
+        "org/held-out", "exact", 0.5
+    )  # fmt: skip
+
+
 def test_a_watch_yields_what_happens_until_it_is_closed(client: Client, server: Any) -> None:
     messages = client.watch("default", heartbeat_seconds=0.5)
     first, second = next(messages), next(messages)
@@ -143,6 +192,9 @@ async def test_awaiting_does_the_same(server: Any, folder: Path) -> None:
         assert (await client.unblock("intent")).state == "active"
         assert (await client.update_version("intent", labels={"a": "b"})).labels == {"a": "b"}
         await client.add_evaluation("intent", "run", {"exact": 0.5})
+        assert (await client.lineage("intent")).nodes[0].kind == "version"
+        assert not (await client.compare("intent:1", "intent:2")).identical
+        assert "| run | exact | 0.5 |  |" in await client.card("intent")
         assert [one.title for one in await client.evaluations("intent")] == ["run"]
         messages = client.watch(resume_token="2")
         assert [(await anext(messages)).position for _ in range(2)] == [2, 3]

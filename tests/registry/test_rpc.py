@@ -437,6 +437,32 @@ async def test_evaluations_are_added_and_stay(client: Client) -> None:
         assert (await refused(registry.CreateEvaluation(request)))[0] == Code.INVALID_ARGUMENT
 
 
+async def test_lineage_and_comparison_travel(client: Client) -> None:
+    registry = client.registry
+    first = await push(client, adapter_bytes(), lineage=res.Lineage(metrics={"exact": 0.5}))
+    lineage = res.Lineage(metrics={"exact": 0.75, "loss": 1}, parents=[first.digest])
+    second = await push(client, adapter_bytes(seed=1), lineage=lineage)
+    graph = await registry.GetLineageGraph(rs.GetLineageGraphRequest(name=second.name))
+    assert [node.label for node in graph.nodes[:2]] == ["default/support:2", "tiny"]
+    (parent,) = [edge for edge in graph.edges if edge.relation == "parent"]
+    nodes = {node.id: node for node in graph.nodes}
+    assert nodes[parent.target].version == first.name
+    assert nodes[parent.source].metrics == {"exact": 0.75, "loss": 1}
+    found = await registry.CompareVersions(
+        rs.CompareVersionsRequest(first_reference="support:1", second_reference="support:2")
+    )
+    assert (found.first, found.second, found.identical) == (first.name, second.name, False)
+    exact, loss = found.metrics
+    assert (exact.first, exact.second) == (0.5, 0.75)
+    assert not loss.HasField("first")
+    assert len(found.modules) == 4
+    assert found.modules[0].effect_difference > 0
+    assert [factor.name for factor in found.modules[0].factors] == [
+        "lora_A.weight",
+        "lora_B.weight",
+    ]
+
+
 async def test_a_watch_tells_what_happens_and_goes_on_from_its_token(client: Client) -> None:
     version = await push(client, adapter_bytes(), lineage=res.Lineage(recipe="r: 4"))
     stub = watch_service_pb2_grpc.WatchServiceStub(client.channel)

@@ -13,9 +13,10 @@ from lorry.registry.v1 import resources_pb2 as resources
 from lorry.registry.v1 import watch_service_pb2 as watch_pb
 from lorry_client import names
 from lorry_client._calls import registry
-from lorry_client._calls.requests import LOOKUP_SECONDS, build
+from lorry_client._calls.requests import LOOKUP_SECONDS, PUBLISH_SECONDS, build
+from lorry_client._card import render_card
 from lorry_client._steps import Call, Page, Steps, all_pages, ask
-from lorry_client.results import Dataset, Evaluation, Events, Version
+from lorry_client.results import Comparison, Dataset, Evaluation, Events, LineageGraph, Version
 
 
 def update(
@@ -88,6 +89,33 @@ def evaluations(reference: str) -> Steps[list[Evaluation]]:
         )
 
     return (yield from all_pages(page))
+
+
+def lineage(reference: str) -> Steps[LineageGraph]:
+    version = yield from ask(registry.resolve(reference))
+    request = build(pb.GetLineageGraphRequest, name=names.version(version.adapter, version.number))
+    return (
+        yield from ask(
+            Call(
+                lambda stubs: stubs.registry.GetLineageGraph,
+                request,
+                LineageGraph.read,
+                LOOKUP_SECONDS,
+            )
+        )
+    )
+
+
+def compare(first: str, second: str) -> Call[Comparison]:
+    request = build(pb.CompareVersionsRequest, first_reference=first, second_reference=second)
+    return Call(
+        lambda stubs: stubs.registry.CompareVersions, request, Comparison.read, PUBLISH_SECONDS
+    )
+
+
+def card(reference: str) -> Steps[str]:
+    version = yield from ask(registry.resolve(reference))
+    return render_card(version, (yield from evaluations(version.reference)))
 
 
 def deprecate(reference: str, reason: str, replacement: str) -> Steps[Version]:

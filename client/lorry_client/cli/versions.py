@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorry_client.cli import output, pairs
+from lorry_client.cli import insights, output, pairs
 from lorry_client.cli.session import JsonOption, ServerOption, session
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def register(app: typer.Typer) -> None:
         unblock,
     ):
         group.command(command.__name__)(command)
+    insights.register(group)
     app.add_typer(group, name="versions")
 
 

@@ -53,7 +53,7 @@ def check_finite(
                         reason="HEADER_INVALID",
                         tensor=name,
                     )
-                values = _values(data, tensor.dtype)
+                values = float_values(data, tensor.dtype)
                 good = (values <= limit) & (values >= -limit)  # NaN is neither
                 if not good.all():
                     at = int(np.argmin(good))
@@ -65,7 +65,7 @@ def check_finite(
     return zeros
 
 
-def _values(data: bytes, dtype: str) -> npt.NDArray[np.float32] | npt.NDArray[np.float64]:
+def float_values(data: bytes, dtype: str) -> npt.NDArray[np.float32] | npt.NDArray[np.float64]:
     if dtype == "F64":
         return np.frombuffer(data, "<f8")
     if dtype == "F32":

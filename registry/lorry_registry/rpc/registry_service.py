@@ -6,13 +6,15 @@ from typing import Any, TypeVar
 
 from google.protobuf import empty_pb2
 
+from lorry.registry.v1 import insight_pb2, registry_service_pb2_grpc, resources_pb2
 from lorry.registry.v1 import registry_service_pb2 as pb
-from lorry.registry.v1 import registry_service_pb2_grpc, resources_pb2
 from lorry_registry import references
 from lorry_registry.catalogue import Catalogue
 from lorry_registry.entities import AdapterKey, Deprecation
+from lorry_registry.errors import ResourceExhausted
 from lorry_registry.paging import clip_page_size
 from lorry_registry.rpc import convert
+from lorry_registry.rpc.convert_insights import comparison_to_proto, graph_to_proto
 
 T = TypeVar("T")
 
@@ -27,6 +29,9 @@ class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
+        self._comparing = asyncio.Semaphore(
+            1
+        )  # one at a time: it reads files as large as they come
 
     # Adapters.
 
@@ -223,6 +228,31 @@ class RegistryService(registry_service_pb2_grpc.RegistryServiceServicer):
             )
 
         return await asyncio.to_thread(_fit_page, answer, request.page_size)
+
+    async def GetLineageGraph(
+        self, request: pb.GetLineageGraphRequest, context: Context
+    ) -> insight_pb2.LineageGraph:
+        key, number = references.parse_version_name(request.name)
+        return graph_to_proto(await asyncio.to_thread(self._catalogue.lineage_graph, key, number))
+
+    async def CompareVersions(
+        self, request: pb.CompareVersionsRequest, context: Context
+    ) -> insight_pb2.Comparison:
+        async with self._comparing:
+            comparison = await asyncio.to_thread(
+                self._catalogue.compare_versions,
+                request.first_reference,
+                request.second_reference,
+            )
+        answer = comparison_to_proto(comparison)
+        if answer.ByteSize() > _MAX_PAGE_BYTES:
+            raise ResourceExhausted(
+                f"the comparison has {answer.ByteSize()} bytes, more than a message may have: pull both versions and "
+                "compare their files",
+                reason="RESPONSE_TOO_LARGE",
+                max_bytes=_MAX_PAGE_BYTES,
+            )
+        return answer
 
     async def DeprecateVersion(
         self, request: pb.DeprecateVersionRequest, context: Context

@@ -121,6 +121,8 @@ RULES: Mapping[str, Rule] = {
     _REGISTRY + "UpdateVersion": changing(somewhere(Role.PUBLISH, "version.name")),
     _REGISTRY + "CreateEvaluation": changing(somewhere(Role.PUBLISH, "parent")),
     _REGISTRY + "ListEvaluations": somewhere(Role.READ, "parent"),
+    _REGISTRY + "GetLineageGraph": somewhere(Role.READ, "name"),
+    _REGISTRY + "CompareVersions": somewhere(Role.READ, "first_reference", "second_reference"),
     _REGISTRY + "DeprecateVersion": changing(somewhere(Role.PROMOTE, "name")),
     _REGISTRY + "UndeprecateVersion": changing(somewhere(Role.PROMOTE, "name")),
     _REGISTRY + "BlockVersion": changing(somewhere(Role.PROMOTE, "name")),

@@ -88,6 +88,7 @@ class VersionRow(Row):
         UniqueConstraint("adapter_id", "digest"),
         Index(None, "base_fingerprint", "adapter_id"),
         Index(None, "create_time"),
+        Index(None, "digest"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

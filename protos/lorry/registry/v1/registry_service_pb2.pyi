@@ -1,5 +1,6 @@
 from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
+from lorry.registry.v1 import insight_pb2 as _insight_pb2
 from lorry.registry.v1 import resources_pb2 as _resources_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -182,6 +183,20 @@ class ListEvaluationsResponse(_message.Message):
     evaluations: _containers.RepeatedCompositeFieldContainer[_resources_pb2.Evaluation]
     next_page_token: str
     def __init__(self, evaluations: _Optional[_Iterable[_Union[_resources_pb2.Evaluation, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class GetLineageGraphRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class CompareVersionsRequest(_message.Message):
+    __slots__ = ("first_reference", "second_reference")
+    FIRST_REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    SECOND_REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    first_reference: str
+    second_reference: str
+    def __init__(self, first_reference: _Optional[str] = ..., second_reference: _Optional[str] = ...) -> None: ...
 
 class DeprecateVersionRequest(_message.Message):
     __slots__ = ("name", "deprecation")

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from lorry.registry.v1 import insight_pb2 as lorry_dot_registry_dot_v1_dot_insight__pb2
 from lorry.registry.v1 import registry_service_pb2 as lorry_dot_registry_dot_v1_dot_registry__service__pb2
 from lorry.registry.v1 import resources_pb2 as lorry_dot_registry_dot_v1_dot_resources__pb2
 
@@ -121,6 +122,16 @@ class RegistryServiceStub:
                 '/lorry.registry.v1.RegistryService/ListEvaluations',
                 request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListEvaluationsRequest.SerializeToString,
                 response_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListEvaluationsResponse.FromString,
+                _registered_method=True)
+        self.GetLineageGraph = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/GetLineageGraph',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.GetLineageGraphRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_insight__pb2.LineageGraph.FromString,
+                _registered_method=True)
+        self.CompareVersions = channel.unary_unary(
+                '/lorry.registry.v1.RegistryService/CompareVersions',
+                request_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.CompareVersionsRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_insight__pb2.Comparison.FromString,
                 _registered_method=True)
         self.DeprecateVersion = channel.unary_unary(
                 '/lorry.registry.v1.RegistryService/DeprecateVersion',
@@ -329,6 +340,20 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLineageGraph(self, request, context):
+        """Returns where a version comes from, as a graph.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareVersions(self, request, context):
+        """Compares two versions: what is said of them, their figures, and what they do to each module. Reads the files of both.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeprecateVersion(self, request, context):
         """Says that a version should not be used any more: answers that it gives carry a warning. Deprecated again, the reason and the
         replacement change.
@@ -527,6 +552,16 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.ListEvaluations,
                     request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListEvaluationsRequest.FromString,
                     response_serializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListEvaluationsResponse.SerializeToString,
+            ),
+            'GetLineageGraph': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLineageGraph,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.GetLineageGraphRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_insight__pb2.LineageGraph.SerializeToString,
+            ),
+            'CompareVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareVersions,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_registry__service__pb2.CompareVersionsRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_insight__pb2.Comparison.SerializeToString,
             ),
             'DeprecateVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.DeprecateVersion,
@@ -1064,6 +1099,60 @@ class RegistryService:
             '/lorry.registry.v1.RegistryService/ListEvaluations',
             lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListEvaluationsRequest.SerializeToString,
             lorry_dot_registry_dot_v1_dot_registry__service__pb2.ListEvaluationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLineageGraph(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/GetLineageGraph',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.GetLineageGraphRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_insight__pb2.LineageGraph.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.RegistryService/CompareVersions',
+            lorry_dot_registry_dot_v1_dot_registry__service__pb2.CompareVersionsRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_insight__pb2.Comparison.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ The catalogue's verbs. Every error carries google.rpc.ErrorInfo with a reason, t
 from collections import abc as _abc
 from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
+from lorry.registry.v1 import insight_pb2 as _insight_pb2
 from lorry.registry.v1 import registry_service_pb2 as _registry_service_pb2
 from lorry.registry.v1 import resources_pb2 as _resources_pb2
 import abc as _abc_1
@@ -82,6 +83,10 @@ class RegistryServiceStub:
     """Adds an evaluation to a version."""
     ListEvaluations: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListEvaluationsRequest, _registry_service_pb2.ListEvaluationsResponse]
     """Lists a version's evaluations, newest first."""
+    GetLineageGraph: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetLineageGraphRequest, _insight_pb2.LineageGraph]
+    """Returns where a version comes from, as a graph."""
+    CompareVersions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CompareVersionsRequest, _insight_pb2.Comparison]
+    """Compares two versions: what is said of them, their figures, and what they do to each module. Reads the files of both."""
     DeprecateVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.DeprecateVersionRequest, _resources_pb2.Version]
     """Says that a version should not be used any more: answers that it gives carry a warning. Deprecated again, the reason and the
     replacement change.
@@ -177,6 +182,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Adds an evaluation to a version."""
     ListEvaluations: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListEvaluationsRequest, _registry_service_pb2.ListEvaluationsResponse]  # type: ignore[assignment]
     """Lists a version's evaluations, newest first."""
+    GetLineageGraph: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetLineageGraphRequest, _insight_pb2.LineageGraph]  # type: ignore[assignment]
+    """Returns where a version comes from, as a graph."""
+    CompareVersions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CompareVersionsRequest, _insight_pb2.Comparison]  # type: ignore[assignment]
+    """Compares two versions: what is said of them, their figures, and what they do to each module. Reads the files of both."""
     DeprecateVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeprecateVersionRequest, _resources_pb2.Version]  # type: ignore[assignment]
     """Says that a version should not be used any more: answers that it gives carry a warning. Deprecated again, the reason and the
     replacement change.
@@ -371,6 +380,22 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_service_pb2.ListEvaluationsResponse, _abc.Awaitable[_registry_service_pb2.ListEvaluationsResponse]]:
         """Lists a version's evaluations, newest first."""
+
+    @_abc_1.abstractmethod
+    def GetLineageGraph(
+        self,
+        request: _registry_service_pb2.GetLineageGraphRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_insight_pb2.LineageGraph, _abc.Awaitable[_insight_pb2.LineageGraph]]:
+        """Returns where a version comes from, as a graph."""
+
+    @_abc_1.abstractmethod
+    def CompareVersions(
+        self,
+        request: _registry_service_pb2.CompareVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_insight_pb2.Comparison, _abc.Awaitable[_insight_pb2.Comparison]]:
+        """Compares two versions: what is said of them, their figures, and what they do to each module. Reads the files of both."""
 
     @_abc_1.abstractmethod
     def DeprecateVersion(
