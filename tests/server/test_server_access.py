@@ -373,6 +373,47 @@ async def test_lists_show_what_the_caller_may_use(guarded, elsewhere):
         assert [list(one.references) for one in residents.residents] == seen
 
 
+def naming(method, adapter: str):
+    """Requests that name an adapter in each of the ways that the call has."""
+    fields = {path for path in text_fields(method.input_type) if path.endswith("adapter")}
+    for path in sorted(fields):
+        request = request_class(method)()
+        if path == "adapter":
+            request.adapter = adapter
+        else:
+            request.composition.terms.add(adapter="mine/a")
+            request.composition.terms.add(adapter=adapter)
+        yield path, request
+
+
+async def ask(channel, name, method, request, metadata) -> None:
+    """Any RPC, for what it is refused with."""
+    data = request.SerializeToString()
+    if not method.server_streaming:
+        await channel.unary_unary(name)(data, metadata=metadata, timeout=10)
+        return
+    async for _ in channel.unary_stream(name)(data, metadata=metadata, timeout=10):
+        pass
+
+
+async def test_a_stranger_learns_nothing_from_any_rpc(guarded, elsewhere):
+    """Whatever they ask about another's names, the answer is the one for a name that does not exist."""
+    digest = guarded.registry.versions["theirs/b"][0].digest
+    for role in ("read", "infer", "publish", "promote", "admin"):
+        elsewhere.known[role] = Caller(f"token:{role}", Rights(parse_grants([f"{role}:mine"])))
+        for name, method in METHODS.items():
+            names = ("theirs/b", "theirs/nothing", "nowhere/b", "theirs/b:7", f"theirs/b@{digest}")
+            answers = {}
+            for adapter in names:
+                for path, request in naming(method, adapter):
+                    with pytest.raises(grpc.aio.AioRpcError) as caught:
+                        await ask(guarded.channel, name, method, request, bearer(role))
+                    code, reason, _ = explained(caught.value)
+                    said = caught.value.details().replace("nowhere", "theirs")
+                    answers.setdefault(path, set()).add((code, reason, said))
+            assert all(len(told) == 1 for told in answers.values()), (role, name, answers)
+
+
 async def test_slots_are_an_operators(guarded):
     for token in ("mine", "theirs"):
         for adapter in ("mine/a", "theirs/b", "theirs/nothing"):
