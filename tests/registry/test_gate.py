@@ -23,7 +23,7 @@ from lorry_registry.entities import AdapterKey, AliasTarget
 from lorry_registry.errors import Unauthenticated
 from lorry_registry.rpc.gate import Gate
 from lorry_registry.rpc.host import GrpcHost
-from lorry_registry.rpc.rules import REFERENCE_FIELDS, RULES, namespace_of, values_at
+from lorry_registry.rpc.rules import RULES, holds_reference, namespace_of, values_at
 from lorry_registry.rpc.server import add_services, create_server
 
 from .contract import REGISTRY_FILES, methods, request_class, response_class, text_fields
@@ -131,7 +131,8 @@ def test_every_name_in_a_request_is_judged() -> None:
         everywhere = any(need.everywhere for need in rule.needs)
         for path in text_fields(method.input_type):
             last = path.rpartition(".")[2]
-            if last in ("name", "parent", "adapter", "reference", "source") and not everywhere:
+            names = last in ("name", "parent", "source") or holds_reference(path)
+            if names and not everywhere:
                 if path.startswith(("version.lineage.", "adapter.labels")):
                     continue
                 assert path in judged or {path, f"{name} {path}"} & free, (name, path)
@@ -148,6 +149,20 @@ def test_a_reference_is_not_taken_for_a_resource_name() -> None:
     assert RULES["/lorry.registry.v1.RegistryService/ResolveReference"].namespaces(request) == (
         "namespaces",
     )
+
+
+async def test_what_one_may_read_is_answered_whatever_the_field_is_called(
+    channel: grpc.aio.Channel, shared: Catalogue
+) -> None:
+    """`first_reference` was taken for a resource name, and every comparison refused."""
+    reader = token(shared, "read:mine")
+    name = "/lorry.registry.v1.RegistryService/CompareVersions"
+    request = rs.CompareVersionsRequest(
+        first_reference="mine/secret", second_reference="mine/secret:1"
+    )
+    assert (await outcome(channel, name, request, reader))[0] == "OK"
+    request.second_reference = "theirs/secret"
+    assert (await outcome(channel, name, request, reader))[0] is Code.NOT_FOUND
 
 
 # Who gets in.
@@ -239,7 +254,7 @@ def named(name: str, **parts: str) -> Any:
             message = getattr(message, step)
             if not hasattr(message, "DESCRIPTOR"):
                 message = message.add()
-        form = "{ns}/{id}:{n}" if last in REFERENCE_FIELDS else shape
+        form = "{ns}/{id}:{n}" if holds_reference(path) else shape
         setattr(message, last, form.format(**parts))
     return request
 

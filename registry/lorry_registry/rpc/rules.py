@@ -20,8 +20,10 @@ _WATCH = "/lorry.registry.v1.WatchService/"
 _ACCESS = "/lorry.registry.v1.AccessService/"
 
 
-REFERENCE_FIELDS = frozenset({"reference", "adapter"})
-"""Fields with these names hold references; all others that a need looks at hold resource names."""
+def holds_reference(path: str) -> bool:
+    """Whether the field holds a reference: `adapter`, `reference`, `…_reference`. All others hold resource names."""
+    last = path.rpartition(".")[2]
+    return last in ("adapter", "reference") or last.endswith("_reference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,8 @@ class Need:
     def namespaces(self, request: Any) -> Iterator[str]:
         """Those that the request names. Raises InvalidArgument where a field holds what is no name."""
         for path in self.at:
-            is_reference = path.rpartition(".")[2] in REFERENCE_FIELDS
             for name in values_at(request, path):
-                if namespace := namespace_of(name, is_reference=is_reference):
+                if namespace := namespace_of(name, is_reference=holds_reference(path)):
                     yield namespace
 
 
