@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PrefixTuningConfig, PromptTuningConfig
 
 from lorry_bases.load import load_base
 from lorry_server.engine.request import (
@@ -19,6 +20,7 @@ from lorry_server.engine.request import (
 
 from .bases import VOCAB_SIZE
 from .rig import Rig
+from .test_kinds import Alone, make_adapter
 
 
 def prompt(length: int, seed: int = 0) -> list[int]:
@@ -207,3 +209,28 @@ def test_all_or_none_are_submitted(make_rig: Callable[..., Rig]) -> None:
             rig.engine.submit(*(GenerationRequest(f"n{i}", (5,), params) for i in range(4)))
         rig.generate([5], max_tokens=2)
         rig.idle()
+
+
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+def test_virtual_tokens_stand_before_what_is_scored_and_pooled(
+    base_folder: Callable[[str], Path], tmp_path: Path, kind: str
+) -> None:
+    """However the prompt is cut: scores are those of the prompt's own tokens, and so are the states."""
+    settings = {"task_type": "CAUSAL_LM", "num_virtual_tokens": 11}
+    configs = {"prompt": PromptTuningConfig(**settings), "prefix": PrefixTuningConfig(**settings)}
+    base, ids = base_folder("llama"), prompt(30)
+    folder = make_adapter(base, tmp_path / kind, configs[kind], 0)
+    alone = Alone(base, folder).model
+    with torch.inference_mode():
+        output = alone(input_ids=torch.tensor([ids]), output_hidden_states=True)
+    states = output.hidden_states[-1][0, -len(ids) :]
+    right = output.logits[0, -len(ids) :].log_softmax(-1)
+    with Rig(load_base(str(base), device="cpu"), {kind: folder}, max_batched_tokens=9) as rig:
+        for name in ("first", "again"):  # the second finds blocks in memory
+            ask(rig, name, ids, kind, scores=PromptScores(first=1, top=0), pool_from=0)
+            rig.wait(name)
+            chosen = [score.chosen for score in scores(rig, name)]
+            expected = [right[at, token].item() for at, token in enumerate(ids[1:])]
+            assert chosen == pytest.approx(expected, abs=1e-4)
+            pooled = torch.tensor(rig.last(name).embedding)
+            torch.testing.assert_close(pooled, states.mean(0), rtol=1e-4, atol=1e-4)

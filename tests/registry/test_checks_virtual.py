@@ -1,4 +1,4 @@
-"""Virtual tokens and bottleneck adapters at publish; and every kind that PEFT has is served, converted or refused."""
+"""Kinds that act beside modules or replace them, at publish; and each kind of PEFT is served, converted or refused."""
 
 from __future__ import annotations
 
@@ -108,6 +108,28 @@ def test_a_bottleneck_adapter(tmp_path: Path) -> None:
     assert list(files.parts.tensors()) == list(bottleneck_tensors())
 
 
+NORM = "base_model.model.model.norm.ln_tuning_layers.weight"
+ROWS = "base_model.model.model.embed_tokens.trainable_tokens_delta"
+LN_TUNING: dict[str, Any] = {"peft_type": "LN_TUNING", "target_modules": ["norm"]}
+TRAINABLE_TOKENS: dict[str, Any] = {
+    "peft_type": "TRAINABLE_TOKENS",
+    "target_modules": ["embed_tokens"],
+    "token_indices": [3, 5],
+    "init_weights": True,
+}
+
+
+@pytest.mark.parametrize("name", [NORM, NORM.replace(".weight", ".default.weight")])
+def test_norms_trained_alone(tmp_path: Path, name: str) -> None:
+    files = check(save(tmp_path, LN_TUNING, {name: ones(HIDDEN)}))
+    assert files.parts.replaced == {"model.norm.weight": name}
+
+
+def test_tokens_trained_alone(tmp_path: Path) -> None:
+    files = check(save(tmp_path, TRAINABLE_TOKENS, {ROWS: ones(2, HIDDEN)}))
+    assert files.parts.tokens["model.embed_tokens"].indices == (3, 5)
+
+
 WIDE = ones(TOKENS, HIDDEN)
 NAN = ones(TOKENS, HIDDEN)
 NAN[2, 3] = np.nan
@@ -191,6 +213,19 @@ BAD: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {**BOTTLENECK, "target_modules": ["down_proj"]},
         bottleneck_tensors(),
         "TENSOR_UNKNOWN",
+    ),
+    "norms that are not there": (LN_TUNING, {}, "ADAPTER_EMPTY"),
+    "norms of another width": (LN_TUNING, {NORM: ones(24)}, "SHAPE_MISMATCH"),
+    "a norm that is not named": (
+        {**LN_TUNING, "target_modules": ["input_layernorm"]},
+        {NORM: ones(HIDDEN)},
+        "TENSOR_UNKNOWN",
+    ),
+    "more tokens than ids": (TRAINABLE_TOKENS, {ROWS: ones(3, HIDDEN)}, "SHAPE_MISMATCH"),
+    "a token beyond the vocabulary": (
+        {**TRAINABLE_TOKENS, "token_indices": [3, 32]},
+        {ROWS: ones(2, HIDDEN)},
+        "VOCABULARY_CHANGED",
     ),
     "a LoRA that claims to be a bottleneck": (
         BOTTLENECK,

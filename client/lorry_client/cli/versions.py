@@ -349,4 +349,6 @@ def _state(version: Version) -> str:
 
 
 def _metrics(lineage: Lineage) -> str:
-    return " ".join(f"{name}={value:.4g}" for name, value in sorted(lineage.metrics.items()))
+    """Those of the whole; what is told of its parts (`conversion_error/<layer>`) would hide them."""
+    whole = {name: value for name, value in lineage.metrics.items() if "/" not in name}
+    return " ".join(f"{name}={value:.4g}" for name, value in sorted(whole.items()))
