@@ -7,7 +7,9 @@ token ending a sequence. Each keeps whatever it can keep between two calls (cach
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from collections.abc import Sequence as Items
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +20,7 @@ from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
 from lorry_bases.load import Base, load_base
 from lorry_bases.shapes import bytes_per_parameter, linear_shapes
+from lorry_registry.errors import Aborted
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.engine import Engine
 from lorry_server.engine.request import GenerationRequest, RequestOutput, SamplingParams
@@ -88,7 +91,34 @@ class LorryEngine:
     def stop(self) -> None:
         self._engine.stop(drain_seconds=0)
 
-    def generate(self, prompts: Prompts, new_tokens: int, adapters: Items[str | None]) -> Prompts:
+    def merge(self, name: str) -> None:
+        """Returns once the adapter is merged; another order may have taken its place by then."""
+        with suppress(Aborted):
+            self._engine.merge(name).result(PATIENCE_SECONDS)
+
+    def unmerge(self) -> None:
+        self._engine.unmerge().result(PATIENCE_SECONDS)
+
+    def fingerprint(self) -> dict[str, tuple[int, bytes]]:
+        """Where every weight of the base lies, and its bytes; packed ones with their scales."""
+        found: dict[str, tuple[int, bytes]] = {}
+        for name, tensor in [*self._model.named_parameters(), *self._model.named_buffers()]:
+            state = getattr(tensor, "quant_state", None)
+            parts = {name: tensor} | ({} if state is None else {f"{name} scales": state.absmax})
+            for part, data in parts.items():
+                raw = data.detach().contiguous().view(torch.uint8).numpy().tobytes()
+                found[part] = (data.data_ptr(), raw)
+        return found
+
+    def generate(
+        self,
+        prompts: Prompts,
+        new_tokens: int,
+        adapters: Items[str | None],
+        *,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Prompts:
+        """`meanwhile` is called once all requests are submitted."""
         self._calls += 1
         sampling = SamplingParams(max_tokens=new_tokens)
         requests = [
@@ -100,6 +130,8 @@ class LorryEngine:
             self._left = len(requests)
         for request in requests:
             self._engine.submit(request)
+        if meanwhile is not None:
+            meanwhile()
         with self._news:
             in_time = self._news.wait_for(
                 lambda: self._left == 0 or self._failed, timeout=PATIENCE_SECONDS

@@ -83,6 +83,12 @@ def serve(
         int,
         typer.Option(metavar="N", help="Bytes for the weights that an adapter is merged into."),
     ] = _DEFAULTS.merge_memory,
+    auto_merge: Annotated[
+        bool,
+        typer.Option(
+            "--auto-merge", help="Merge by itself the adapter that most requests are for."
+        ),
+    ] = _DEFAULTS.auto_merge,
     cache_bytes: Annotated[
         int,
         typer.Option(metavar="N", help="Bytes of disk for adapters from a registry elsewhere."),
@@ -153,6 +159,7 @@ def serve(
         max_rank=max_rank,
         dense_memory_bytes=dense_memory_bytes,
         merge_memory=merge_memory,
+        auto_merge=auto_merge,
         cache_bytes=cache_bytes,
         database=database,
         blobs=blobs,

@@ -55,6 +55,7 @@ class ServeConfig:
     max_rank: int = _ENGINE.max_rank
     dense_memory_bytes: int = _ENGINE.dense_memory_bytes
     merge_memory: int = _ENGINE.merge_memory_bytes
+    auto_merge: bool = _ENGINE.auto_merge
     cache_bytes: int = (
         DEFAULT_CACHE_BYTES  # adapters on disk that the registry here does not keep anyway
     )
@@ -84,6 +85,7 @@ class ServeConfig:
             max_rank=self.max_rank,
             dense_memory_bytes=self.dense_memory_bytes,
             merge_memory_bytes=self.merge_memory,
+            auto_merge=self.auto_merge,
         )
 
     @property

@@ -27,6 +27,7 @@ class EngineConfig:
     )
     host_memory_bytes: int = 2 << 30  # for adapters outside the slots; on a CPU none are kept there
     merge_memory_bytes: int = 2 << 30  # for the weights with an adapter in them; 0: none is merged
+    auto_merge: bool = False  # merge by itself the adapter that most requests are for
     max_overtakes: int = (
         64  # admissions past a request that waits for a slot, before one is drained for it
     )
@@ -34,6 +35,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            if isinstance(value, bool):
+                continue
             least = 0 if field.name == "merge_memory_bytes" else 1
             if value is not None and value < least:
                 raise InvalidArgument(

@@ -28,6 +28,7 @@ from lorry_registry.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from lorry_server.engine.automerge import AutoMerge
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.loader import (
@@ -107,6 +108,7 @@ class Engine:
             self._loader,
             switch=self._runner.switch,
             deliver=self._deliver,
+            auto=AutoMerge() if config.auto_merge else None,
         )
         self._outputs: list[RequestOutput] = []
         self._num_submitted = 0  # still in the inbox; guarded by _door
@@ -233,6 +235,7 @@ class Engine:
         if plan.chunks:
             sampled = self._runner.run(plan.chunks)
             self._outputs += self._scheduler.account(plan, sampled, time.monotonic())
+            self._merger.account(plan.chunks)
             self._steps += 1
         self._residents.settle()
         self._merger.settle()

@@ -6,14 +6,18 @@ merged, the one that was goes first, so that the shadows of two are never there 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from concurrent.futures import Future
+from dataclasses import replace
 
 from lorry_registry.errors import Aborted, FailedPrecondition
+from lorry_server.engine.automerge import AutoMerge
 from lorry_server.engine.loader import AdapterLoader, MergeFailed, MergeReady
 from lorry_server.engine.lora.merged import Merged
 from lorry_server.engine.merging import Situation, decide
+from lorry_server.engine.plan import Chunk
 from lorry_server.engine.request import RequestOutput
 from lorry_server.engine.residency import Residency
 from lorry_server.engine.residents import Residents
@@ -33,6 +37,7 @@ class Merger:
         *,
         switch: Callable[[Merged | None], None],
         deliver: Callable[[Items[RequestOutput]], None],
+        auto: AutoMerge | None,
     ) -> None:
         self.merges = 0
         self.info: MergeInfo | None = None
@@ -42,6 +47,7 @@ class Merger:
         self._loader = loader
         self._switch = switch
         self._deliver = deliver
+        self._auto = auto
         self._ordered: str | None = None
         self._orders: list[tuple[str, Future[MergeInfo]]] = []
 
@@ -60,6 +66,8 @@ class Merger:
         self._give_up(None)
         self._ordered = None
         self._drop()
+        if self._auto is not None:
+            self._auto.forget()
         future.set_result(None)
 
     def expel(self, digest: str, error: Exception) -> None:
@@ -95,6 +103,14 @@ class Merger:
 
     # Between two steps.
 
+    def account(self, chunks: Items[Chunk]) -> None:
+        """Books a step that has run."""
+        if self._auto is not None:
+            tokens: Counter[str | None] = Counter()
+            for chunk in chunks:
+                tokens[chunk.sequence.adapter] += chunk.num_tokens
+            self._auto.account(tokens)
+
     def settle(self) -> None:
         """Moves towards what is decided now."""
         self._refuse_wishes_against_orders()
@@ -118,15 +134,15 @@ class Merger:
             held=current is not None and scheduler.runs_merged(current),
             starved=scheduler.starved,
             others_run=any(sequence.adapter != current for sequence in scheduler.running),
+            is_auto=self._auto is not None,
+            pays=None if self._auto is None else self._auto.choose(current),
         )
 
     def _adopt(self, digest: str, cause: MergeCause) -> None:
         """Somebody else wants now what is merged already, or about to be."""
         assert self.info is not None
-        if self.info.cause == "operator" or cause == "operator":
-            info = self.info
-            self._residency.hold_merged(digest, ordered=cause == "operator")
-            self.info = MergeInfo(digest, cause, info.active, info.size_bytes, info.seconds)
+        self._residency.hold_merged(digest, ordered=cause == "operator")
+        self.info = replace(self.info, cause=cause)
         self._answer(digest)
 
     def _drop(self) -> None:
@@ -160,6 +176,8 @@ class Merger:
         self._drop()
         if self._ordered == digest:
             self._ordered = None
+        if self._auto is not None:
+            self._auto.give_up(digest)
         self._refuse(digest, error)
         self._deliver(self._scheduler.merge_failed(digest, error))
 

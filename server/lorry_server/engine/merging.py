@@ -1,7 +1,7 @@
 """Which adapter is to be merged: *decide*. One at a time; knows no torch.
 
-An operator's word comes first, then what requests ask for, then what pays. What a request asked for stays merged while
-nobody else would have to pay for it.
+An operator's word comes first, then what requests ask for, then what pays, where the server is to see to that
+(`automerge`). Where it is not, what a request asked for stays merged while nobody else would have to pay for it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ class Situation:
     held: bool  # a request runs that wanted the current one merged
     starved: bool  # a request waits for a slot, and none is to be had
     others_run: bool  # requests of others than the current one
+    is_auto: bool = False  # the server merges by itself, and then
+    pays: str | None = None  # this is what pays
 
 
 def decide(now: Situation) -> tuple[str | None, MergeCause]:
@@ -31,6 +33,8 @@ def decide(now: Situation) -> tuple[str | None, MergeCause]:
         return now.current, "request"
     if now.wish is not None:
         return now.wish, "request"
-    if now.starved or now.others_run:
+    if now.starved:
         return None, "request"
-    return now.current, "request"
+    if now.is_auto:
+        return now.pays, "auto"
+    return (None if now.others_run else now.current), "request"
