@@ -53,6 +53,9 @@ class Folders:
     def recipe(self, digest: str) -> None:
         """Nothing here is a composition."""
 
+    def store(self, digest: str, rank: int, write: Callable[[Path], None]) -> None:
+        """For compositions alone."""
+
     def fetch(self, digest: str) -> Path:
         return self._folder / digest
 

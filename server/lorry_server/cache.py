@@ -8,6 +8,7 @@ behind never counts. Several servers may share a home: what another one removed 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import threading
@@ -20,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from lorry_registry.entities import AdapterKey
+from lorry_registry.digests import digest_file
+from lorry_registry.entities import AdapterKey, File
 from lorry_registry.errors import FailedPrecondition, LorryError, NotFound, ResourceExhausted
 from lorry_registry.references import parse_reference
 from lorry_registry.signatures import SignaturePolicy
@@ -31,6 +33,7 @@ from lorry_server.engine.adapters.recipe import Recipe
 from lorry_server.registries import Published, Registry
 
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 _PARTIAL = ".partial-"
 _LEFT_BEHIND_SECONDS = 3600.0  # a younger one may be another server's, which shares the home
@@ -169,6 +172,33 @@ class AdapterCache:
             if facts is not None and cached.is_intact(path, facts):
                 return path
             return self._bring(digest, doubtful=True)
+
+    def store(self, digest: str, rank: int, write: Callable[[Path], None]) -> None:
+        """Keeps what was computed of a composition, for `local`, where the disk lets it.
+
+        Under a policy that asks for signatures it has none, and is computed anew each time.
+        """
+        partial = self._folder / f"{_PARTIAL}{uuid.uuid4().hex}"
+        try:
+            partial.mkdir()
+            write(partial)
+            files = tuple(
+                File(name, digest_file(partial / name), (partial / name).stat().st_size)
+                for name in cached.NEEDED
+            )
+            facts = Facts("", 0, "", "", rank, files)
+            cached.write_facts(partial, facts)
+            self._remove(digest)
+            partial.rename(self._path(digest))
+        except OSError as error:
+            _log.warning("Composition %s could not be kept on disk: %s", digest, error)
+        else:
+            with self._lock:
+                self._here[digest] = _on_disk(digest, self._path(digest), facts)
+                self._touch(digest)
+            self._trim()
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
     def _path(self, digest: str) -> Path:
         return self._folder / digest.removeprefix("sha256:")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -31,12 +33,19 @@ class Folders:
         self.gates: dict[str, threading.Event] = {}
         self.fetched: list[str] = []
         self.recipes: dict[str, Recipe] = {}
+        self.stored: dict[str, Path] = {}  # compositions that were computed; dropped at the end
 
     def recipe(self, digest: str) -> Recipe | None:
         return self.recipes.get(digest)
 
-    def local(self, digest: str) -> None:
-        """Nothing is ever on disk already."""
+    def local(self, digest: str) -> Path | None:
+        """No version is ever on disk already."""
+        return self.stored.get(digest)
+
+    def store(self, digest: str, rank: int, write: Callable[[Path], None]) -> None:
+        folder = Path(tempfile.mkdtemp())
+        write(folder)
+        self.stored[digest] = folder
 
     def refetch(self, digest: str) -> Path:
         return self.folders[digest]
@@ -110,6 +119,8 @@ class Rig:
         for gate in self.source.gates.values():
             gate.set()
         self.engine.stop(drain_seconds=0)
+        for folder in self.source.stored.values():
+            shutil.rmtree(folder)
         if error is None:
             assert not self.answers.faults, self.answers.faults
 

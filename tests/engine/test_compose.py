@@ -15,6 +15,7 @@ from peft import PeftModel
 
 from lorry_bases.load import load_base
 from lorry_registry.errors import FailedPrecondition, NotFound
+from lorry_server.engine import loader
 from lorry_server.engine.adapters.compose import compose
 from lorry_server.engine.adapters.recipe import Method, Recipe, Term
 from lorry_server.engine.adapters.weights import (
@@ -394,6 +395,29 @@ def test_other_methods_say_what_peft_says(
         )
         reference.model.set_adapter("composed")
         check_served(rig, name, reference)
+
+
+def test_what_takes_more_than_a_sum_is_computed_once(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to be computed when it was looked at, again for its slot, and again after each eviction."""
+    computed: list[str] = []
+
+    def counting(said: Recipe, *rest: Any) -> AdapterWeights:
+        computed.append(said.digest)
+        return compose(said, *rest)
+
+    monkeypatch.setattr(loader, "compose", counting)
+    with make_rig(slots=1) as rig:
+        digest = rig.compose(recipe({"a": 0.7, "b": 0.3}, Method.SVD, rank=4))
+        right = rig.generate(PROMPT, digest)
+        rig.generate(PROMPT, "c")
+        assert rig.generate(PROMPT, digest) == right
+        (rig.source.stored[digest] / "adapter_config.json").write_text("damaged")
+        rig.generate(PROMPT, "c")
+        assert computed == [digest]
+        assert rig.generate(PROMPT, digest) == right
+        assert computed == [digest, digest]
 
 
 @pytest.mark.parametrize("method", [m for m in Method if m.is_random])

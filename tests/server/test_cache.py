@@ -205,3 +205,28 @@ class TestSignatures:
         assert cache.local(unsigned.digest) is None
         with pytest.raises(FailedPrecondition):
             cache.fetch(unsigned.digest)
+
+
+def test_a_computed_composition_is_kept_within_the_budget_and_over_a_restart(tmp_path, registry):
+    def write(folder):
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            (folder / name).write_bytes(b"x" * 100)
+
+    cache = AdapterCache(tmp_path / "cache", registry, 1000)
+    digest = "sha256:" + "c" * 64
+    assert cache.local(digest) is None
+    cache.store(digest, 8, write)
+    folder = cache.local(digest)
+    assert (folder / "adapter_config.json").read_bytes() == b"x" * 100
+    assert [(entry.digest, entry.rank, entry.size_bytes) for entry in cache.on_disk()] == [
+        (digest, 8, 200)
+    ]
+    restarted = AdapterCache(tmp_path / "cache", registry, 1000)
+    assert restarted.local(digest) == folder
+
+    def fails(folder):
+        raise OSError("No space left on device")
+
+    restarted.store("sha256:" + "d" * 64, 8, fails)
+    assert restarted.local("sha256:" + "d" * 64) is None
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["c" * 64]

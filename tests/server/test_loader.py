@@ -27,9 +27,13 @@ class Source:
         self.gate = threading.Event()
         self.downloads: list[str] = []
         self.recipes: dict[str, Recipe] = {}
+        self.stored: list[str] = []
 
     def recipe(self, digest: str) -> Recipe | None:
         return self.recipes.get(digest)
+
+    def store(self, digest: str, rank: int, write) -> None:
+        self.stored.append(digest)
 
     def local(self, digest: str) -> Path | None:
         return Path(digest) if digest in self.here else None
@@ -149,6 +153,7 @@ def test_a_composition_waits_for_its_own_terms_alone(loader, source, slots, even
     loader.load(SlotLoad(local.digest, 1, None))
     assert events.get(timeout=2).digest == local.digest
     assert slots.written == {1: "a+b"}
+    assert source.stored == [local.digest], "a sum is quicker made than read"
     source.gate.set()
     while not slots.written.get(0):
         events.get(timeout=2)

@@ -58,6 +58,10 @@ class AdapterSource(Protocol):
         """A folder with the version's files, verified against the digest, brought from afar if need be. Blocks."""
         ...
 
+    def store(self, digest: str, rank: int, write: Callable[[Path], None]) -> None:
+        """Keeps what was computed of a composition, so that `local` finds it; `write` fills a folder."""
+        ...
+
     def refetch(self, digest: str) -> Path:
         """As `fetch`, for a folder that could not be read: files that are not the version's are brought anew."""
         ...
@@ -129,6 +133,11 @@ class _Reading:
     arrived: _Arrived
     failed: _Failed
     exact: bool = False  # in float32, whatever the engine computes in; for nobody else
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether it takes more than a sum, and what comes of it is worth keeping."""
+        return self.recipe is not None and self.recipe.method is not Method.SUM
 
     @property
     def needed(self) -> list[str]:
@@ -294,8 +303,10 @@ class AdapterLoader:
         """Host memory first, then this machine's disk; the rest is for the downloads."""
         started = time.monotonic()
         try:
-            weights = self.host.get(digest)
             reading = _Reading(digest, self._source.recipe(digest), started, arrived, failed)
+            weights = self.host.get(digest)
+            if weights is None and reading.is_costly:
+                weights = self._computed(reading)
             parts = [] if weights is not None else self._at_hand(reading)
         except Exception as error:
             failed(error)
@@ -306,6 +317,18 @@ class AdapterLoader:
             self._downloads.submit(lambda: self._download(reading))
         else:
             self._put_together(reading, parts)
+
+    def _computed(self, reading: _Reading) -> AdapterWeights | None:
+        """A composition that was computed before, where it is on this machine's disk and can be read."""
+        try:
+            folder = self._source.local(reading.digest)
+            if folder is None:
+                return None
+            weights = read_weights(folder, self._base, self._slots.dtype)
+        except _UNREADABLE:
+            return None
+        self.host.put(reading.digest, weights)
+        return weights
 
     def _at_hand(self, reading: _Reading) -> list[AdapterWeights] | None:
         """Everything that is needed, where all of it is on this machine's disk and can be read."""
@@ -356,8 +379,7 @@ class AdapterLoader:
     # On either, or on the composer.
 
     def _put_together(self, reading: _Reading, parts: list[AdapterWeights]) -> None:
-        recipe = reading.recipe
-        if recipe is None or recipe.method is Method.SUM:
+        if not reading.is_costly:
             self._finish(reading, parts)
         else:
             with suppress(RuntimeError):  # the loader has stopped meanwhile
@@ -372,6 +394,10 @@ class AdapterLoader:
                 weights = compose(reading.recipe, parts, slots.max_rank, dtype)
             if not reading.exact:
                 self.host.put(reading.digest, weights)
+                if reading.is_costly:
+                    self._source.store(
+                        reading.digest, weights.rank, lambda folder: write_lora(weights, folder)
+                    )
         except Exception as error:
             reading.failed(error)
         else:
