@@ -219,6 +219,7 @@ class AdapterDirectory:
         elif event.kind is EventKind.VERSION_UNBLOCKED:
             self._blocked.pop(version, None)
         elif event.kind is EventKind.VERSION_DELETED:
+            self._meanings.forget_version(*version)
             self._disown(*version)
         elif event.kind is EventKind.ADAPTER_DELETED:
             self._meanings.forget_adapter(event.key)
@@ -327,7 +328,7 @@ class AdapterDirectory:
             asked = parse_reference(reference)
         except LorryError:
             return
-        if error.reason == "ADAPTER_NOT_FOUND":
+        if error.reason in ("ADAPTER_NOT_FOUND", "ADAPTER_DELETED"):
             self._meanings.forget_adapter(asked.key)
             self._disown(asked.key, None)
         elif asked.digest is not None:

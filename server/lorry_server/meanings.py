@@ -83,6 +83,13 @@ class Meanings:
             if not references:
                 del self._references[known.meaning.key]
 
+    def forget_version(self, key: AdapterKey, digest: str) -> None:
+        """All references that mean it, alone or beside others."""
+        for reference in list(self._references.get(key, ())):
+            versions = self._known[reference].meaning.versions
+            if any(version.digest == digest for version, _ in versions):
+                self.forget(reference)
+
     def forget_adapter(self, key: AdapterKey) -> None:
         for reference in list(self._references.get(key, ())):
             self.forget(reference)

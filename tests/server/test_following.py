@@ -210,9 +210,27 @@ class TestMemory:
                 await acted(node) == elsewhere.digests[2]
             )  # the newest, as a bare name means then
             elsewhere.catalogue.delete_adapter(KEY, force=True)
-            assert await refused(node) == (grpc.StatusCode.NOT_FOUND, "ADAPTER_NOT_FOUND")
+            assert await refused(node) == (grpc.StatusCode.NOT_FOUND, "ADAPTER_DELETED")
+            assert node.directory.references(elsewhere.digests[0]) == ()
             by_digest = f"support@{elsewhere.digests[0]}"
             assert (await refused(node, by_digest))[0] is grpc.StatusCode.NOT_FOUND
+
+    async def test_a_deleted_version_stays_deleted_while_the_registry_is_away(
+        self, start_node, remote, elsewhere
+    ):
+        async with start_node(registry=remote) as node:
+            await until(lambda: node.follower.connected)
+            by_digest = f"support@{elsewhere.digests[1]}"
+            for name in ("support", "support:2", by_digest):
+                await acted(node, name)
+            elsewhere.catalogue.delete_version(KEY, 2)
+            assert (await refused(node, "support:2"))[1] == "VERSION_DELETED"
+            await until(lambda: node.follower.position == elsewhere.catalogue.position())
+            await elsewhere.stop()
+            await until(lambda: not node.follower.connected)
+            assert await acted(node) == elsewhere.digests[0]
+            for name in ("support:2", by_digest):
+                assert (await refused(node, name))[1] == "REGISTRY_UNAVAILABLE"
 
     async def test_requests_of_one_moment_ask_once_how_far_the_events_go(
         self, start_node, remote, elsewhere

@@ -6,7 +6,9 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from lorry_registry.entities import AdapterKey, Dataset, Deprecation, Evaluation, Version
+from lorry_registry.errors import ResourceExhausted
 from lorry_registry.events import EventKind
+from lorry_registry.limits import MAX_EVALUATIONS
 from lorry_registry.principal import current_principal
 from lorry_registry.sql import rows
 from lorry_registry.sql.event_log import record
@@ -89,6 +91,12 @@ class VersionNoteVerbs(Transactions):
             last = session.scalar(
                 select(func.max(EvaluationRow.number)).where(EvaluationRow.version_id == version.id)
             )
+            if (last or 0) >= MAX_EVALUATIONS:
+                raise ResourceExhausted(
+                    f"version {key}:{number} has {last} evaluations, and no more than {MAX_EVALUATIONS} are kept",
+                    reason="TOO_MANY_EVALUATIONS",
+                    version=f"{key}:{number}",
+                )
             row = EvaluationRow(
                 version=version,
                 number=(last or 0) + 1,
