@@ -403,8 +403,8 @@ async def test_what_is_done_and_what_is_refused_is_in_the_log(
     await call(channel, registry + "GetAdapter", look, text)
     events = shared.access.list_audit_events(None).items[::-1]
     assert [(e.principal, e.action.rpartition("/")[2], e.resource, e.outcome, e.reason) for e in events] == [
-        (made.principal, "CreateAdapter", "namespaces/mine", "OK", ""),
-        (made.principal, "CreateAdapter", "namespaces/mine", "ALREADY_EXISTS", "ADAPTER_EXISTS"),
+        (made.principal, "CreateAdapter", "namespaces/mine new", "OK", ""),
+        (made.principal, "CreateAdapter", "namespaces/mine new", "ALREADY_EXISTS", "ADAPTER_EXISTS"),
         (made.principal, "DeleteAdapter", THEIRS.resource_name, "NOT_FOUND", "NAMESPACE_NOT_FOUND"),
         ("unknown", "DeleteAdapter", THEIRS.resource_name, "UNAUTHENTICATED", "TOKEN_MISSING"),
     ]  # fmt: skip

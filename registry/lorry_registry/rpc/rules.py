@@ -103,7 +103,7 @@ def changing(rule: Rule, *about: str) -> Rule:
 
 
 RULES: Mapping[str, Rule] = {
-    _REGISTRY + "CreateAdapter": changing(somewhere(Role.PUBLISH, "parent")),
+    _REGISTRY + "CreateAdapter": changing(somewhere(Role.PUBLISH, "parent"), "adapter_id"),
     _REGISTRY + "GetAdapter": somewhere(Role.READ, "name"),
     _REGISTRY + "ListAdapters": somewhere(Role.READ, "parent"),
     _REGISTRY + "UpdateAdapter": changing(somewhere(Role.PUBLISH, "adapter.name")),
