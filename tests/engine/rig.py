@@ -20,6 +20,7 @@ from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.engine import Engine
 from lorry_server.engine.plan import Chunk, Sampled
 from lorry_server.engine.request import GenerationRequest, RequestOutput, SamplingParams
+from lorry_server.engine.sampling.constraint import TokenConstraint
 from lorry_server.engine.stats import EngineStats
 
 PATIENCE = 60.0  # seconds; far beyond what anything here takes
@@ -133,10 +134,13 @@ class Rig:
         max_tokens: int = 8,
         deadline: float | None = None,
         merged: bool = False,
+        constraint: TokenConstraint | None = None,
         **sampling: Any,
     ) -> str:
         params = SamplingParams(max_tokens=max_tokens, **sampling)
-        request = GenerationRequest(name, tuple(prompt), params, adapter, deadline, merged=merged)
+        request = GenerationRequest(
+            name, tuple(prompt), params, adapter, deadline, merged=merged, constraint=constraint
+        )
         self.engine.submit(request)
         return name
 

@@ -59,8 +59,8 @@ FORMS = [
 
 
 async def test_answers_have_their_form_and_the_others_are_as_ever(start_real):
-    """Sampled from a base that knows nothing of the forms, all in one batch and short of memory."""
-    async with start_real(kv_blocks=40, block_size=8) as node:
+    """Sampled from a base that knows nothing of the forms, one by one and all in one batch."""
+    async with start_real() as node:
         free = request(seed=3, max_tokens=40)
         alone = await node.inference.GenerateUnary(free)
         asked = [(request(seed=seed, **form), holds) for seed in range(3) for form, holds in FORMS]
@@ -77,7 +77,6 @@ async def test_answers_have_their_form_and_the_others_are_as_ever(start_real):
                 assert holds(answer.text), answer.text
                 complete += 1
         assert complete >= 6
-        assert node.engine.stats().preemptions > 0
 
 
 async def test_several_answers_each_have_the_form(start_real):

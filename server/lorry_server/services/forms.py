@@ -37,8 +37,9 @@ _LIMITS = {
     "max_items_in_row": 1_000,
     "max_lexer_states": 50_000,
 }
-# Space between the parts of a JSON text is free but bounded: a model that likes spaces would write nothing else.
-_JSON = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{0,40}"}
+# Between the parts of a JSON text: nothing, a space, or a line break and its indentation. A model that likes spaces
+# would write nothing else, were they free.
+_JSON = {"whitespace_pattern": r"(\x20|\x0A[\x20\x09]{0,32})?"}
 
 
 @dataclass(frozen=True, slots=True)
