@@ -487,6 +487,27 @@ class TestCutOff:
         await asyncio.wait([following])
 
 
+async def test_a_listener_that_fails_costs_a_beginning_anew_and_no_more(elsewhere, remote):
+    """A watch that died of one event would have let every later block go unheard."""
+    follower = Follower(remote)
+    heard, gaps = [], []
+
+    def fail_once(events) -> None:
+        heard.extend(events)
+        if len(heard) == 1:
+            raise RuntimeError("a bug")
+
+    follower.on_events, follower.on_gap = fail_once, lambda: gaps.append(1)
+    following = asyncio.create_task(follower.run())
+    await until(lambda: follower.connected)
+    elsewhere.point(2)
+    await until(lambda: len(gaps) == 2 and follower.connected)
+    elsewhere.point(3)
+    await until(lambda: len(heard) == 2)
+    following.cancel()
+    await asyncio.wait([following])
+
+
 async def test_errors_of_the_registry_are_the_registrys(elsewhere, remote):
     with pytest.raises(NotFound):
         await remote.expand("nobody")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
-from lorry_registry.errors import LorryError, OutOfRange, Unavailable
+from lorry_registry.errors import Internal, LorryError, OutOfRange, Unavailable
 from lorry_registry.events import Event
 from lorry_registry.watching import Batch
 from lorry_server.registries import Registry
@@ -67,6 +67,11 @@ class Follower:
                 self._set_connected(False, _silent(self.registry.name))
             except LorryError as error:
                 self._set_connected(False, error)
+            except Exception as error:
+                # What an event should have led to is not certain to have happened: begin anew, and trust nothing.
+                _log.exception("Following the registry failed; it begins anew.")
+                self._token = ""
+                self._set_connected(False, Internal(f"{error}", reason="FOLLOWING_FAILED"))
             await asyncio.sleep(retry_seconds)
             retry_seconds = min(2 * retry_seconds, _LAST_RETRY_SECONDS)
 
