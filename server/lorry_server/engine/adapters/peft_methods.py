@@ -41,10 +41,18 @@ def merge(
 
 
 def _on_products(recipe: Recipe, factors: Factors) -> LinearUpdate:
-    products = [(a.t() @ b).t() for a, b, _ in factors]  # [out_features, in_features]
-    merged = _merge(recipe, products, [weight for _, _, weight in factors])
     rank = recipe.rank or max(len(a) for a, _, _ in factors)
-    u, s, vh = torch.linalg.svd(merged.double(), full_matrices=False)
+    if recipe.method is Method.SVD:
+        # The sum is a product of thin factors, and its SVD that of a small matrix between them: no large one is made.
+        u_in, r_in = torch.linalg.qr(torch.cat([a for a, _, _ in factors]).double().t())
+        scaled = [b.double() * weight for _, b, weight in factors]
+        u_out, r_out = torch.linalg.qr(torch.cat(scaled).t())
+        u, s, vh = torch.linalg.svd(r_out @ r_in.t(), full_matrices=False)
+        u, vh = u_out @ u, vh @ u_in.t()
+    else:
+        products = [(a.t() @ b).t() for a, b, _ in factors]  # [out_features, in_features]
+        merged = _merge(recipe, products, [weight for _, _, weight in factors])
+        u, s, vh = torch.linalg.svd(merged.double(), full_matrices=False)
     a = vh[:rank].float().contiguous()
     return LinearUpdate(a, (u[:, :rank] * s[:rank]).t().float().contiguous())
 
@@ -75,13 +83,8 @@ def _on_factors(
 def _merge(recipe: Recipe, tensors: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
     from peft.utils import merge_utils  # takes seconds to import, and most servers never ask for it
 
-    scales = torch.tensor(weights)
-    name = recipe.method.value.removesuffix("_svd")
-    if recipe.method is Method.SVD:
-        merged = merge_utils.task_arithmetic(tensors, scales)
-    else:
-        merged = getattr(merge_utils, name)(tensors, scales, recipe.density)
-    return torch.as_tensor(merged)
+    method = getattr(merge_utils, recipe.method.value.removesuffix("_svd"))
+    return torch.as_tensor(method(tensors, torch.tensor(weights), recipe.density))
 
 
 def _factors(
