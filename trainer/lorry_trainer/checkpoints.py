@@ -7,11 +7,16 @@ and the whole model where the adapter is none of PEFT's.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from lorry_trainer.errors import OutputError
 
 LEARNT = "learnt.safetensors"
 
@@ -24,20 +29,40 @@ else:
 class Checkpoints(_Trainer):  # type: ignore[misc]
     """Stands before a transformers.Trainer among a class's bases."""
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """All of a checkpoint, or none of it: what a full disk leaves behind is taken away again."""
+        try:
+            super()._save_checkpoint(model, trial)
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # torch and safetensors have their own
+            step = self.state.global_step
+            folder = Path(self.args.output_dir)
+            shutil.rmtree(folder / f"{PREFIX_CHECKPOINT_DIR}-{step}", ignore_errors=True)
+            free = shutil.disk_usage(folder).free if folder.exists() else 0
+            raise OutputError(
+                f"the checkpoint of step {step} cannot be written to {folder} ({error}; {free / 2**20:,.0f} MiB are "
+                "free there). Make room, then go on from the last one with --resume"
+            ) from error
+
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
     ) -> None:
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            save_file(
-                {n: p.detach().contiguous() for n, p in self._learnt().items()}, folder / LEARNT
-            )
+            learnt = {n: p.detach().contiguous() for n, p in self._learnt().items()}
+            seen = str(getattr(self, "_total_train_tokens", 0))
+            save_file(learnt, folder / LEARNT, metadata={"tokens": seen})
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
     ) -> None:
         self._take(resume_from_checkpoint)
+        with safe_open(os.path.join(resume_from_checkpoint, LEARNT), "pt") as kept:
+            self._total_train_tokens = int(kept.metadata()["tokens"])
 
     def _load_best_model(self) -> None:
         self._take(self.state.best_model_checkpoint)

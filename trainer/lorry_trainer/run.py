@@ -5,7 +5,6 @@ The same recipe, data and machine give the same bytes in every file of the folde
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from lorry_trainer.prepare import prepare, prepare_data
 from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.recipe import Recipe
 from lorry_trainer.scoring import general_loss, read_general, score, score_with_shots
+from lorry_trainer.unfinished import Unfinished
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,14 @@ def run(
     overwrite: bool = False,
     progress: Progress | None = None,
     bases: Bases | None = None,
+    resume: bool = False,
 ) -> Result:
     """Train what `recipe` says. Relative data paths start at `folder`; `output` goes before the recipe's own. `bases`
-    keeps what it has loaded for the next run.
+    keeps what it has loaded for the next run. `resume` goes on from the last checkpoint of a run that was broken off;
+    the result is that of a run that was not, byte for byte.
 
-    Raises RecipeError, DataError, TrainingError or OutputError. Nothing is written unless all of it succeeds.
+    Raises RecipeError, DataError, TrainingError or OutputError. The folder is not written unless all of it succeeds;
+    until then checkpoints stand beside it.
     """
     progress = progress or Silent()
     clock = _Clock()
@@ -66,8 +69,13 @@ def run(
     from lorry_trainer.write import Results, write
 
     method = METHODS[recipe.method]
-    with tempfile.TemporaryDirectory(prefix="lorry-train-") as scratch:
-        outcome = train(prepared, scratch=scratch, progress=progress)
+    checkpoints = Unfinished(target, prepared)
+    resume_from = checkpoints.open(resume=resume)
+    if resume_from:
+        progress.say(f"goes on from {resume_from}")
+    outcome = train(
+        prepared, checkpoints=checkpoints.folder, progress=progress, resume_from=resume_from
+    )
     clock.lap("train")
     trained = None if method.exact else score(prepared, outcome.model, progress, "scoring model")
     model, figures = method.finish(prepared.base, outcome.model, prepared.recipe)
@@ -83,6 +91,7 @@ def run(
     metrics = results.metrics()
     with appearing(target, overwrite=overwrite) as partial:
         write(partial, prepared, results)
+    checkpoints.discard()
     if bases is not None:
         method.detach(prepared.base, model)
     clock.lap("write")

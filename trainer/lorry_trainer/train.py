@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,16 +43,19 @@ class Outcome:
     reports: dict[str, float]  # of the trainer's own log, what the objective keeps
 
 
-def train(run: Prepared, *, scratch: str, progress: Progress) -> Outcome:
-    """Put a new adapter on the base's model (in place) and train it. Raises RecipeError, or TrainingError.
+def train(
+    run: Prepared, *, checkpoints: Path, progress: Progress, resume_from: Path | None = None
+) -> Outcome:
+    """Put a new adapter on the base's model (in place) and train it, from a checkpoint on where one is given.
 
-    With validation rows and patience, checkpoints of the adapter alone are kept in the folder `scratch`.
+    The last checkpoint, and the best where validation rows and patience choose it, are kept in the folder
+    `checkpoints`. Raises RecipeError, TrainingError, or OutputError.
     """
     recipe = run.recipe
     method = METHODS[recipe.method]
     set_seed(recipe.training.seed)  # the adapter's first weights are drawn below
     watched = _validated(run) and recipe.training.early_stopping_patience > 0
-    trainer = make_trainer(run, scratch, watched)
+    trainer = make_trainer(run, str(checkpoints), watched)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_Watch(progress))
     if watched:
@@ -66,7 +70,7 @@ def train(run: Prepared, *, scratch: str, progress: Progress) -> Outcome:
     progress.start("training", run.resolved.total_steps)
     started = time.perf_counter()
     try:
-        trainer.train()
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"the device ran out of memory: {error}. Lower training.batch_size and raise gradient_accumulation, "
@@ -150,18 +154,23 @@ def _arguments(
         "train_sampling_strategy": "group_by_length" if t.group_by_length else "random",
         "eval_strategy": "steps" if validated else "no",
         "eval_steps": t.eval_steps,
-        "save_strategy": "steps" if watched else "no",
+        "save_strategy": "steps",
         "save_steps": t.eval_steps,
         "save_total_limit": 1,
-        "save_only_model": True,
+        "restore_callback_states_from_checkpoint": True,
         "load_best_model_at_end": watched,
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
-        "logging_steps": max(1, total_steps // 60),
+        "logging_steps": _log_every(total_steps // 60, t.eval_steps or 1),
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "report_to": "none",
     }
+
+
+def _log_every(wanted: int, save_every: int) -> int:
+    """A divisor of `save_every`: the loss since the last log is not in a checkpoint, so none may be outstanding."""
+    return next(n for n in range(max(1, min(wanted, save_every)), 0, -1) if save_every % n == 0)
 
 
 def _curve(history: list[dict[str, float]], name: str) -> Curve:
@@ -174,10 +183,16 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._started = time.perf_counter()
+        self._tokens_before = 0
         self._note: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._started = time.perf_counter()
+        self._tokens_before = int(
+            max((log.get("num_tokens", 0) for log in state.log_history), default=0)
+        )
+        if state.global_step:  # resumed
+            self._progress.advance(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._progress.advance(note="  ".join(self._note.values()))
@@ -193,6 +208,8 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         if "loss" in logs:
             self._note["loss"] = f"loss {logs['loss']:.3f}"
             passed = time.perf_counter() - self._started
-            self._note["speed"] = f"{logs.get('num_tokens', 0) / passed:,.0f} tokens/s"
+            self._note["speed"] = (
+                f"{(logs.get('num_tokens', 0) - self._tokens_before) / passed:,.0f} tokens/s"
+            )
         if "eval_loss" in logs:
             self._note["validation"] = f"val {logs['eval_loss']:.3f}"

@@ -47,3 +47,13 @@ def read_recipes(paths: list[Path], console: Console) -> list[Recipe]:
             f"training needs more libraries ({error}): pip install 'lorry[trainer]'"
         ) from error
     return recipes
+
+
+@contextmanager
+def interruption(console: Console) -> Iterator[None]:
+    """Ctrl-C ends with 130, as a shell has it, and says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("interrupted; --resume goes on from the last checkpoint", style="yellow")
+        raise typer.Exit(130) from None

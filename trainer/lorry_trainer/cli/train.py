@@ -9,7 +9,7 @@ import typer
 
 from lorry_client.cli.output import print_data, print_json
 from lorry_client.cli.session import JsonOption, ServerOption, session
-from lorry_trainer.cli.loading import read_recipes, refusals
+from lorry_trainer.cli.loading import interruption, read_recipes, refusals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +38,10 @@ def train(
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the folder if it is there.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on from the last checkpoint of a run that ended early."),
     ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Read recipe, rows and base, and say what is wrong.")
@@ -76,7 +80,7 @@ def train(
 
         bases = Bases() if len(read) > 1 else None
         for path, recipe in zip(recipes, read, strict=True):
-            result = _run(recipe, path, output, overwrite, console, bases)
+            result = _run(recipe, path, output, overwrite, resume, console, bases)
             _show_scores(result, console)
             reference = None
             if push:
@@ -92,13 +96,14 @@ def _run(
     path: Path,
     output: Path | None,
     overwrite: bool,
+    resume: bool,
     console: Console,
     bases: Bases | None,
 ) -> Result:
     from lorry_trainer.progress import Bars
     from lorry_trainer.run import run
 
-    with Bars(console) as bars:
+    with interruption(console), Bars(console) as bars:
         return run(
             recipe,
             name=path.stem,
@@ -107,6 +112,7 @@ def _run(
             overwrite=overwrite,
             progress=bars,
             bases=bases,
+            resume=resume,
         )
 
 

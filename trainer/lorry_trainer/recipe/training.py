@@ -55,7 +55,8 @@ class Training(Section):
     eval_steps: int | None = Field(
         default=None,
         ge=1,
-        description="Measure the validation loss every so many steps. Left out: ten times in the run.",
+        description="Measure the validation loss, and keep a checkpoint, every so many steps. Left out: ten times "
+        "in the run.",
     )
     early_stopping_patience: int = Field(
         default=3,

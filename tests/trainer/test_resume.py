@@ -1,0 +1,147 @@
+"""A run that is broken off, at any moment and by anything, goes on to the same bytes as one that was not."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from transformers import TrainerCallback
+
+from lorry_trainer import checkpoints, train
+from lorry_trainer.errors import OutputError, RecipeError
+from lorry_trainer.run import Result, run
+
+Write = Callable[..., Path]
+Build = Callable[..., Any]
+Rows = list[dict[str, Any]]
+
+# Dropout and a shuffled order depend on the random state, Adam on its moments, patience on what was measured.
+LONG = {"max_steps": 12, "eval_steps": 3, "early_stopping_patience": 2, "weight_decay": 0.01}
+
+
+@pytest.fixture
+def recipe(tiny_recipe: Build, write_rows: Write, letter_rows: Rows) -> Any:
+    write_rows(letter_rows)
+    return tiny_recipe(training=LONG, lora={"dropout": 0.2})
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.iterdir()}
+
+
+def go(recipe: Any, folder: Path, output: str, **options: Any) -> Result:
+    return run(recipe, name="letters", folder=folder, output=folder / output, **options)
+
+
+class Breaks(TrainerCallback):  # type: ignore[misc]
+    """Raises within a step, the way that Ctrl-C does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", [1, 7])
+def test_an_interrupt_loses_no_more_than_steps_since_the_last_checkpoint(
+    recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    make = train.make_trainer
+
+    def breaking(*arguments: Any) -> Any:
+        trainer = make(*arguments)
+        trainer.add_callback(Breaks(step))
+        return trainer
+
+    monkeypatch.setattr(train, "make_trainer", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        go(recipe, tmp_path, "out")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(train, "make_trainer", make)
+    resumed = go(recipe, tmp_path, "out", resume=True)
+    assert digests(resumed.folder) == digests(go(recipe, tmp_path, "whole").folder)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_killed_and_resumed_is_as_never_killed(recipe: Any, tmp_path: Path) -> None:
+    """SIGKILL, from outside, while the process trains."""
+    long = {"max_steps": 100, "early_stopping_patience": 0}
+    longer = recipe.model_copy(update={"training": recipe.training.model_copy(update=long)})
+    path = tmp_path / "letters.yaml"
+    path.write_text(yaml.safe_dump(longer.model_dump(mode="json", exclude_defaults=True)))
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "lorry_client",
+            "train",
+            str(path),
+            "--output",
+            str(tmp_path / "out"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    kept = tmp_path / ".out.checkpoints"
+    while process.poll() is None and not list(kept.glob("checkpoint-*/trainer_state.json")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    # What is left is of a run of 100 steps, and no other may take it.
+    with pytest.raises(RecipeError, match="of a run with another recipe"):
+        go(recipe, tmp_path, "out", resume=True)
+    resumed = go(longer, tmp_path, "out", resume=True)
+    whole = go(longer, tmp_path, "whole")
+    assert digests(resumed.folder) == digests(whole.folder)
+
+
+def test_a_full_disk_during_a_checkpoint_leaves_the_one_before(
+    recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, saved = checkpoints.save_file, []
+
+    def full(*arguments: Any, **options: Any) -> None:
+        saved.append(arguments)
+        if len(saved) == 2:
+            Path(arguments[1]).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(*arguments, **options)
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(OutputError, match=r"checkpoint of step 6 .*No space left.*--resume"):
+        go(recipe, tmp_path, "out")
+    kept = tmp_path / ".out.checkpoints"
+    assert [path.name for path in kept.glob("checkpoint-*")] == ["checkpoint-3"]
+    resumed = go(recipe, tmp_path, "out", resume=True)
+    assert digests(resumed.folder) == digests(go(recipe, tmp_path, "whole").folder)
+
+
+def test_half_a_checkpoint_is_passed_over(
+    recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorry_trainer.unfinished.Unfinished.discard", lambda self: None)
+    go(recipe, tmp_path, "out")
+    kept = tmp_path / ".out.checkpoints"
+    half = kept / "checkpoint-99"
+    half.mkdir()
+    (half / "trainer_state.json").write_text('{"global_step": 9')
+    resumed = go(recipe, tmp_path, "out", resume=True, overwrite=True)
+    assert not half.exists()
+    assert json.loads((resumed.folder / "metrics.json").read_text())["steps"] <= 12
+
+
+def test_resume_without_anything_to_resume_starts(recipe: Any, tmp_path: Path) -> None:
+    assert go(recipe, tmp_path, "out", resume=True).folder.is_dir()
