@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from transformers import (
     TrainerCallback,
     set_seed,
 )
+from transformers.integrations import TensorBoardCallback
 
 from lorry_trainer.errors import RecipeError, TrainingError
 from lorry_trainer.methods import METHODS
@@ -44,7 +46,12 @@ class Outcome:
 
 
 def train(
-    run: Prepared, *, checkpoints: Path, progress: Progress, resume_from: Path | None = None
+    run: Prepared,
+    *,
+    checkpoints: Path,
+    progress: Progress,
+    resume_from: Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Outcome:
     """Put a new adapter on the base's model (in place) and train it, from a checkpoint on where one is given.
 
@@ -57,7 +64,12 @@ def train(
     watched = _validated(run) and recipe.training.early_stopping_patience > 0
     trainer = make_trainer(run, str(checkpoints), watched)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Watch(progress))
+    if recipe.training.tensorboard:
+        from torch.utils.tensorboard import SummaryWriter
+
+        trainer.add_callback(TensorBoardCallback(SummaryWriter(recipe.training.tensorboard)))
+    for callback in (_Watch(progress), *callbacks):
+        trainer.add_callback(callback)
     if watched:
         trainer.add_callback(EarlyStoppingCallback(recipe.training.early_stopping_patience))
     for parameter in trainer.model.parameters():
@@ -164,7 +176,7 @@ def _arguments(
         "logging_steps": _log_every(total_steps // 60, t.eval_steps or 1),
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
-        "report_to": "none",
+        "report_to": "none",  # TensorBoard is added where the recipe names a folder
     }
 
 

@@ -69,6 +69,11 @@ class Training(Section):
         ge=0,
         description="Decides the split, the first weights and the order of the rows.",
     )
+    tensorboard: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder for TensorBoard's logs, relative to where `lorry train` runs.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="`auto`: CUDA where there is one."
     )

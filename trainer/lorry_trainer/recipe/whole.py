@@ -18,6 +18,7 @@ from lorry_trainer.recipe.method import (
     Virtual,
 )
 from lorry_trainer.recipe.objective import Preference, Reinforcement
+from lorry_trainer.recipe.search import Search
 from lorry_trainer.recipe.section import Section
 from lorry_trainer.recipe.training import Training
 
@@ -111,6 +112,9 @@ class Recipe(Section):
         default_factory=dict,
         description="Figure on the test rows → `min`, `max`, `above_base`, `below_base`. Where one falls short, the "
         "version is published without the alias.",
+    )
+    search: Search | None = Field(
+        default=None, description="Which keys `lorry search` may set, and to what."
     )
     output: str | None = Field(
         default=None,

@@ -1,0 +1,116 @@
+"""A search: what it proposes, what it gives up, that it goes on where it was broken off; TensorBoard's logs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorry_trainer.bases import Bases
+from lorry_trainer.errors import RecipeError
+from lorry_trainer.recipe_file import parse_recipe, read_recipe
+from lorry_trainer.run import run
+from lorry_trainer.search import search
+
+Write = Callable[..., Path]
+Build = Callable[..., Any]
+Rows = list[dict[str, Any]]
+
+VALUES = {
+    "training.learning_rate": {"min": 1e-6, "max": 3e-2, "log": True},
+    "lora.rank": {"choices": [2, 8]},
+}
+
+
+@pytest.fixture
+def searched(write_rows: Write, letter_rows: Rows, tiny_recipe: Build) -> Callable[..., Any]:
+    write_rows(letter_rows)
+    training = {"max_steps": 8, "eval_steps": 2, "early_stopping_patience": 0}
+
+    def build(trials: int) -> Any:
+        return tiny_recipe(training=training, search={"trials": trials, "values": VALUES})
+
+    return build
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_search_finds_the_better_values_and_goes_on(
+    searched: Callable[..., Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "search"
+    first = search(searched(3), name="s", folder=tmp_path, output=out)
+    assert first.trials == 3
+    found = search(searched(6), name="s", folder=tmp_path, output=out)
+    assert found.trials == 6
+    table = rows(out)
+    assert [int(row["trial"]) for row in table] == list(range(6))
+    done = [float(r["validation_loss"]) for r in table if r["state"] == "complete"]
+    assert found.loss == min(done)
+    assert found.loss < max(done)
+    assert (out / "search.png").stat().st_size > 3000
+    best = read_recipe(found.recipe)
+    assert best.search is None
+    assert best.training.learning_rate == found.values["training.learning_rate"]
+    assert best.lora.rank == found.values["lora.rank"]
+    assert best.training.max_steps == 8
+    assert run(best, name="best", folder=tmp_path, output=tmp_path / "best").folder.is_dir()
+    other = searched(6).model_copy(update={"base": "elsewhere"})
+    with pytest.raises(RecipeError, match="search of another recipe"):
+        search(other, name="s", folder=tmp_path, output=out)
+
+
+def test_poor_trials_are_given_up(
+    searched: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import optuna
+
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1)
+    out = tmp_path / "search"
+    found = search(searched(2), name="s", folder=tmp_path, output=out)
+    assert found.pruned == 1
+    assert [row["state"] for row in rows(out)] == ["complete", "pruned"]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{values: {}}", "search.values"),
+        ("{values: {lora.rank: {min: 3, max: 1}}}", "min must be below max"),
+        ("{values: {lora.rank: {choices: []}}}", "choices"),
+        ("{trails: 3, values: {a: {choices: [1]}}}", "did you mean trials?"),
+    ],
+)
+def test_a_search_that_cannot_be(text: str, part: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(f"data: {{path: x}}\nsearch: {text}")
+    assert part in str(caught.value)
+
+
+def test_a_key_that_no_recipe_has(searched: Callable[..., Any], tmp_path: Path) -> None:
+    recipe = searched(1)
+    values = {"lora.rnak": recipe.search.values["lora.rank"]}
+    wrong = recipe.model_copy(
+        update={"search": recipe.search.model_copy(update={"values": values})}
+    )
+    with pytest.raises(RecipeError, match="did you mean rank"):
+        search(wrong, name="s", folder=tmp_path, output=tmp_path / "search")
+
+
+def test_tensorboard_has_the_curves(
+    write_rows: Write, letter_rows: Rows, tiny_recipe: Build, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    write_rows(letter_rows)
+    recipe = tiny_recipe(training={"max_steps": 2, "tensorboard": str(tmp_path / "logs")})
+    run(recipe, name="x", folder=tmp_path, output=tmp_path / "out", bases=Bases())
+    logged = EventAccumulator(str(tmp_path / "logs")).Reload()
+    assert {"train/loss", "eval/loss"} <= set(logged.Tags()["scalars"])
+    assert len(logged.Scalars("train/loss")) == 2
