@@ -6,6 +6,7 @@ On the NF4 base; greedy tokens must be equal, and log-probabilities within 1e-3.
 from __future__ import annotations
 
 import copy
+import functools
 import random
 import warnings
 from pathlib import Path
@@ -32,10 +33,20 @@ LOG_PROB = 1e-3
 NEAR_TIE = 1e-5  # relative to the spread of the logits: rounding may choose either
 
 
+@functools.lru_cache(maxsize=1)
+def loaded(base: Path) -> Any:
+    return load_base(str(base), device="cpu").model
+
+
+def fresh(base: Path) -> Any:
+    """The base, as if it had just been loaded: copying it takes a fraction of the time."""
+    return copy.deepcopy(loaded(base))
+
+
 def make_adapter(base: Path, folder: Path, config: Any, seed: int) -> Path:
     """Trains nothing, but moves everything that training would move, and saves it as PEFT does."""
     torch.manual_seed(seed)
-    model = load_base(str(base), device="cpu").model
+    model = fresh(base)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tuned = get_peft_model(model, copy.deepcopy(config))
@@ -53,7 +64,7 @@ class Alone:
     """One adapter in PEFT, on a base of its own."""
 
     def __init__(self, base: Path, folder: Path | None) -> None:
-        self.model: Any = load_base(str(base), device="cpu").model
+        self.model: Any = fresh(base)
         if folder is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
