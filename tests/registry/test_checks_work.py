@@ -31,6 +31,7 @@ from .helpers import (
 
 PATHS = [f"model.layers.{i}.self_attn.{n}_proj" for i in range(80) for n in "qkvo"]
 B0 = f"{PREFIX}model.layers.0.self_attn.q_proj.lora_B.weight"
+A0 = B0.replace("lora_B", "lora_A")
 
 
 @contextmanager
@@ -177,6 +178,7 @@ def test_a_number_that_the_scaling_takes_too_far_is_refused(tmp_path: Path, dtyp
     """B is multiplied by alpha / rank when it is loaded; each of the two was fine by itself."""
     tensors = {k: np.zeros_like(v, dtype=dtype) for k, v in lora_tensors().items()}
     tensors[B0][3, 2] = 0x7E96 if dtype == "uint16" else 1e38  # bfloat16's bits
+    tensors[A0][2, 0] = 0x3F80 if dtype == "uint16" else 1.0  # or nothing would act
     config = lora_config(alpha_pattern={"layers.0.self_attn.q_proj": -400})
     with pytest.raises(InvalidArgument, match=r"scaling -100 .*lora_alpha") as caught:
         read(tmp_path, tensors=tensors, config=config).check_finite()

@@ -321,7 +321,7 @@ class TestBlocked:
                 admin_service_pb2.PinAdapterRequest(adapter="support", pinned=True)
             )
             running = node.inference.Generate(request(max_tokens=190))
-            other = node.inference.Generate(request("support:2", max_tokens=20))
+            other = node.inference.Generate(request("support:2", max_tokens=190))
             first = await running.read()
             assert first.token_ids
             whole = asyncio.ensure_future(node.inference.GenerateUnary(request(max_tokens=190)))

@@ -16,6 +16,7 @@ FACTS = Facts(
     columns=Columns(),
     train_rows=100,
     longest_answer=8,
+    metric="exact_match",
 )
 OPEN = parse_recipe("{method: lora, data: {path: rows.jsonl}}")
 OPEN_QLORA = parse_recipe("data: {path: rows.jsonl}")
