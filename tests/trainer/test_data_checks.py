@@ -31,13 +31,15 @@ def split(write_rows: Write, some: Rows, **data: Any) -> Examples:
 NONE_HELD_OUT = {"validation": 0, "test": 0}
 
 
-def test_a_csv_of_two_columns_needs_no_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["message", "text"])
+def test_a_csv_of_two_columns_needs_no_names(tmp_path: Path, named: str) -> None:
+    """A question in a column `text` was once taken for plain text to learn, and its label for nothing."""
     lines = "".join(f"where is parcel {i},track\n" for i in range(40))
-    (tmp_path / "rows.csv").write_text("message,intent\n" + lines)
+    (tmp_path / "rows.csv").write_text(f"{named},intent\n" + lines)
     parts = load(Data(path="rows.csv"), tmp_path, 0)
-    assert parts.columns == Columns(instruction="message", output="intent")
+    assert parts.columns == Columns(instruction=named, output="intent")
     assert parts.train[0].answer == "track"
-    assert "rows.csv: message is asked, intent answered" in parts.notes
+    assert f"rows.csv: {named} is asked, intent answered" in parts.notes
 
 
 def test_three_columns_without_usual_names_are_refused(tmp_path: Path) -> None:

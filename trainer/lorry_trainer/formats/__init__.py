@@ -60,8 +60,9 @@ def find_columns(rows: list[Row], data: Data, formats: Collection[str]) -> Data:
     columns = [n for n, value in rows[0].values.items() if isinstance(value, str)]
     nothing_given = data.format == "auto" and data.columns == Columns()
     if nothing_given and "instruction" in formats and len(rows[0].values) == len(columns) == 2:
+        others = [name for name in formats if name != "text"]  # `text, label` is a pair too
         try:
-            return data.model_copy(update={"format": find_format(rows, data, formats)})
+            return data.model_copy(update={"format": find_format(rows, data, others)})
         except DataError:
             pair = Columns(instruction=columns[0], output=columns[1])
             return data.model_copy(update={"format": "instruction", "columns": pair})
