@@ -32,7 +32,7 @@ from lorry_registry.entities import (
     Meaning,
     Version,
 )
-from lorry_registry.errors import InvalidArgument, NotFound
+from lorry_registry.errors import FailedPrecondition, InvalidArgument, NotFound
 from lorry_registry.events import Event
 from lorry_registry.filters import matches, parse_filter
 from lorry_registry.insights import Insights
@@ -176,9 +176,18 @@ class Catalogue(Searching, VersionNotes, Insights, Removal):
     def copy(self, reference: str, key: AdapterKey) -> Version:
         """Makes what a reference means now a version of another adapter: the same files, lineage and description.
 
-        Raises NotFound for either, ResourceExhausted where the namespace has no room.
+        Raises NotFound for either, FailedPrecondition `VERSION_BLOCKED` for what must not be served under another name
+        either, ResourceExhausted where the namespace has no room.
         """
         source = self.resolve(reference)
+        if source.block_reason is not None:
+            raise FailedPrecondition(
+                f"{source.key}:{source.number} is blocked ({source.block_reason}): no copy of it is made, choose "
+                "another version, or unblock it first",
+                reason="VERSION_BLOCKED",
+                version=f"{source.key}:{source.number}",
+                why=source.block_reason,
+            )
         version = self._store.create_version(
             key,
             digest=source.digest,

@@ -20,7 +20,7 @@ from typing import BinaryIO, Protocol
 from lorry_registry.access.rights import Role, current_rights
 from lorry_registry.blobs import BlobStore, WriteProgress, blob_not_found
 from lorry_registry.entities import AdapterKey
-from lorry_registry.errors import DataLoss, OutOfRange, ResourceExhausted
+from lorry_registry.errors import DataLoss, NotFound, OutOfRange, ResourceExhausted
 from lorry_registry.folder_blobs import FolderBlobStore
 from lorry_registry.principal import current_principal
 
@@ -123,18 +123,28 @@ class TenantBlobs:
 
     def _adopt(self, digest: str) -> WriteProgress:
         """Lays what is complete in the caller's place into the shared store."""
-        place = self._place()
-        with place.local_file(digest) as path:
-            size = path.stat().st_size
-            for attempt in (1, 2):
-                try:
-                    self._copy(digest, path, size)
-                    break
-                except DataLoss:  # others had begun it there, with bytes that are not the blob's
-                    if attempt == 2:
-                        raise
-            self._store.add_upload(current_principal.get(), digest, size_bytes=size)
-            path.unlink(missing_ok=True)
+        try:
+            with self._place().local_file(digest) as path:
+                return self._lay(digest, path)
+        except (NotFound, FileNotFoundError):
+            # Gone from the place: the caller's other upload of it was quicker, and has laid it there.
+            if self._sees(digest) and (whole := self._blobs.progress(digest)).complete:
+                return whole
+            raise
+
+    def _lay(self, digest: str, path: Path) -> WriteProgress:
+        size = path.stat().st_size
+        for attempt in (1, 2):
+            try:
+                self._copy(digest, path, size)
+                break
+            except DataLoss:  # others had begun it there, with bytes that are not the blob's
+                if attempt == 2:
+                    raise
+        # Where it was there already it may be old, and a version will name it.
+        self._blobs.touch(digest)
+        self._store.add_upload(current_principal.get(), digest, size_bytes=size)
+        path.unlink(missing_ok=True)
         return WriteProgress(size, complete=True)
 
     def _copy(self, digest: str, source: Path, size: int) -> None:

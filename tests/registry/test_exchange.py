@@ -22,7 +22,7 @@ from lorry_registry.access.entities import Quotas
 from lorry_registry.catalogue import Catalogue
 from lorry_registry.embedded import open_catalogue
 from lorry_registry.entities import AdapterKey
-from lorry_registry.errors import LorryError, ResourceExhausted
+from lorry_registry.errors import FailedPrecondition, LorryError, ResourceExhausted
 from lorry_registry.references import parse_reference
 from lorry_registry.rpc.gate import Gate
 from lorry_registry.rpc.host import create_server
@@ -169,6 +169,18 @@ def test_a_copy_needs_its_room(stocked: Catalogue) -> None:
     stocked.create_adapter(AdapterKey("team", "a"))
     with pytest.raises(ResourceExhausted):
         stocked.copy(str(KEY), AdapterKey("team", "a"))
+
+
+def test_a_blocked_version_is_not_copied(stocked: Catalogue) -> None:
+    """A copy of it was a version that nobody had blocked, and was served."""
+    publish(stocked, adapter_bytes())
+    other = AdapterKey("team", "a")
+    stocked.create_adapter(other)
+    stocked.block(KEY, 1, "trained on what it must not know")
+    with pytest.raises(FailedPrecondition, match="must not know"):
+        stocked.copy(f"{KEY}:1", other)
+    stocked.unblock(KEY, 1)
+    assert stocked.copy(f"{KEY}:1", other).number == 1
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
 """What is deleted can be brought back as it was, and goes for good when its time is up, or at once when asked."""
 
+import time
 from collections.abc import Iterator
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, create_engine, text
 
 from lorry_registry import removal
 from lorry_registry.catalogue import Catalogue
@@ -13,6 +17,7 @@ from lorry_registry.entities import AliasTarget, Version
 from lorry_registry.errors import Aborted, AlreadyExists, FailedPrecondition, LorryError, NotFound
 from lorry_registry.upkeep.garbage import Collected
 
+from .databases import emptied
 from .helpers import KEY, adapter_bytes, make_base, publish
 
 
@@ -174,3 +179,38 @@ def test_what_is_due_is_purged_by_the_collection_and_its_blobs_with_it(
     catalogue.delete_adapter(KEY, force=True)
     assert catalogue.collect(grace_seconds=-5).purged == 1
     assert list(catalogue.blobs.blobs()) == []
+
+
+def test_what_is_being_brought_back_is_not_purged(home: Path, postgres: str) -> None:
+    """On PostgreSQL a collection chose what was due, waited for the undelete of it, and purged it all the same."""
+    catalogue = open_catalogue(home, database=emptied(postgres))
+    engine = create_engine(postgres)
+    with closing(catalogue), ThreadPoolExecutor(1) as thread, engine.connect() as beside:
+        catalogue.put_base(make_base())
+        catalogue.create_adapter(KEY)
+        for seed in range(2):
+            publish(catalogue, adapter_bytes(seed=seed))
+        catalogue.delete_version(KEY, 1)
+        catalogue.delete_adapter(KEY, force=True)
+        with beside.begin():
+            for table in ("adapters", "versions"):
+                beside.execute(text(f"UPDATE {table} SET delete_time = NULL, purge_time = NULL"))
+            later = datetime.now(UTC) + 2 * removal.KEPT_AFTER_DELETION
+            purging = thread.submit(catalogue._store.purge_expired, later, dry_run=False)
+            while not purging.done() and not _somebody_waits(engine):
+                time.sleep(0.01)
+        assert purging.result() == 0
+        assert catalogue.resolve("support:1").number == 1
+    engine.dispose()
+
+
+def _somebody_waits(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return bool(
+            connection.execute(
+                text(
+                    "SELECT count(*) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                )
+            ).scalar()
+        )

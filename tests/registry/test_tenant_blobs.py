@@ -1,6 +1,9 @@
 """Blobs are shared, and no tenant can tell: a digest gives nobody another's bytes, nor that they are there."""
 
+import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +193,51 @@ def test_a_crash_before_the_blob_was_laid_into_the_store_loses_nothing(
     assert not tenants.blobs.progress(DIGEST).complete
     assert tenants.tenant_blobs.progress(DIGEST) == WHOLE
     assert tenants.blobs.progress(DIGEST) == WHOLE
+
+
+def test_two_uploads_of_one_blob_by_one_caller_both_end_well(
+    catalogue: Catalogue, become: Become, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slower of the two found its bytes gone from the caller's place, and failed with an internal error."""
+    become("b", "publish:mine")
+    blobs = catalogue.tenant_blobs
+    blobs.append(DIGEST, size_bytes=len(DATA), offset=0, data=DATA)
+    copy, quicker = blobs._copy, []
+
+    def overtaken(*arguments: Any) -> None:
+        if not quicker:
+            quicker.append(True)
+            assert blobs.finish(DIGEST, size_bytes=len(DATA)) == WHOLE
+        copy(*arguments)
+
+    monkeypatch.setattr(blobs, "_copy", overtaken)
+    assert blobs.finish(DIGEST, size_bytes=len(DATA)) == WHOLE
+    assert catalogue.missing_blobs([DIGEST]) == []
+
+
+def test_an_upload_that_two_write_down_at_once_is_written_down(catalogue: Catalogue) -> None:
+    """On PostgreSQL the second failed, since each had looked before the other wrote."""
+    together = threading.Barrier(4)
+
+    def bring(digest: str) -> None:
+        together.wait()
+        catalogue._store.add_upload("b", digest, size_bytes=7)
+
+    with ThreadPoolExecutor(4) as threads:
+        for number in range(5):
+            list(threads.map(bring, [f"sha256:{number}"] * 4))
+    assert catalogue._store.uploaded_bytes("b") == 5 * 7
+
+
+def test_what_was_there_before_it_was_brought_stays_for_its_grace(
+    catalogue: Catalogue, become: Become, home: Path
+) -> None:
+    """An old blob that no version named was collected between its upload by a tenant and the version that names it."""
+    write(catalogue, DATA)
+    name = DIGEST.removeprefix("sha256:")
+    os.utime(home / "blobs" / "sha256" / name[:2] / name, (1, 1))
+    become("b", "publish:mine")
+    write(catalogue, DATA)
+    become()
+    assert catalogue.collect(grace_seconds=3600).blobs == 0
+    assert catalogue.blobs.size(DIGEST) == len(DATA)

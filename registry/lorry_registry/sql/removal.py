@@ -118,22 +118,27 @@ class RemovalVerbs(Transactions):
         if count == 0 or dry_run:
             return count
         with self._write() as session:
-            # Asked again: some may have been brought back.
-            due = _expired(session, now)
+            # Asked again, and locked: some may have been brought back, or are being so.
+            due = _expired(session, now, lock=True)
             for table, ids in due:
                 session.execute(delete(table).where(table.id.in_(ids)))
             return sum(len(ids) for _, ids in due)
 
 
 def _expired(
-    session: Session, now: datetime
+    session: Session, now: datetime, *, lock: bool = False
 ) -> list[tuple[type[AdapterRow | VersionRow], Sequence[int]]]:
+    """What is due. `lock`: it stays so until the transaction ends; what somebody is about to change is not among it."""
     adapters = select(AdapterRow.id).where(AdapterRow.purge_time <= now).limit(_PURGED_AT_ONCE)
     pointed_at = exists().where(AliasTargetRow.version_id == VersionRow.id)
     versions = select(VersionRow.id).where(VersionRow.purge_time <= now, ~pointed_at)
+    versions = versions.limit(_PURGED_AT_ONCE)
+    if lock:  # SQLite, whose writers exclude each other, leaves it out
+        adapters = adapters.with_for_update(skip_locked=True)
+        versions = versions.with_for_update(skip_locked=True)
     return [
         (AdapterRow, session.scalars(adapters).all()),
-        (VersionRow, session.scalars(versions.limit(_PURGED_AT_ONCE)).all()),
+        (VersionRow, session.scalars(versions).all()),
     ]
 
 

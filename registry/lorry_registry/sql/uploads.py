@@ -1,8 +1,10 @@
 """The store's verbs over uploads: which blobs a principal brought, and whether anybody else may see one."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
 
 from lorry_registry.sql.lookups import now_utc
 from lorry_registry.sql.models import (
@@ -32,15 +34,12 @@ class UploadVerbs(Transactions):
             return any(session.scalar(query.limit(1)) is not None for query in (brought, named))
 
     def add_upload(self, principal: str, digest: str, *, size_bytes: int) -> None:
-        with self._write() as session:
-            session.merge(
-                UploadRow(
-                    principal=principal,
-                    digest=digest,
-                    size_bytes=size_bytes,
-                    create_time=now_utc(),
-                )
-            )
+        row = UploadRow(
+            principal=principal, digest=digest, size_bytes=size_bytes, create_time=now_utc()
+        )
+        # Two that bring the same at once both find no row: the second's is there already.
+        with suppress(IntegrityError), self._write() as session:
+            session.merge(row)
 
     def uploaded_bytes(self, principal: str) -> int:
         total = select(func.coalesce(func.sum(UploadRow.size_bytes), 0))
