@@ -176,9 +176,10 @@ async def _open_registry(
     """The registry; what adds the services by which this process offers it to others, if it does; who knows callers."""
     if config.registry is not None:
         login = config.registry_login
-        remote = RemoteRegistry(
-            config.registry, token=login.token(), credentials=channel_credentials(login)
-        )
+        token, credentials = login.token(), channel_credentials(login)
+        if credentials is None:
+            _check_clear_text(config, config.registry, token)
+        remote = RemoteRegistry(config.registry, token=token, credentials=credentials)
         stack.push_async_callback(remote.close)
         await remote.ready()
         return remote, lambda server: (), _authority_elsewhere(config, remote)
@@ -194,6 +195,18 @@ async def _open_registry(
     stack.callback(local.close)
     authority = authority_of(catalogue, config.security, config.listen)
     return local, functools.partial(add_services, catalogue=catalogue), authority
+
+
+def _check_clear_text(config: ServeConfig, registry: str, token: str) -> None:
+    """Over a plain channel go this server's own token and those of its callers, whom the registry knows."""
+    asks = config.security.requires_auth(loopback=is_loopback(config.listen))
+    if (token or asks) and not (config.security.insecure or is_loopback(registry)):
+        raise FailedPrecondition(
+            f"tokens would go to the registry at {registry} in clear text: give --registry-tls-ca, or say --insecure "
+            "where the network itself keeps others out.",
+            reason="TOKEN_IN_CLEAR_TEXT",
+            registry=registry,
+        )
 
 
 def _authority_elsewhere(config: ServeConfig, remote: RemoteRegistry) -> Authority:

@@ -358,6 +358,8 @@ class TestAccessFile:
             (('["read:*"]', "[]"), "0 grants"),
             (('jwks_file = "keys.json"', ""), "either jwks_file or jwks_url"),
             (('jwks_file = "keys.json"', 'jwks_url = "http://id.example"'), "https"),
+            (('jwks_file = "keys.json"', 'jwks_url = "http://127.0.0.1.id.example"'), "https"),
+            (('jwks_file = "keys.json"', 'jwks_url = "http://127.0.0.1@id.example"'), "https"),
             (('audience = "lorry"', ""), "audience is missing"),
             (("[[certificates]]", "[certificates]"), r"\[\[certificates\]\]"),
             (("[oidc]", "[oidc"), "no TOML"),

@@ -411,6 +411,18 @@ async def test_what_is_done_and_what_is_refused_is_in_the_log(
     assert all(e.peer.startswith("ipv4:127.0.0.1:") for e in events)
 
 
+async def test_a_copy_is_in_the_log_of_where_it_goes(
+    channel: grpc.aio.Channel, shared: Catalogue
+) -> None:
+    """It stood in the log of where it came from, whose administrators read there what others call their adapters."""
+    made, text = shared.access.create_token(["publish:mine", "read:theirs"])
+    copy = rs.CopyVersionRequest(reference=str(THEIRS), parent="namespaces/mine/adapters/secret")
+    await call(channel, "/lorry.registry.v1.RegistryService/CopyVersion", copy, text)
+    (event,) = shared.access.list_audit_events("mine").items
+    assert (event.principal, event.outcome) == (made.principal, "OK")
+    assert shared.access.list_audit_events("theirs").items == ()
+
+
 async def test_a_flood_of_denials_does_not_fill_the_log(
     channel: grpc.aio.Channel, shared: Catalogue
 ) -> None:

@@ -25,7 +25,7 @@ from lorry_registry.rpc.rules import RULES
 from lorry_registry.rpc.server import add_services, authority_of
 from lorry_registry.security import Auth, Security
 from lorry_server.access import SERVER_RULES
-from lorry_server.app import _metrics
+from lorry_server.app import _check_clear_text, _metrics
 from lorry_server.config import RegistryLogin, ServeConfig
 from lorry_server.registries.authority import AuthorityElsewhere, read_caller
 from lorry_server.registries.remote import RemoteRegistry, channel_credentials
@@ -275,6 +275,27 @@ def test_the_registrys_token_comes_from_a_file_that_nobody_else_reads(tmp_path, 
     assert RegistryLogin().token() == "other"
     assert channel_credentials(RegistryLogin()) is None
     assert "secret" not in repr(RegistryLogin(file))
+
+
+@pytest.mark.parametrize(
+    ("given", "token", "clear"),
+    [
+        ({}, "", True),
+        ({}, "secret", False),
+        ({"security": Security(auth=Auth.REQUIRED)}, "", False),
+        ({"security": Security(auth=Auth.REQUIRED, insecure=True)}, "secret", True),
+        ({"security": Security(auth=Auth.REQUIRED), "registry": "127.0.0.1:7071"}, "secret", True),
+    ],
+)
+def test_no_token_goes_to_a_registry_in_clear_text_unless_told(given, token, clear):
+    """A server sent its own token, and those of all its callers, over a plain channel to any machine."""
+    config = ServeConfig(**{"registry": "registry.example:7071"} | given)
+    if clear:
+        _check_clear_text(config, config.registry, token)
+        return
+    with pytest.raises(FailedPrecondition, match="clear text") as caught:
+        _check_clear_text(config, config.registry, token)
+    assert caught.value.reason == "TOKEN_IN_CLEAR_TEXT"
 
 
 # Over a socket, in front of the services.

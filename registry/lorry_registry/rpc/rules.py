@@ -114,8 +114,9 @@ RULES: Mapping[str, Rule] = {
     _REGISTRY + "UndeleteVersion": changing(somewhere(Role.PUBLISH, "name")),
     _REGISTRY + "PurgeVersion": changing(somewhere(Role.ADMIN, "name")),
     _REGISTRY + "CreateVersion": changing(somewhere(Role.PUBLISH, "parent")),
+    # Where the copy goes stands first: it is that namespace's log that tells of it.
     _REGISTRY + "CopyVersion": changing(
-        Rule((Need(Role.READ, ("reference",)), Need(Role.PUBLISH, ("parent",))))
+        Rule((Need(Role.PUBLISH, ("parent",)), Need(Role.READ, ("reference",))))
     ),
     _REGISTRY + "GetVersion": somewhere(Role.READ, "name"),
     _REGISTRY + "ListVersions": somewhere(Role.READ, "parent"),
