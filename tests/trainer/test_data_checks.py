@@ -211,3 +211,24 @@ def test_a_data_set_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(datasets, "load_dataset", away)
     with pytest.raises(DataError, match=r"hub:org/name: not a data set .*no network"):
         load(Data(path="hub:org/name"), tmp_path, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        ({"columns": {"chosen": "better"}}, "data.columns.chosen: format instruction has no such"),
+        ({"revision": "main"}, "data.revision is for a data set, and rows.jsonl is a file"),
+        ({"format": "prompt_completion", "template": "Q: {instruction}"}, "data.template is for"),
+        ({"format": "tagged", "system": "Be brief."}, "data.system needs a chat"),
+    ],
+)
+def test_a_key_that_would_have_no_effect_is_refused(
+    write_rows: Write, given: dict[str, Any], part: str
+) -> None:
+    """They were read and passed over."""
+    path = write_rows(asked(["how?", "why?"]))
+    data = Data.model_validate_json(json.dumps({"path": path.name} | given))
+    formats = ("instruction", "prompt_completion", "tagged")
+    with pytest.raises(DataError) as caught:
+        load(data, path.parent, 0, formats)
+    assert part in caught.value.message

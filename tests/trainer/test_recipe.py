@@ -91,6 +91,21 @@ def test_texts_that_are_no_recipe(text: str, part: str) -> None:
     assert part in complaint(text)
 
 
+@pytest.mark.parametrize(
+    ("lines", "part"),
+    [
+        ("method: ia3\nlora: {rank: 64}", "`lora` belongs to lora, qlora"),
+        ("method: p_tuning\nlora: {target_modules: [q_proj]}", "and the method is p_tuning"),
+        ("objective: classification\ntraining: {packing: true}", "`training.packing` belongs to"),
+        ("objective: dpo\nevaluation: {shots: 2}", "`evaluation.shots` belongs to sft"),
+        ("objective: tokens\nevaluation: {general: a.txt}", "`evaluation.general` belongs to sft"),
+    ],
+)
+def test_a_key_that_would_have_no_effect_is_refused(lines: str, part: str) -> None:
+    """They were read and passed over, or broke the run where it was scored."""
+    assert part in complaint(MINIMAL + lines + "\n")
+
+
 def test_an_exponent_without_a_dot_is_a_number() -> None:
     """YAML 1.1 reads 2e-3 as text, and everyone writes it."""
     assert parse_recipe(MINIMAL + "training: {learning_rate: 2e-3}").training.learning_rate == 2e-3

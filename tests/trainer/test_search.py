@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import lorry_trainer.search as module
 from lorry_trainer.bases import Bases
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.recipe_file import parse_recipe, read_recipe
@@ -64,6 +65,19 @@ def test_a_search_finds_the_better_values_and_goes_on(
     other = searched(6).model_copy(update={"base": "elsewhere"})
     with pytest.raises(RecipeError, match="search of another recipe"):
         search(other, name="s", folder=tmp_path, output=out)
+
+
+def test_a_search_that_goes_on_proposes_what_it_would_have(
+    searched: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Going on, a search drew its first trials' values once more, and learnt nothing from them."""
+    monkeypatch.setattr(module, "_loss", lambda recipe, *_: recipe.training.learning_rate)
+    for trials in (2, 4):
+        search(searched(trials), name="s", folder=tmp_path, output=tmp_path / "broken")
+    search(searched(4), name="s", folder=tmp_path, output=tmp_path / "whole")
+    rates = [row["training.learning_rate"] for row in rows(tmp_path / "broken")]
+    assert len(set(rates)) == 4
+    assert rows(tmp_path / "broken") == rows(tmp_path / "whole")
 
 
 def test_poor_trials_are_given_up(

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from lorry_trainer.recipe import (
+    FACTORS,
     HELD,
     OBJECTIVE_SECTIONS,
     SECTIONS,
@@ -51,7 +52,8 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
             holder[field] = value
             reasons[f"{section}.{field}".strip(".")] = reason
 
-    choose("lora", "alpha", 2.0 * recipe.lora.rank, "twice the rank")
+    if recipe.method in FACTORS:
+        choose("lora", "alpha", 2.0 * recipe.lora.rank, "twice the rank")
     if "nf4" in HELD[recipe.method]:
         held = Quantization(type=HELD[recipe.method][0])
         why = "as the QLoRA paper has it" if recipe.method == "qlora" else "as it is served"

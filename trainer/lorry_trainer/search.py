@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+import random
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,11 @@ def search(
         return _loss(_with(recipe, values), name, folder, bases, progress, trial)
 
     done = [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    study.optimize(objective, n_trials=max(0, wanted.trials - len(done)), catch=(TrainingError,))
+    for number in range(len(done), wanted.trials):
+        # Drawn by the trial's own seed: a search that goes on would else propose its first trials once more.
+        seed = random.Random(f"{recipe.training.seed}:{number}").getrandbits(32)
+        study.sampler = optuna.samplers.TPESampler(seed=seed)
+        study.optimize(objective, n_trials=1, catch=(TrainingError,))
     finished = [t for t in study.trials if t.state == TrialState.COMPLETE]
     if not finished:
         raise TrainingError("no trial came to its end; look at the ranges, learning rates first")
@@ -91,7 +96,6 @@ def _study(output: Path, name: str, recipe: Recipe) -> optuna.Study:
         study_name=name,
         storage=storage,
         direction="minimize",
-        sampler=optuna.samplers.TPESampler(seed=recipe.training.seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
         load_if_exists=True,
     )

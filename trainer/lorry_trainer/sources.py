@@ -21,6 +21,9 @@ def read_sources(data: Data, folder: Path) -> dict[str, Source]:
     if main.startswith(HUB) or (folder / main).is_dir():
         found = _data_set(main, data, folder)
     else:
+        for key in ("subset", "revision"):
+            if getattr(data, key):
+                raise DataError(f"data.{key} is for a data set, and {main} is a file; leave it out")
         found = {"train": read_source(main, folder)}
     for split in ("validation", "test"):
         if name := getattr(data, split):

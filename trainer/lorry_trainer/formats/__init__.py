@@ -34,6 +34,7 @@ FORMATS: dict[str, Format] = {
     "unpaired": Unpaired(),
     "question": Question(),
 }
+WITHOUT_CHAT = ("labelled", "tagged", "span")  # read by models with a head
 
 
 def examples(rows: Iterable[Row], format_name: str, data: Data) -> list[Example]:
@@ -42,6 +43,7 @@ def examples(rows: Iterable[Row], format_name: str, data: Data) -> list[Example]
     Raises DataError with every row that is refused, up to ten.
     """
     form = FORMATS[format_name]
+    _refuse_keys_without_effect(format_name, data)
     made: list[Example] = []
     faults: list[str] = []
     for row in rows:
@@ -53,6 +55,25 @@ def examples(rows: Iterable[Row], format_name: str, data: Data) -> list[Example]
         more = f"\n… and {len(faults) - 10} more" if len(faults) > 10 else ""
         raise DataError("\n".join(faults[:10]) + more)
     return made
+
+
+def _refuse_keys_without_effect(format_name: str, data: Data) -> None:
+    """Raise DataError where the recipe says something to a format that has no ear for it."""
+    form = FORMATS[format_name]
+    columns = [*form.required, *form.optional]
+    for name, given in data.columns:
+        if given and name not in columns:
+            raise DataError(
+                f"data.columns.{name}: format {format_name} has no such column; it has {', '.join(columns)}"
+            )
+    if data.system and format_name in WITHOUT_CHAT:
+        raise DataError(
+            f"data.system needs a chat, and format {format_name} has none; leave it out"
+        )
+    if format_name != "instruction" and data.template != Data.model_fields["template"].default:
+        raise DataError(
+            f"data.template is for format instruction, and the format is {format_name}; leave it out"
+        )
 
 
 def find_columns(rows: list[Row], data: Data, formats: Collection[str]) -> Data:

@@ -34,7 +34,15 @@ OBJECTIVE_SECTIONS: dict[str, tuple[str, ...]] = {
     "preference": ("dpo", "kto", "orpo"),
     "reinforcement": ("grpo", "rloo"),
 }
+# methods that train a LoRA, or end in one; to all others `lora` says nothing
+FACTORS = ("lora", "qlora", "rslora", "dora", "lora_plus", "pissa", "loftq", "full")
 _JUDGES = ("classification", "tokens", "extraction", "reward")  # with a head of their own
+# key -> the objectives that it says anything to
+_OBJECTIVES_OF: dict[str, tuple[str, ...]] = {
+    "training.packing": ("sft",),
+    "evaluation.shots": ("sft", "grpo", "rloo"),
+    "evaluation.general": ("sft", "dpo", "kto", "orpo", "grpo", "rloo"),
+}
 
 
 class Recipe(Section):
@@ -138,6 +146,14 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _lora_is_what_is_trained(self) -> Self:
+        if self.method not in FACTORS and self.lora != Lora():
+            raise ValueError(
+                f"`lora` belongs to {', '.join(FACTORS)}, and the method is {self.method}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sections_fit_the_objective(self) -> Self:
         for section, objectives in OBJECTIVE_SECTIONS.items():
             if getattr(self, section) is not None and self.objective not in objectives:
@@ -151,4 +167,18 @@ class Recipe(Section):
                 f"`method: {self.method}` keeps factors alone, and `objective: {self.objective}` has a head to keep; "
                 "use lora, qlora or one of their relatives"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _keys_fit_the_objective(self) -> Self:
+        asked = {
+            "training.packing": self.training.packing,
+            "evaluation.shots": self.evaluation.shots,
+            "evaluation.general": self.evaluation.general,
+        }
+        for key, value in asked.items():
+            if value and self.objective not in _OBJECTIVES_OF[key]:
+                raise ValueError(
+                    f"`{key}` belongs to {', '.join(_OBJECTIVES_OF[key])}, and the objective is {self.objective}"
+                )
         return self
