@@ -68,6 +68,22 @@ def required(text: str, metrics: dict[str, float]) -> list[str]:
     return shortfalls(recipe.require, metrics)
 
 
+def test_words_of_every_alphabet_count() -> None:
+    """ROUGE-L of right answers was 0 where they had no Latin letters, and BLEU a little more than 1."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    right = ["привет, мир и все остальные", "καλημέρα"]
+    metrics = judge(right, right).metrics
+    assert {name: metrics[name] for name in ("rouge_l", "bleu", "chrf")} == {
+        "rouge_l": 1.0,
+        "bleu": 1.0,
+        "chrf": 1.0,
+    }
+    said, wanted = "It's A_b 12-fold, I think.", "it s a b: 12 times I think"
+    theirs = RougeScorer(["rougeL"]).score(wanted, said)["rougeL"].fmeasure
+    assert judge([said], [wanted]).metrics["rouge_l"] == pytest.approx(theirs)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

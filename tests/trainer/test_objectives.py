@@ -150,6 +150,11 @@ def test_a_judge_is_whole_in_its_folder(
         with torch.inference_mode():
             said.append(PeftModel.from_pretrained(base, result.folder).eval()(**batch).logits)
     torch.testing.assert_close(said[0], said[1])
+    # The card told of a causal LM, whatever had been learnt.
+    card = (result.folder / "README.md").read_text(encoding="utf-8")
+    assert "pipeline_tag: text-classification" in card
+    assert "AutoModelForSequenceClassification.from_pretrained(" in card
+    assert "num_labels=2)" in card
 
 
 def test_an_answer_is_found_in_its_text(learn: Callable[..., Result], encoder_folder: Path) -> None:

@@ -6,7 +6,16 @@ import json
 
 from lorry_trainer.data import Examples
 from lorry_trainer.formats.contract import Example
-from lorry_trainer.recipe import Recipe
+from lorry_trainer.recipe import FACTORS, Recipe
+
+# objective -> the hub's name for such a task, and the class that loads a base with its head; for all others as for sft
+_TASKS = {
+    "sft": ("text-generation", "AutoModelForCausalLM"),
+    "classification": ("text-classification", "AutoModelForSequenceClassification"),
+    "reward": ("text-classification", "AutoModelForSequenceClassification"),
+    "tokens": ("token-classification", "AutoModelForTokenClassification"),
+    "extraction": ("question-answering", "AutoModelForQuestionAnswering"),
+}
 
 
 def card(
@@ -16,19 +25,22 @@ def card(
     data: Examples,
     metrics: dict[str, float],
     samples: list[tuple[Example, str, str]],  # (row, the base's answer, the adapter's answer)
+    num_labels: int,  # of the head, where the base has one
 ) -> str:
+    task, base_class = _TASKS.get(recipe.objective, _TASKS["sft"])
+    kind = f"Rank {recipe.lora.rank} {recipe.method}" if recipe.method in FACTORS else recipe.method
     lines = [
         "---",
         f"base_model: {json.dumps(base_name)}",
         "library_name: peft",
-        "pipeline_tag: text-generation",
+        f"pipeline_tag: {task}",
         f"tags: [lorry, {recipe.method}]",
         "---",
         f"# {name}",
         "",
         recipe.description or "An adapter trained by Lorry.",
         "",
-        f"Rank {recipe.lora.rank} {recipe.method} on `{base_name}`, from {len(data.train)} rows "
+        f"{kind} on `{base_name}`, from {len(data.train)} rows "
         f"({len(data.validation)} to validate, {len(data.test)} to test). `recipe.yaml` holds every setting, "
         "`lineage.json` the digests of base and data, `loss.png` the loss.",
     ]
@@ -60,7 +72,8 @@ def card(
                 ),
             ]
     load = "load_bottleneck" if recipe.method == "bottleneck" else "PeftModel.from_pretrained"
-    use = f'model = {load}(AutoModelForCausalLM.from_pretrained("{base_name}"), "{name}")'
+    head = f", num_labels={num_labels}" if task.endswith("classification") else ""
+    use = f'model = {load}({base_class}.from_pretrained("{base_name}"{head}), "{name}")'
     lines += ["", "```python", use, "```", ""]
     return "\n".join(lines)
 

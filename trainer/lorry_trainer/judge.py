@@ -6,6 +6,7 @@ from one in this process or from a server.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -127,10 +128,17 @@ def _each(
     return np.array([metric(a, e) for a, e in zip(answers, expected, strict=True)])
 
 
+class _Words:
+    """As ROUGE's own script, for words of every alphabet: that one knows `a` to `z`, and finds nothing in others."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return re.findall(r"[^\W_]+", text.lower())
+
+
 def _rouge_l(answers: Sequence[str], expected: Sequence[str]) -> np.ndarray:
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"])
+    scorer = RougeScorer(["rougeL"], tokenizer=_Words())
     return np.array(
         [scorer.score(e, a)["rougeL"].fmeasure for a, e in zip(answers, expected, strict=True)]
     )
@@ -141,7 +149,9 @@ def _corpus(answers: Sequence[str], expected: Sequence[str]) -> dict[str, float]
     from sacrebleu.metrics import BLEU, CHRF
 
     references = [list(expected)]
+    scores = {"bleu": BLEU(effective_order=True), "chrf": CHRF()}
     return {
-        "bleu": BLEU(effective_order=True).corpus_score(list(answers), references).score / 100,
-        "chrf": CHRF().corpus_score(list(answers), references).score / 100,
+        # BLEU's is an exponential of logarithms, and rounds to more than all.
+        name: min(1.0, metric.corpus_score(list(answers), references).score / 100)
+        for name, metric in scores.items()
     }

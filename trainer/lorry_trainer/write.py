@@ -114,7 +114,8 @@ def write(folder: Path, run: Prepared, results: Results) -> None:
     samples = (
         list(zip(run.test, before.answers, after.answers, strict=True)) if before and after else []
     )
-    text = card(run.name, run.recipe, base_name, run.data, metrics, samples)
+    num_labels = base.model.config.num_labels
+    text = card(run.name, run.recipe, base_name, run.data, metrics, samples, num_labels)
     (folder / "README.md").write_text(text, encoding="utf-8")
     missed = shortfalls(run.recipe.require, metrics)
     headings = [(heading, prefix) for heading, prefix, _ in results.columns()]
