@@ -135,6 +135,17 @@ class TestVersions:
         catalogue.delete_alias(KEY, "production")
         assert catalogue.resolve("support").number == 2, "the newest that is there"
 
+    def test_no_adapter_is_found_by_a_deleted_version(
+        self, catalogue: Catalogue, versions: list[Version]
+    ) -> None:
+        """Servers listed adapters for their base that had no version for it any more."""
+        asked = {"filter_text": f'digest = "{versions[2].digest}"'}
+        assert [found.key for found in catalogue.list_adapters(None, **asked).items] == [KEY]
+        catalogue.delete_version(KEY, 3)
+        assert catalogue.list_adapters(None, **asked).items == ()
+        catalogue.undelete_version(KEY, 3)
+        assert [found.key for found in catalogue.list_adapters(None, **asked).items] == [KEY]
+
     def test_no_number_is_given_twice(self, catalogue: Catalogue, versions: list[Version]) -> None:
         catalogue.delete_version(KEY, 3)
         assert publish(catalogue, adapter_bytes(seed=7)).number == 4

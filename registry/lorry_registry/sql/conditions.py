@@ -144,7 +144,8 @@ def _asks_a_version(expression: Expression) -> bool:
 
 
 def _some_version(condition: Condition) -> Condition:
-    return exists().where(VersionRow.adapter_id == AdapterRow.id, condition)
+    there = VersionRow.delete_time.is_(None)
+    return exists().where(VersionRow.adapter_id == AdapterRow.id, there, condition)
 
 
 def _metric(key: str) -> Any:
