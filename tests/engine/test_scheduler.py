@@ -279,6 +279,19 @@ def test_a_preempted_sequence_finds_its_prefix_again() -> None:
     finish_alone(machine, *queue)
 
 
+def test_a_preempted_sequence_finds_its_own_answer_again() -> None:
+    """Bug: of what was in memory a preempted sequence took up its prompt alone, and computed its answer again."""
+    machine = Machine(block_size=4)
+    each = sequence("x", range(4), max_tokens=24)
+    machine.add(each)
+    while each.num_output_tokens < 20:
+        machine.step()
+    machine.scheduler._preempt(each)
+    plan = machine.step()
+    assert [chunk.num_tokens for chunk in plan.chunks] == [4]  # the last block alone
+    finish_alone(machine, each)
+
+
 def test_preemption_lets_an_adapter_go_and_hitches_it_again() -> None:
     machine = Machine(num_blocks=8, max_batched_tokens=32)
     machine.make_resident("a", "b")
@@ -538,6 +551,18 @@ def test_virtual_tokens_count_against_the_context() -> None:
     assert isinstance(error, InvalidArgument)
     assert error.reason == "PROMPT_TOO_LONG"
     assert error.metadata["virtual_tokens"] == "8"
+    machine.check_idle()
+
+
+@pytest.mark.parametrize(("num_tokens", "fits"), [(12, True), (13, False)])
+def test_what_needs_no_answer_may_fill_the_context(num_tokens: int, fits: bool) -> None:
+    """Bug: with an adapter a prompt that was to be scored or embedded had to leave room for an answer."""
+    machine = Machine(context_length=20)
+    machine.virtual["a"] = VirtualPlaces(8)
+    each = sequence("x", [1] * num_tokens, adapter="a", max_tokens=0)
+    machine.add(each)
+    machine.run()
+    assert ("x" in machine.errors()) is not fits
     machine.check_idle()
 
 

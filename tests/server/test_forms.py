@@ -6,13 +6,14 @@ import asyncio
 import json
 import random
 import re
+import threading
 from dataclasses import replace
 
 import grpc
 import pytest
 
 from lorry.inference.v1 import inference_service_pb2 as pb
-from lorry_registry.errors import InvalidArgument
+from lorry_registry.errors import InvalidArgument, Unavailable
 from lorry_server.services.forms import Form, FormCompiler
 from lorry_server.services.text import TextCodec
 
@@ -209,6 +210,29 @@ async def test_a_form_that_takes_too_long_is_refused(compiler, monkeypatch):
     with pytest.raises(InvalidArgument) as refused:
         await compiler.compile(Form("regex", "a+"))
     assert refused.value.reason == "FORM_TOO_COMPLEX"
+
+
+async def test_a_form_that_never_had_its_turn_is_not_refused_for_ever(compiler, monkeypatch):
+    """Bug: while one form held the thread, those behind it ran out of time and were remembered as too complex."""
+    begun, go_on = threading.Event(), threading.Event()
+    compile_form = compiler._compile
+
+    def slow(form):
+        begun.set()
+        assert go_on.wait(60)
+        return compile_form(form)
+
+    monkeypatch.setattr(compiler, "_compile", slow)
+    first = asyncio.ensure_future(compiler.compile(Form("regex", "a+")))
+    await asyncio.to_thread(begun.wait, 60)
+    with monkeypatch.context() as hurried:
+        hurried.setattr("lorry_server.services.forms.MAX_COMPILE_SECONDS", 0.01)
+        with pytest.raises(Unavailable) as busy:
+            await compiler.compile(Form("regex", "b+"))
+    assert busy.value.reason == "FORMS_BUSY"
+    go_on.set()
+    assert await first is not None
+    assert await compiler.compile(Form("regex", "b+")) is not None
 
 
 def follow(constraint, ids: list[int], steps: int) -> None:

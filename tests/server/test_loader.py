@@ -170,6 +170,23 @@ def test_a_load_that_fails_leaves_an_empty_slot(loader, source, slots, events):
     assert slots.written == {}
 
 
+def test_an_adapter_that_cannot_be_looked_at_is_a_load_that_failed(
+    loader, source, slots, events, monkeypatch
+):
+    """Bug: what went wrong after the slot was written was told nobody, and its requests waited for ever."""
+
+    def fails(*_args, **_options):
+        raise ValueError("no such row")
+
+    monkeypatch.setattr(module, "probe_of", fails)
+    source.here.add("a")
+    loader.load(SlotLoad("a", 1, None))
+    event = events.get(timeout=30)
+    assert isinstance(event, LoadFailed)
+    assert event.in_slot
+    assert 1 not in slots.written
+
+
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_a_folder_that_cannot_be_read_is_brought_anew(loader, source, events, on_disk):
     """A damaged folder used to be refused for ever, as the caller's invalid argument."""

@@ -447,12 +447,12 @@ class AdapterLoader:
         try:
             self._slots.clear(load.slot)
             self._slots.write(load.slot, factors)
+            is_version = self._source.recipe(load.digest) is None
+            probe = probe_of(factors, _places(factors.virtual), must_act=is_version)
         except Exception as error:
             self._give_up(load, error)
         else:
             seconds = time.monotonic() - started
-            is_version = self._source.recipe(load.digest) is None
-            probe = probe_of(factors, _places(factors.virtual), must_act=is_version)
             self._post(Loaded(load.digest, factors.rank, factors.size_bytes, seconds, probe))
 
     def _give_up(self, load: SlotLoad, error: Exception) -> None:

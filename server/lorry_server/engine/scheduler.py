@@ -190,7 +190,7 @@ class Scheduler:
             if digest is not None:
                 wanted.add(digest)
                 sequence.virtual = self._fetched[digest]
-                if sequence.num_tokens >= self.context_length:
+                if sequence.num_tokens > self._most_tokens(sequence):
                     plan.outputs.append(self._fail(sequence, self._too_long(sequence)))
                     continue
             if waits_for_merge:
@@ -309,11 +309,16 @@ class Scheduler:
             stats=sequence.stats(now) if reason or is_first else None,
         )
 
+    def _most_tokens(self, sequence: Sequence) -> int:
+        """How long a sequence may be when it begins: what is to be answered needs room for a token."""
+        return self.context_length - min(1, sequence.request.sampling.max_tokens)
+
     def _too_long(self, sequence: Sequence) -> InvalidArgument:
+        answer = "with room for an answer " if sequence.request.sampling.max_tokens else ""
         return InvalidArgument(
             f"The prompt has {sequence.num_prompt_tokens} tokens, and adapter {sequence.adapter} puts "
-            f"{sequence.virtual.count} virtual ones before it; with room for an answer the context holds "
-            f"{self.context_length - 1}. Shorten the prompt.",
+            f"{sequence.virtual.count} virtual ones before it; {answer}the context holds "
+            f"{self._most_tokens(sequence)}. Shorten the prompt.",
             reason="PROMPT_TOO_LONG",
             prompt_tokens=sequence.num_prompt_tokens,
             virtual_tokens=sequence.virtual.count,

@@ -105,7 +105,11 @@ class Sequence:
 
         Of the last token the logits are, always; of a token before one that is scored too.
         """
-        wanted = min(len(self.token_ids) - 1, self.next_scored - 1, self.next_pooled)
+        wanted = len(self.token_ids) - 1
+        if self.next_scored < self.num_prompt_tokens:
+            wanted = min(wanted, self.next_scored - 1)
+        if self.next_pooled < self.num_prompt_tokens:
+            wanted = min(wanted, self.next_pooled)
         return self.virtual.count + wanted
 
     @property

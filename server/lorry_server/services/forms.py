@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lorry.inference.v1 import inference_service_pb2 as pb
-from lorry_registry.errors import FailedPrecondition, InvalidArgument
+from lorry_registry.errors import FailedPrecondition, InvalidArgument, Unavailable
 from lorry_server.base import ServedBase
 from lorry_server.services.checks import invalid
 
@@ -112,7 +112,10 @@ class FormCompiler:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def compile(self, form: Form | None) -> CompiledForm | None:
-        """Raises InvalidArgument for a form that cannot be had, FailedPrecondition where the base allows none."""
+        """Raises InvalidArgument for a form that cannot be had, FailedPrecondition where the base allows none.
+
+        Unavailable where others' forms take the time: nothing is known of this one then, and nothing remembered.
+        """
         if form is None:
             return None
         self._check_base()
@@ -129,11 +132,17 @@ class FormCompiler:
         return known
 
     async def _in_time(self, form: Form) -> CompiledForm | InvalidArgument:
-        work = asyncio.get_running_loop().run_in_executor(self._thread, self._compile, form)
+        work = self._thread.submit(self._compile, form)
         try:
             async with asyncio.timeout(MAX_COMPILE_SECONDS):
-                return await work
+                return await asyncio.wrap_future(work)
         except TimeoutError:
+            if work.cancelled():  # it had not begun
+                raise Unavailable(
+                    f"Other forms are being compiled, and {form.kind} waited {MAX_COMPILE_SECONDS:g} s for its turn; "
+                    "retry in a moment.",
+                    reason="FORMS_BUSY",
+                ) from None
             return InvalidArgument(
                 f"{form.kind} was not compiled within {MAX_COMPILE_SECONDS:g} s; make it simpler.",
                 reason="FORM_TOO_COMPLEX",
