@@ -82,10 +82,9 @@ class TenantBlobs:
         """As `BlobStore.append`. Raises ResourceExhausted `QUOTA_EXCEEDED` besides."""
         if _sees_all():
             return self._blobs.append(digest, size_bytes=size_bytes, offset=offset, data=data)
-        if offset == 0:
-            if (known := self.progress(digest)).complete:
-                return known
-            self._check_room(size_bytes)
+        if offset == 0 and (known := self.progress(digest)).complete:
+            return known
+        self._check_room(digest, size_bytes)
         place = self._place()
         staged = place.append(digest, size_bytes=size_bytes, offset=offset, data=data)
         return self._adopt(digest) if staged.complete else staged
@@ -173,10 +172,18 @@ class TenantBlobs:
         if not self._sees(digest):
             raise blob_not_found(digest)
 
-    def _check_room(self, size_bytes: int) -> None:
+    def _check_room(self, digest: str, size_bytes: int) -> None:
+        """At every piece: writes that were begun side by side, each with room for itself, end where they have none."""
         among = current_rights.get().namespaces(Role.PUBLISH)
         limit = 0 if among is None else self._store.max_upload_bytes(among)
-        if limit and self._store.uploaded_bytes(current_principal.get()) + size_bytes > limit:
+        if not limit:
+            return
+        own = digest.removeprefix("sha256:")
+        unfinished = sum(
+            leftover.size_bytes for leftover in self._place().leftovers() if leftover.name != own
+        )
+        held = self._store.uploaded_bytes(current_principal.get()) + unfinished
+        if held + size_bytes > limit:
             raise ResourceExhausted(
                 f"{size_bytes} bytes more, with what was uploaded before and is in no version, do not fit in the "
                 f"namespace's {limit} bytes: publish what is there, or ask for a larger quota",

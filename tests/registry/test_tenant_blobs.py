@@ -241,3 +241,23 @@ def test_what_was_there_before_it_was_brought_stays_for_its_grace(
     become()
     assert catalogue.collect(grace_seconds=3600).blobs == 0
     assert catalogue.blobs.size(DIGEST) == len(DATA)
+
+
+def test_writes_that_are_never_finished_count(catalogue: Catalogue, become: Become) -> None:
+    """Only whole blobs counted, so that beginnings of others filled the disk under any quota."""
+    catalogue.access.create_namespace("mine", quotas=Quotas(max_bytes=1000))
+    become("b", "publish:mine")
+    first, second = (digest_bytes(text) for text in (b"first", b"second"))
+
+    def write_one(digest: str, offset: int, size: int) -> WriteProgress:
+        return catalogue.tenant_blobs.append(
+            digest, size_bytes=600, offset=offset, data=bytes(size)
+        )
+
+    write_one(first, 0, 300)
+    write_one(second, 0, 300)
+    write_one(first, 300, 101)
+    for refused in ((second, 300, 300), (digest_bytes(b"third"), 0, 1)):
+        with pytest.raises(ResourceExhausted, match="do not fit"):
+            write_one(*refused)
+    assert write_one(first, 401, 199).committed_size == 600
