@@ -150,6 +150,22 @@ def test_a_load_and_a_request_for_the_only_slot(make_rig: MakeRig) -> None:
             assert isinstance(wish.exception(PATIENCE), ResourceExhausted | None)
 
 
+def test_no_more_is_remembered_than_of_so_many_adapters(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: something was kept of every adapter that ever came, and looked through for every snapshot."""
+    monkeypatch.setattr("lorry_server.engine.residents._REMEMBERED", 2)
+    with make_rig(slots=1) as rig:
+        first = rig.generate(PROMPT, "a")
+        for digest in "bcd":
+            rig.generate(PROMPT, digest)
+        rig.idle()
+        residents, scheduler = rig.engine._residents, rig.engine._scheduler
+        for remembered in (residents._arrived, residents._effects, scheduler._fetched):
+            assert set(remembered) == {"c", "d"}
+        assert rig.generate(PROMPT, "a") == first
+
+
 def test_a_caller_who_gives_up_does_not_take_the_engine_along(make_rig: MakeRig) -> None:
     """Bug: to answer a future that was cancelled raises, and that ended the engine. asyncio cancels what it
     wraps."""

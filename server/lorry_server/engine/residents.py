@@ -21,6 +21,8 @@ from lorry_server.engine.residency import Residency, Resident
 from lorry_server.engine.scheduler import Scheduler
 from lorry_server.engine.stats import LoadTotals, ResidentInfo, Tier
 
+_REMEMBERED = 10_000  # adapters: every composition that anybody asks for is one
+
 
 class Residents:
     """Lives on the engine's thread; only the futures leave it."""
@@ -79,8 +81,20 @@ class Residents:
         self._refuse(digest, error)
 
     def _count(self, tier: Tier, event: Fetched | Loaded) -> None:
-        self._arrived[event.digest] = event
+        self._arrived.pop(event.digest, None)
+        self._arrived[event.digest] = event  # the latest at the end
+        if len(self._arrived) > _REMEMBERED:
+            self._forget_one()
         self._totals[tier] = self._totals[tier].plus(event.seconds, event.size_bytes)
+
+    def _forget_one(self) -> None:
+        """The adapter that came first of those in no memory any more: if it comes again, it comes as new."""
+        for digest in self._arrived:
+            if self._residency.get(digest) is None and digest not in self._loader.host:
+                del self._arrived[digest]
+                self._effects.pop(digest, None)
+                self._scheduler.forget(digest)
+                return
 
     # What operators say.
 

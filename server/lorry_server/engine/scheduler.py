@@ -85,6 +85,10 @@ class Scheduler:
         waiting = [sequence for sequence in self.waiting if sequence.adapter == digest]
         return [self._fail(sequence, error) for sequence in waiting]
 
+    def forget(self, digest: str) -> None:
+        """An adapter that is in no slot is fetched anew when it is asked for."""
+        self._fetched.pop(digest, None)
+
     def merge_failed(self, digest: str, error: Exception) -> list[RequestOutput]:
         """The adapter cannot be merged: those who wait for that are told."""
         waiting = [s for s in self.waiting if s.adapter == digest and self._waits_for_merge(s)]
