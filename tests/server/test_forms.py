@@ -202,6 +202,15 @@ async def test_a_form_that_was_compiled_is_remembered_and_so_is_a_refusal(compil
     assert len(compiler._known) <= 64
 
 
+async def test_a_refused_regular_expression_says_what_is_wrong_with_it(compiler):
+    """The refusal ended in "regex parse error:", and what stood below the drawing of the expression was lost."""
+    for wrong, cause in (("(", "unclosed group"), ("(?=a)b", "look-ahead")):
+        with pytest.raises(InvalidArgument) as refused:
+            await compiler.compile(Form("regex", wrong))
+        assert cause in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
 async def test_a_form_that_takes_too_long_is_refused(compiler, monkeypatch):
     import time
 

@@ -37,6 +37,8 @@ _LIMITS = {
     "max_items_in_row": 1_000,
     "max_lexer_states": 50_000,
 }
+# What is wrong with a regular expression stands below a drawing of it.
+_REGEX_CAUSE = "error: "
 # Between the parts of a JSON text: nothing, a space, or a line break and its indentation. A model that likes spaces
 # would write nothing else, were they free.
 _JSON = {"whitespace_pattern": r"(\x20|\x0A[\x20\x09]{0,32})?"}
@@ -214,10 +216,18 @@ def requested_form(requested: pb.SamplingParameters) -> Form | None:
 
 def _refused(form: Form, why: str) -> InvalidArgument:
     return InvalidArgument(
-        f"No answer can have the form that {form.kind} describes: {_first_line(why)}.",
+        f"No answer can have the form that {form.kind} describes: {_reason(why)}.",
         reason=f"{form.kind.upper()}_INVALID",
         field=form.kind,
     )
+
+
+def _reason(why: str) -> str:
+    """What llguidance says in its first line, and below it, after a drawing, where a regular expression is wrong."""
+    cause = next((line for line in why.splitlines() if line.startswith(_REGEX_CAUSE)), None)
+    if cause is None:
+        return _first_line(why)
+    return f"{_first_line(why).rstrip(':')}: {cause.removeprefix(_REGEX_CAUSE)[:300]}"
 
 
 def _first_line(text: str) -> str:
