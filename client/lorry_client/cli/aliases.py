@@ -28,7 +28,10 @@ _SHARE = re.compile(r"(?P<version>[1-9]\d*|sha256:[0-9a-f]{64}|@[\w-]+)(?::(?P<w
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Point aliases at versions.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Point aliases at versions; `lorry adapters show NAME` lists them.",
+        no_args_is_help=True,
+    )
     group.callback()(_shared_options)
     group.command("set")(set_)
     group.command("rm")(rm)
