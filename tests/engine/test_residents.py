@@ -13,7 +13,7 @@ import torch
 
 from lorry_registry.errors import FailedPrecondition, LorryError, NotFound, ResourceExhausted
 from lorry_server.engine.adapters.weights import AdapterWeights, LinearUpdate
-from lorry_server.engine.loader import HostCache
+from lorry_server.engine.host_cache import HostCache
 
 from .rig import PATIENCE, Rig
 

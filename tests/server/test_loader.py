@@ -13,7 +13,8 @@ import pytest
 from lorry_registry.errors import DataLoss, InvalidArgument, Unavailable
 from lorry_server.engine import loader as module
 from lorry_server.engine.adapters.recipe import Method, Recipe, Term
-from lorry_server.engine.loader import AdapterLoader, Fetched, Loaded, LoadFailed
+from lorry_server.engine.loader import AdapterLoader
+from lorry_server.engine.loader_events import Fetched, Loaded, LoadFailed
 from lorry_server.engine.residency import SlotLoad
 
 

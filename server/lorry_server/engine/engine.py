@@ -31,14 +31,8 @@ from lorry_registry.errors import (
 from lorry_server.engine.automerge import AutoMerge
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
-from lorry_server.engine.loader import (
-    AdapterLoader,
-    AdapterSource,
-    LoaderEvent,
-    MergeEvent,
-    MergeFailed,
-    MergeReady,
-)
+from lorry_server.engine.loader import AdapterLoader, AdapterSource
+from lorry_server.engine.loader_events import LoaderEvent, MergeEvent, MergeFailed, MergeReady
 from lorry_server.engine.merger import Merger
 from lorry_server.engine.model_runner import ModelRunner
 from lorry_server.engine.request import GenerationRequest, RequestOutput

@@ -9,11 +9,8 @@ decides anything.
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,8 +27,19 @@ from lorry_server.engine.adapters.read import read_weights
 from lorry_server.engine.adapters.recipe import Method, Recipe
 from lorry_server.engine.adapters.weights import AdapterWeights, VirtualTokens
 from lorry_server.engine.adapters.write import write_lora
-from lorry_server.engine.effect import Probe, probe_of
-from lorry_server.engine.lora.merged import Shadow, fold, shadow_bytes
+from lorry_server.engine.downloads import Downloads
+from lorry_server.engine.effect import probe_of
+from lorry_server.engine.host_cache import HostCache
+from lorry_server.engine.loader_events import (
+    Fetched,
+    Loaded,
+    LoaderEvent,
+    LoadFailed,
+    MergeEvent,
+    MergeFailed,
+    MergeReady,
+)
+from lorry_server.engine.lora.merged import fold, shadow_bytes
 from lorry_server.engine.residency import SlotLoad
 from lorry_server.engine.sequence import VirtualPlaces
 from lorry_server.engine.slots import AdapterSlots
@@ -67,57 +75,6 @@ class AdapterSource(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """An adapter is in host memory."""
-
-    digest: str
-    rank: int
-    size_bytes: int
-    seconds: float
-    virtual: VirtualPlaces
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """An adapter is in its slot."""
-
-    digest: str
-    rank: int
-    size_bytes: int
-    seconds: float
-    probe: Probe
-
-
-@dataclass(frozen=True, slots=True)
-class LoadFailed:
-    """An adapter came no further; `in_slot` says whether it had a slot reserved."""
-
-    digest: str
-    error: Exception
-    in_slot: bool
-
-
-@dataclass(frozen=True, slots=True)
-class MergeReady:
-    """An adapter is folded into copies of the weights."""
-
-    digest: str
-    shadows: Mapping[str, Shadow]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class MergeFailed:
-    """An adapter could not be folded."""
-
-    digest: str
-    error: Exception
-
-
-LoaderEvent = Fetched | Loaded | LoadFailed
-MergeEvent = MergeReady | MergeFailed
-
 _Arrived = Callable[[AdapterWeights, float], None]  # with the moment when it was begun
 _Failed = Callable[[Exception], None]
 _UNREADABLE = (InvalidArgument, SafetensorError, OSError)
@@ -145,75 +102,6 @@ class _Reading:
         if self.recipe is None:
             return [self.digest]
         return [term.digest for term in self.recipe.terms]
-
-
-class HostCache:
-    """Parsed adapters in host memory, least recently used first out, within a budget of bytes.
-
-    A budget of 0 keeps none: on a CPU the slots are host memory already, and a second copy would gain nothing.
-    """
-
-    def __init__(self, budget_bytes: int) -> None:
-        self.budget_bytes = budget_bytes
-        self._lock = threading.Lock()
-        self._held: OrderedDict[str, AdapterWeights] = OrderedDict()
-
-    def get(self, digest: str) -> AdapterWeights | None:
-        with self._lock:
-            factors = self._held.get(digest)
-            if factors is not None:
-                self._held.move_to_end(digest)
-            return factors
-
-    def put(self, digest: str, factors: AdapterWeights) -> None:
-        with self._lock:
-            self._held.pop(digest, None)
-            if factors.size_bytes > self.budget_bytes:
-                return  # it would push out everything and not stay itself
-            self._held[digest] = factors
-            while sum(f.size_bytes for f in self._held.values()) > self.budget_bytes:
-                self._held.popitem(last=False)
-
-    def drop(self, digest: str) -> None:
-        with self._lock:
-            self._held.pop(digest, None)
-
-    def __contains__(self, digest: str) -> bool:
-        with self._lock:
-            return digest in self._held
-
-
-class Downloads:
-    """Jobs on a few daemon threads: one that hangs keeps the process from nothing, its end included."""
-
-    def __init__(self, num_threads: int) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"lorry-fetch-{n}", daemon=True)
-            for n in range(num_threads)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def submit(self, job: Callable[[], None]) -> None:
-        self._jobs.put(job)
-
-    def stop(self, seconds: float) -> None:
-        """Drops what has not begun; waits for what has, within `seconds`."""
-        while True:
-            try:
-                self._jobs.get_nowait()
-            except queue.Empty:
-                break
-        for _ in self._threads:
-            self._jobs.put(None)
-        give_up = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, give_up - time.monotonic()))
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
 
 
 class AdapterLoader:

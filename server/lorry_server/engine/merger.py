@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from lorry_registry.errors import Aborted, FailedPrecondition
 from lorry_server.engine.automerge import AutoMerge
-from lorry_server.engine.loader import AdapterLoader, MergeFailed, MergeReady
+from lorry_server.engine.loader import AdapterLoader
+from lorry_server.engine.loader_events import MergeFailed, MergeReady
 from lorry_server.engine.lora.merged import Merged
 from lorry_server.engine.merging import Situation, decide
 from lorry_server.engine.plan import Chunk

@@ -15,7 +15,8 @@ from types import MappingProxyType
 
 from lorry_registry.errors import FailedPrecondition, ResourceExhausted
 from lorry_server.engine.effect import Probe, check_effect
-from lorry_server.engine.loader import AdapterLoader, Fetched, Loaded, LoaderEvent
+from lorry_server.engine.loader import AdapterLoader
+from lorry_server.engine.loader_events import Fetched, Loaded, LoaderEvent
 from lorry_server.engine.request import RequestOutput
 from lorry_server.engine.residency import Residency, Resident
 from lorry_server.engine.scheduler import Scheduler
