@@ -8,17 +8,28 @@ import secrets
 from pathlib import Path
 from typing import BinaryIO
 
-from lorry_client import _transfer
+from lorry_client import _direct, _transfer
 from lorry_client._calls import blobs, registry
 from lorry_client._steps import Steps, ask
-from lorry_client.errors import DataLoss, InvalidArgument, LorryError, Unavailable, from_os
+from lorry_client.errors import (
+    DataLoss,
+    FailedPrecondition,
+    InvalidArgument,
+    LorryError,
+    Unavailable,
+    Unimplemented,
+    from_os,
+)
 from lorry_client.progress import FileState, Progress
 from lorry_client.results.catalogue import File, Version
 from lorry_client.results.transfer import Pulled, TransferredFile
 
 
-def pull(reference: str, folder: Path, progress: Progress) -> Steps[Pulled]:
-    """Fetches what a reference means now; files that are there already stay as they are."""
+def pull(reference: str, folder: Path, progress: Progress, direct: bool = False) -> Steps[Pulled]:
+    """Fetches what a reference means now; files that are there already stay as they are.
+
+    `direct`: from the registry's store itself, where it signs links.
+    """
     version = yield from ask(registry.resolve(reference))
     _check_names(version)
     for file in version.files:
@@ -32,7 +43,7 @@ def pull(reference: str, folder: Path, progress: Progress) -> Steps[Pulled]:
             state = FileState.EXISTS
             if not _holds(target, file):
                 parts[target] = folder / f".{file.path}.{secrets.token_hex(6)}.part"
-                state = yield from _download(file, parts[target], progress)
+                state = yield from _download(file, parts[target], progress, direct)
             progress.finish(file.path, state)
             fetched.append(TransferredFile(file.path, file.digest, file.size_bytes, state))
         for target, part in parts.items():
@@ -67,7 +78,7 @@ def _holds(target: Path, file: File) -> bool:
         return file.digest == f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
 
-def _download(file: File, part: Path, progress: Progress) -> Steps[FileState]:
+def _download(file: File, part: Path, progress: Progress, direct: bool) -> Steps[FileState]:
     """Reads one blob into a part file, going on where a broken connection left off."""
     patience = _transfer.Patience()
     state = FileState.PULLED
@@ -75,7 +86,11 @@ def _download(file: File, part: Path, progress: Progress) -> Steps[FileState]:
         received = _Received(file, stream, progress)
         while received.size_bytes < file.size_bytes or file.size_bytes == 0:
             try:
-                yield blobs.read(file.digest, received.size_bytes, file.size_bytes, received.take)
+                direct = direct and (yield from _read_direct(file, received))
+                if not direct:
+                    yield blobs.read(
+                        file.digest, received.size_bytes, file.size_bytes, received.take
+                    )
                 if received.size_bytes >= file.size_bytes:
                     break
                 failure: LorryError = Unavailable(
@@ -91,6 +106,16 @@ def _download(file: File, part: Path, progress: Progress) -> Steps[FileState]:
         stream.flush()
         os.fsync(stream.fileno())
     return state
+
+
+def _read_direct(file: File, received: _Received) -> Steps[bool]:
+    """Reads the rest of a blob from the registry's store; False where it signs no links."""
+    try:
+        answer = yield from ask(blobs.download_link(file.digest))
+    except (FailedPrecondition, Unimplemented):
+        return False
+    yield from _direct.get(answer.url, received.size_bytes, received.take)
+    return True
 
 
 class _Received:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lorry.registry.v1 import blob_service_pb2 as pb
 from lorry.registry.v1 import resources_pb2 as resources
-from lorry_client import _transfer
+from lorry_client import _direct, _transfer
 from lorry_client._calls import blobs, registry
 from lorry_client._folder import AdapterFolder, LocalFile, lineage_message, read_folder
 from lorry_client._signing import signed
@@ -22,6 +22,7 @@ from lorry_client.errors import (
     NotFound,
     OutOfRange,
     Unavailable,
+    Unimplemented,
     from_os,
 )
 from lorry_client.progress import FileState, Progress
@@ -41,8 +42,12 @@ def push(
     progress: Progress,
     base: str | None = None,
     sign_key: Path | None = None,
+    direct: bool = False,
 ) -> Steps[Pushed]:
-    """Publishes a folder under a name; an alias moves only once the version is there."""
+    """Publishes a folder under a name; an alias moves only once the version is there.
+
+    `direct`: into the registry's store itself, where it signs links.
+    """
     # 1) What is here, and are the names such as the server takes? It says so before anything is sent.
     lookup = registry.get_adapter(name)
     local = read_folder(folder)
@@ -63,7 +68,7 @@ def push(
     with signed(folder, local, sign_key) as whole:
         while True:
             # 2) The bytes.
-            files = yield from _upload_all(whole, progress)
+            files = yield from _upload_all(whole, progress, direct)
             # 3) The version, and what points at it.
             try:
                 version = yield from _publish(name, is_new, whole, message, description)
@@ -112,7 +117,9 @@ def _publish(
         raise
 
 
-def _upload_all(local: AdapterFolder, progress: Progress) -> Steps[tuple[TransferredFile, ...]]:
+def _upload_all(
+    local: AdapterFolder, progress: Progress, direct: bool
+) -> Steps[tuple[TransferredFile, ...]]:
     for one in local.files:
         progress.start(one.file.path, one.file.size_bytes)
     missing = yield from ask(blobs.find_missing([one.file.digest for one in local.files]))
@@ -122,13 +129,15 @@ def _upload_all(local: AdapterFolder, progress: Progress) -> Steps[tuple[Transfe
         committed = missing.pop(one.file.digest, None)
         state = FileState.EXISTS
         if committed is not None:
-            state = yield from _upload(one, committed, progress)
+            state = yield from _upload(one, committed, progress, direct)
         progress.finish(one.file.path, state)
         sent.append(TransferredFile(one.file.path, one.file.digest, one.file.size_bytes, state))
     return tuple(sent)
 
 
-def _upload(local: LocalFile, committed: int | None, progress: Progress) -> Steps[FileState]:
+def _upload(
+    local: LocalFile, committed: int | None, progress: Progress, direct: bool
+) -> Steps[FileState]:
     """Writes one blob from where the server has it, however often the connection breaks while it gets further."""
     patience = _transfer.Patience()
     resumed = False
@@ -140,7 +149,11 @@ def _upload(local: LocalFile, committed: int | None, progress: Progress) -> Step
                     return FileState.RESUMED if resumed else FileState.PUSHED
             patience.reached(committed)
             resumed = resumed or committed > 0
-            pieces = _Pieces(local, committed, progress)
+            start = committed
+            if direct:
+                # The stream that follows brings what is left: nothing, and the registry holds the bytes to the digest.
+                direct, start = yield from _put_direct(local, committed, progress)
+            pieces = _Pieces(local, start, progress)
             answer: pb.WriteBlobResponse = yield blobs.write(pieces, local.file.size_bytes)
             if answer.complete:
                 return FileState.RESUMED if resumed else FileState.PUSHED
@@ -159,6 +172,21 @@ def _upload(local: LocalFile, committed: int | None, progress: Progress) -> Step
             failure = error
         yield from patience.bear(failure)
         committed = None
+
+
+def _put_direct(local: LocalFile, offset: int, progress: Progress) -> Steps[tuple[bool, int]]:
+    """Puts the rest of a blob into the registry's store, part by part: whether it signs links, and where that ended."""
+    size = local.file.size_bytes
+    while offset < size:
+        try:
+            part = yield from ask(blobs.upload_link(local.file.digest, size, offset))
+        except (FailedPrecondition, Unimplemented):
+            return False, offset
+        stop = offset + part.part_bytes
+        data = _chunks(local, offset, stop, progress)
+        yield from _direct.put(part.url, dict(part.headers), data, part.part_bytes)
+        offset = stop
+    return True, offset
 
 
 def _committed(file: File) -> Steps[int | None]:
@@ -186,30 +214,35 @@ class _Pieces(Iterator[pb.WriteBlobRequest]):
         size = local.file.size_bytes
         digest, first_size = local.file.digest, size
         try:
-            with local.source.open("rb") as stream:
-                stream.seek(offset)
-                while True:
-                    # Where another state of the file left more than it has now, the server hears of it and drops that.
-                    data = stream.read(max(0, min(_transfer.CHUNK_BYTES, size - offset)))
-                    if not data and offset < size:
-                        raise FailedPrecondition(
-                            f"{local.file.path} became shorter while it was pushed.",
-                            reason="FILE_CHANGED",
-                        )
-                    last = offset + len(data) >= size
-                    progress.at(local.file.path, offset + len(data))
-                    yield pb.WriteBlobRequest(
-                        digest=digest,
-                        size_bytes=first_size,
-                        write_offset=offset,
-                        data=data,
-                        finish_write=last,
-                    )
-                    if last:
-                        return
-                    offset += len(data)
-                    digest, first_size = "", 0
-        except OSError as error:
-            self.failure = from_os(error)
+            # Where another state of the file left more than it has now, the server hears of it and drops that.
+            for data in _chunks(local, offset, size, progress) if offset < size else (b"",):
+                yield pb.WriteBlobRequest(
+                    digest=digest,
+                    size_bytes=first_size,
+                    write_offset=offset,
+                    data=data,
+                    finish_write=offset + len(data) >= size,
+                )
+                offset += len(data)
+                digest, first_size = "", 0
         except LorryError as error:
             self.failure = error
+
+
+def _chunks(local: LocalFile, offset: int, stop: int, progress: Progress) -> Iterator[bytes]:
+    """A file's bytes from an offset on. Raises LorryError where they cannot be read."""
+    try:
+        with local.source.open("rb") as stream:
+            stream.seek(offset)
+            while offset < stop:
+                data = stream.read(min(_transfer.CHUNK_BYTES, stop - offset))
+                if not data:
+                    raise FailedPrecondition(
+                        f"{local.file.path} became shorter while it was pushed.",
+                        reason="FILE_CHANGED",
+                    )
+                offset += len(data)
+                progress.at(local.file.path, offset)
+                yield data
+    except OSError as error:
+        raise from_os(error) from error

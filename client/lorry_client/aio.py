@@ -299,6 +299,7 @@ class AsyncClient(AsyncVersionVerbs):
         base: str | None = None,
         description: str = "",
         sign_key: str | Path | None = None,
+        direct: bool = False,
         progress: Progress | None = None,
     ) -> Pushed:
         """Publishes a PEFT adapter folder as a version; a folder that is published already gives its version back.
@@ -309,11 +310,12 @@ class AsyncClient(AsyncVersionVerbs):
             base: the fingerprint of the base it was trained on, where it fits several; overrides the lineage's.
             description: what is new, in a sentence.
             sign_key: signs the version (OpenSSF model signing): a PEM file of an elliptic private key.
+            direct: into the registry's own store where it signs links (S3), and else through the registry.
         """
         listener = progress or Silence()
         key = None if sign_key is None else Path(sign_key)
         return await self._driver.run(
-            push(Path(folder), name, alias, lineage, description, listener, base, key)
+            push(Path(folder), name, alias, lineage, description, listener, base, key, direct)
         )
 
     async def copy(self, reference: str, name: str) -> Version:
@@ -333,10 +335,20 @@ class AsyncClient(AsyncVersionVerbs):
         return await self._driver.run(compose(composition, Path(folder)))
 
     async def pull(
-        self, reference: str, folder: str | Path, *, progress: Progress | None = None
+        self,
+        reference: str,
+        folder: str | Path,
+        *,
+        direct: bool = False,
+        progress: Progress | None = None,
     ) -> Pulled:
-        """Fetches a version's files into a folder, verified by their digests."""
-        return await self._driver.run(pull(reference, Path(folder), progress or Silence()))
+        """Fetches a version's files into a folder, verified by their digests.
+
+        Args:
+            direct: from the registry's own store where it signs links (S3), and else through the registry.
+        """
+        steps = pull(reference, Path(folder), progress or Silence(), direct)
+        return await self._driver.run(steps)
 
     async def status(self, *, timeout: float | None = None) -> Status:
         """Returns what the server runs and how busy it is."""

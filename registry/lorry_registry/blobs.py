@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from lorry_registry.errors import DataLoss, InvalidArgument, NotFound, OutOfRange
+from lorry_registry.links import Link, PartLink
 
 MAX_BLOB_BYTES = 64 << 30
 """No adapter file is larger; a size beyond it is a mistake or an attack."""
@@ -95,6 +96,20 @@ class BlobStore(Protocol):
         """The blob as a file to read while the context lasts; nobody may change it.
 
         Raises NotFound, and DataLoss where the bytes that a store elsewhere sends are not the blob's.
+        """
+        ...
+
+    def sign_read(self, digest: str) -> Link:
+        """A link to the blob's bytes.
+
+        Raises NotFound, and FailedPrecondition `LINKS_UNSUPPORTED` where the store signs none.
+        """
+        ...
+
+    def sign_part(self, digest: str, *, size_bytes: int, offset: int) -> PartLink:
+        """A link that brings what an `append` at `offset` would; `finish` is the same for both.
+
+        Of several who put to one offset one wins, as among those who append. Raises as `append` and `sign_read`.
         """
         ...
 

@@ -37,12 +37,14 @@ from lorry_registry.blobs import (
 )
 from lorry_registry.digests import digest_file
 from lorry_registry.errors import DataLoss, FailedPrecondition, ResourceExhausted
+from lorry_registry.links import Link, PartLink, no_links
 
 UPLOAD_LIFETIME_SECONDS = 7 * 24 * 3600
 """An unfinished upload that nobody has written to for longer is dropped when a store is opened on the home."""
 
 _LOG = logging.getLogger(__name__)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_LINKS = "the registry keeps its blobs in a folder, which signs no links"
 
 
 class FolderBlobStore:
@@ -151,6 +153,13 @@ class FolderBlobStore:
     def local_file(self, digest: str) -> Iterator[Path]:
         self.size(digest)
         yield self._blob(digest)
+
+    def sign_read(self, digest: str) -> Link:
+        self.size(digest)
+        raise no_links(_NO_LINKS)
+
+    def sign_part(self, digest: str, *, size_bytes: int, offset: int) -> PartLink:
+        raise no_links(_NO_LINKS)
 
     def blobs(self) -> Iterator[StoredBlob]:
         for folder in sorted(self._blobs.iterdir()):

@@ -35,6 +35,7 @@ from lorry_registry.blobs import (
     digest_mismatch,
 )
 from lorry_registry.errors import DataLoss
+from lorry_registry.links import Link, PartLink
 from lorry_registry.objects import Objects, StoredObject
 
 _HASHERS = 256
@@ -132,6 +133,21 @@ class ObjectBlobStore:
                 )
             os.chmod(file.name, 0o444)
             yield Path(file.name)
+
+    def sign_read(self, digest: str) -> Link:
+        return self._objects.sign_read(self._look(digest).key)
+
+    def sign_part(self, digest: str, *, size_bytes: int, offset: int) -> PartLink:
+        check_announced(digest, size_bytes)
+        committed = self.progress(digest).committed_size  # of a blob that exists, its whole size
+        part_bytes = max(1, min(self.part_bytes, size_bytes - offset))
+        try:
+            check_append(digest, committed, size_bytes=size_bytes, offset=offset, added=part_bytes)
+        except DataLoss:
+            self._discard(digest)
+            raise
+        link = self._objects.sign_create(_part(digest, offset), size_bytes=part_bytes)
+        return PartLink(link, part_bytes)
 
     def blobs(self) -> Iterator[StoredBlob]:
         for one in self._objects.find("blobs/sha256/"):

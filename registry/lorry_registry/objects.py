@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from lorry_registry.links import Link
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -36,6 +38,14 @@ class Objects(Protocol):
 
     def read(self, key: str, start: int, stop: int) -> bytes:
         """Bytes `start` to `stop` of an object. Raises FileNotFoundError."""
+        ...
+
+    def sign_read(self, key: str) -> Link:
+        """A link for HTTP's GET. Raises FailedPrecondition `LINKS_UNSUPPORTED`."""
+        ...
+
+    def sign_create(self, key: str, *, size_bytes: int) -> Link:
+        """A link for HTTP's PUT of so many bytes; 412 where the key has an object. Raises as `sign_read`."""
         ...
 
     def assemble(self, parts: Sequence[StoredObject], key: str) -> None:

@@ -8,9 +8,11 @@ import errno
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lorry_registry.errors import FailedPrecondition, Unavailable
+from lorry_registry.links import LINK_SECONDS, Link
 from lorry_registry.objects import StoredObject
 
 MIN_PART_BYTES = 5 << 20
@@ -47,6 +49,8 @@ class S3Objects:
         self._s3 = s3fs.S3FileSystem(
             use_listings_cache=False,
             config_kwargs={
+                # What older signatures leave out of a link, its holder could change: the size, and creating only.
+                "signature_version": "s3v4",
                 "connect_timeout": _CONNECT_SECONDS,
                 "read_timeout": _READ_SECONDS,
                 "retries": {"max_attempts": _ATTEMPTS, "mode": "standard"},
@@ -96,6 +100,13 @@ class S3Objects:
                 f"{self._bucket}/{self._at(key)}", start=start, end=stop
             )
         return data
+
+    def sign_read(self, key: str) -> Link:
+        return self._sign("get_object", key, {})
+
+    def sign_create(self, key: str, *, size_bytes: int) -> Link:
+        create = {"If-None-Match": "*"}
+        return self._sign("put_object", key, create, IfNoneMatch="*", ContentLength=size_bytes)
 
     def assemble(self, parts: Sequence[StoredObject], key: str) -> None:
         if not parts:
@@ -190,6 +201,13 @@ class S3Objects:
             return str(copied["CopyPartResult"]["ETag"])
         data = b"".join(self.read(part.key, 0, part.size_bytes) for part in group)
         return str(self._call("upload_part", **place, Body=data)["ETag"])
+
+    def _sign(self, verb: str, key: str, headers: dict[str, str], **arguments: Any) -> Link:
+        expire_time = datetime.now(UTC) + timedelta(seconds=LINK_SECONDS)
+        path = f"{self._bucket}/{self._at(key)}"
+        with _s3_errors():
+            url = self._s3.url(path, expires=LINK_SECONDS, client_method=verb, **arguments)
+        return Link(url, expire_time, headers)
 
     def _call(self, verb: str, **arguments: Any) -> Any:
         with _s3_errors():

@@ -22,6 +22,7 @@ from lorry_registry.blobs import BlobStore, WriteProgress, blob_not_found
 from lorry_registry.entities import AdapterKey
 from lorry_registry.errors import DataLoss, NotFound, OutOfRange, ResourceExhausted
 from lorry_registry.folder_blobs import FolderBlobStore
+from lorry_registry.links import Link, PartLink, no_links
 from lorry_registry.principal import current_principal
 
 _COPIED_BYTES = 1 << 20
@@ -114,6 +115,17 @@ class TenantBlobs:
         """As `BlobStore.open`; what the caller does not see is not there."""
         self._check_seen(digest)
         return self._blobs.open(digest)
+
+    def sign_read(self, digest: str) -> Link:
+        """As `BlobStore.sign_read`; what the caller does not see is not there."""
+        self._check_seen(digest)
+        return self._blobs.sign_read(digest)
+
+    def sign_part(self, digest: str, *, size_bytes: int, offset: int) -> PartLink:
+        """As `BlobStore.sign_part`. Only who sees all may: others' bytes come to a place of their own first."""
+        if not _sees_all():
+            raise no_links("uploads of who may not read everywhere do not go to the store at once")
+        return self._blobs.sign_part(digest, size_bytes=size_bytes, offset=offset)
 
     def named(self, key: AdapterKey, digests: Sequence[str]) -> None:
         """A version of that adapter names them: from now on they are seen by whoever may read it."""

@@ -232,7 +232,12 @@ NAMES = {
     "CreateNamespace": "{ns}",
     "ListAuditEvents": "namespaces/{ns}",
 }
-DIGESTS = {"FindMissingBlobs": "digests", "GetBlobWrite": "digest", "ReadBlob": "digest"}
+DIGESTS = {
+    "FindMissingBlobs": "digests",
+    "GetBlobWrite": "digest",
+    "ReadBlob": "digest",
+    "GetBlobDownload": "digest",
+}
 
 
 def named(name: str, **parts: str) -> Any:

@@ -1,4 +1,4 @@
-"""The calls of the blob service: which bytes are missing, how far a write has come, and both streams."""
+"""The calls of the blob service: which bytes are missing, how far a write has come, both streams, and links."""
 
 from __future__ import annotations
 
@@ -44,6 +44,26 @@ def read(digest: str, offset: int, size_bytes: int, take: Callable[[bytes], None
         pb.ReadBlobRequest(digest=digest, read_offset=offset),
         lambda answer: take(answer.data),
         _transfer_seconds(size_bytes),
+    )
+
+
+def download_link(digest: str) -> Call[pb.GetBlobDownloadResponse]:
+    """A link to a blob in the registry's store."""
+    return Call(
+        lambda stubs: stubs.blobs.GetBlobDownload,
+        pb.GetBlobDownloadRequest(digest=digest),
+        lambda answer: answer,
+        LOOKUP_SECONDS,
+    )
+
+
+def upload_link(digest: str, size_bytes: int, offset: int) -> Call[pb.GetBlobUploadResponse]:
+    """A link for a blob's next part."""
+    return Call(
+        lambda stubs: stubs.blobs.GetBlobUpload,
+        pb.GetBlobUploadRequest(digest=digest, size_bytes=size_bytes, write_offset=offset),
+        lambda answer: answer,
+        LOOKUP_SECONDS,
     )
 
 

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from lorry_client.results import TransferredFile
 
 
+DirectOption = Annotated[
+    bool,
+    typer.Option(
+        "--direct",
+        help="Bytes go straight to or from the registry's store, where it signs links (S3).",
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     app.command("push")(push)
     app.command("pull")(pull)
@@ -46,6 +55,7 @@ def push(
         Path | None,
         typer.Option(metavar="FILE", help="Sign the version: an elliptic private key, PEM."),
     ] = None,
+    direct: DirectOption = False,
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,6 +76,7 @@ def push(
             base=base,
             description=description,
             sign_key=sign_key,
+            direct=direct,
             progress=progress,
         )
     version = pushed.version
@@ -91,13 +102,14 @@ def pull(
     ctx: typer.Context,
     reference: Annotated[str, typer.Argument(metavar="REF", help="What to fetch.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if missing.")],
+    direct: DirectOption = False,
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a version's files; prints the reference with its digest."""
     shared = session(ctx, server, as_json)
     with shared.connect() as client, progress_shown() as progress:
-        pulled = client.pull(reference, folder, progress=progress)
+        pulled = client.pull(reference, folder, direct=direct, progress=progress)
     version = pulled.version
     if shared.as_json:
         print_json(

@@ -153,6 +153,31 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
                 remaining -= len(data)
                 yield pb.ReadBlobResponse(data=data)
 
+    async def GetBlobDownload(
+        self, request: pb.GetBlobDownloadRequest, context: Context
+    ) -> pb.GetBlobDownloadResponse:
+        digest = parse_digest(request.digest, what="digest")
+        link = await self._in_thread(self._catalogue.tenant_blobs.sign_read, digest)
+        answer = pb.GetBlobDownloadResponse(url=link.url)
+        answer.expire_time.FromDatetime(link.expire_time)
+        return answer
+
+    async def GetBlobUpload(
+        self, request: pb.GetBlobUploadRequest, context: Context
+    ) -> pb.GetBlobUploadResponse:
+        digest = parse_digest(request.digest, what="digest")
+        part = await self._in_thread(
+            self._catalogue.tenant_blobs.sign_part,
+            digest,
+            size_bytes=request.size_bytes,
+            offset=request.write_offset,
+        )
+        answer = pb.GetBlobUploadResponse(
+            url=part.link.url, part_bytes=part.part_bytes, headers=part.link.headers
+        )
+        answer.expire_time.FromDatetime(part.link.expire_time)
+        return answer
+
     async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()
         caller = copy_context()  # whose rights go along into the thread

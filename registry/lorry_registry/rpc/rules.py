@@ -146,6 +146,8 @@ RULES: Mapping[str, Rule] = {
     _BLOBS + "WriteBlob": changing(somewhere(Role.PUBLISH), "digest"),
     _BLOBS + "GetBlobWrite": somewhere(Role.PUBLISH),
     _BLOBS + "ReadBlob": somewhere(Role.READ),
+    _BLOBS + "GetBlobDownload": somewhere(Role.READ),
+    _BLOBS + "GetBlobUpload": changing(somewhere(Role.PUBLISH), "digest"),
     _WATCH + "Watch": somewhere(Role.READ, "parent"),
     _WATCH + "GetPosition": anyone(),  # a number that tells of nobody
     _ACCESS + "GetCaller": anyone(),

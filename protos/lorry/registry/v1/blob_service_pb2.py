@@ -22,31 +22,44 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lorry/registry/v1/blob_service.proto\x12\x11lorry.registry.v1\"*\n\x17\x46indMissingBlobsRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\t\"K\n\x18\x46indMissingBlobsResponse\x12/\n\x07missing\x18\x01 \x03(\x0b\x32\x1e.lorry.registry.v1.MissingBlob\"5\n\x0bMissingBlob\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x16\n\x0e\x63ommitted_size\x18\x02 \x01(\x03\"p\n\x10WriteBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x14\n\x0cwrite_offset\x18\x03 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x14\n\x0c\x66inish_write\x18\x05 \x01(\x08\"=\n\x11WriteBlobResponse\x12\x16\n\x0e\x63ommitted_size\x18\x01 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"%\n\x13GetBlobWriteRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"J\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x13\n\x0bread_offset\x18\x02 \x01(\x03\x12\x12\n\nread_limit\x18\x03 \x01(\x03\" \n\x10ReadBlobResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\x89\x03\n\x0b\x42lobService\x12k\n\x10\x46indMissingBlobs\x12*.lorry.registry.v1.FindMissingBlobsRequest\x1a+.lorry.registry.v1.FindMissingBlobsResponse\x12X\n\tWriteBlob\x12#.lorry.registry.v1.WriteBlobRequest\x1a$.lorry.registry.v1.WriteBlobResponse(\x01\x12\\\n\x0cGetBlobWrite\x12&.lorry.registry.v1.GetBlobWriteRequest\x1a$.lorry.registry.v1.WriteBlobResponse\x12U\n\x08ReadBlob\x12\".lorry.registry.v1.ReadBlobRequest\x1a#.lorry.registry.v1.ReadBlobResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lorry/registry/v1/blob_service.proto\x12\x11lorry.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"*\n\x17\x46indMissingBlobsRequest\x12\x0f\n\x07\x64igests\x18\x01 \x03(\t\"K\n\x18\x46indMissingBlobsResponse\x12/\n\x07missing\x18\x01 \x03(\x0b\x32\x1e.lorry.registry.v1.MissingBlob\"5\n\x0bMissingBlob\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x16\n\x0e\x63ommitted_size\x18\x02 \x01(\x03\"p\n\x10WriteBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x14\n\x0cwrite_offset\x18\x03 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x14\n\x0c\x66inish_write\x18\x05 \x01(\x08\"=\n\x11WriteBlobResponse\x12\x16\n\x0e\x63ommitted_size\x18\x01 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"%\n\x13GetBlobWriteRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"J\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x13\n\x0bread_offset\x18\x02 \x01(\x03\x12\x12\n\nread_limit\x18\x03 \x01(\x03\" \n\x10ReadBlobResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"(\n\x16GetBlobDownloadRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"W\n\x17GetBlobDownloadResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\x14GetBlobUploadRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x14\n\x0cwrite_offset\x18\x03 \x01(\x03\"\xe1\x01\n\x15GetBlobUploadResponse\x12\x0b\n\x03url\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\npart_bytes\x18\x03 \x01(\x03\x12\x46\n\x07headers\x18\x04 \x03(\x0b\x32\x35.lorry.registry.v1.GetBlobUploadResponse.HeadersEntry\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xd7\x04\n\x0b\x42lobService\x12k\n\x10\x46indMissingBlobs\x12*.lorry.registry.v1.FindMissingBlobsRequest\x1a+.lorry.registry.v1.FindMissingBlobsResponse\x12X\n\tWriteBlob\x12#.lorry.registry.v1.WriteBlobRequest\x1a$.lorry.registry.v1.WriteBlobResponse(\x01\x12\\\n\x0cGetBlobWrite\x12&.lorry.registry.v1.GetBlobWriteRequest\x1a$.lorry.registry.v1.WriteBlobResponse\x12U\n\x08ReadBlob\x12\".lorry.registry.v1.ReadBlobRequest\x1a#.lorry.registry.v1.ReadBlobResponse0\x01\x12h\n\x0fGetBlobDownload\x12).lorry.registry.v1.GetBlobDownloadRequest\x1a*.lorry.registry.v1.GetBlobDownloadResponse\x12\x62\n\rGetBlobUpload\x12\'.lorry.registry.v1.GetBlobUploadRequest\x1a(.lorry.registry.v1.GetBlobUploadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lorry.registry.v1.blob_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINDMISSINGBLOBSREQUEST']._serialized_start=59
-  _globals['_FINDMISSINGBLOBSREQUEST']._serialized_end=101
-  _globals['_FINDMISSINGBLOBSRESPONSE']._serialized_start=103
-  _globals['_FINDMISSINGBLOBSRESPONSE']._serialized_end=178
-  _globals['_MISSINGBLOB']._serialized_start=180
-  _globals['_MISSINGBLOB']._serialized_end=233
-  _globals['_WRITEBLOBREQUEST']._serialized_start=235
-  _globals['_WRITEBLOBREQUEST']._serialized_end=347
-  _globals['_WRITEBLOBRESPONSE']._serialized_start=349
-  _globals['_WRITEBLOBRESPONSE']._serialized_end=410
-  _globals['_GETBLOBWRITEREQUEST']._serialized_start=412
-  _globals['_GETBLOBWRITEREQUEST']._serialized_end=449
-  _globals['_READBLOBREQUEST']._serialized_start=451
-  _globals['_READBLOBREQUEST']._serialized_end=525
-  _globals['_READBLOBRESPONSE']._serialized_start=527
-  _globals['_READBLOBRESPONSE']._serialized_end=559
-  _globals['_BLOBSERVICE']._serialized_start=562
-  _globals['_BLOBSERVICE']._serialized_end=955
+  _globals['_GETBLOBUPLOADRESPONSE_HEADERSENTRY']._loaded_options = None
+  _globals['_GETBLOBUPLOADRESPONSE_HEADERSENTRY']._serialized_options = b'8\001'
+  _globals['_FINDMISSINGBLOBSREQUEST']._serialized_start=92
+  _globals['_FINDMISSINGBLOBSREQUEST']._serialized_end=134
+  _globals['_FINDMISSINGBLOBSRESPONSE']._serialized_start=136
+  _globals['_FINDMISSINGBLOBSRESPONSE']._serialized_end=211
+  _globals['_MISSINGBLOB']._serialized_start=213
+  _globals['_MISSINGBLOB']._serialized_end=266
+  _globals['_WRITEBLOBREQUEST']._serialized_start=268
+  _globals['_WRITEBLOBREQUEST']._serialized_end=380
+  _globals['_WRITEBLOBRESPONSE']._serialized_start=382
+  _globals['_WRITEBLOBRESPONSE']._serialized_end=443
+  _globals['_GETBLOBWRITEREQUEST']._serialized_start=445
+  _globals['_GETBLOBWRITEREQUEST']._serialized_end=482
+  _globals['_READBLOBREQUEST']._serialized_start=484
+  _globals['_READBLOBREQUEST']._serialized_end=558
+  _globals['_READBLOBRESPONSE']._serialized_start=560
+  _globals['_READBLOBRESPONSE']._serialized_end=592
+  _globals['_GETBLOBDOWNLOADREQUEST']._serialized_start=594
+  _globals['_GETBLOBDOWNLOADREQUEST']._serialized_end=634
+  _globals['_GETBLOBDOWNLOADRESPONSE']._serialized_start=636
+  _globals['_GETBLOBDOWNLOADRESPONSE']._serialized_end=723
+  _globals['_GETBLOBUPLOADREQUEST']._serialized_start=725
+  _globals['_GETBLOBUPLOADREQUEST']._serialized_end=805
+  _globals['_GETBLOBUPLOADRESPONSE']._serialized_start=808
+  _globals['_GETBLOBUPLOADRESPONSE']._serialized_end=1033
+  _globals['_GETBLOBUPLOADRESPONSE_HEADERSENTRY']._serialized_start=987
+  _globals['_GETBLOBUPLOADRESPONSE_HEADERSENTRY']._serialized_end=1033
+  _globals['_BLOBSERVICE']._serialized_start=1036
+  _globals['_BLOBSERVICE']._serialized_end=1635
 # @@protoc_insertion_point(module_scope)

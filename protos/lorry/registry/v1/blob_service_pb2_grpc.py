@@ -55,6 +55,16 @@ class BlobServiceStub:
                 request_serializer=lorry_dot_registry_dot_v1_dot_blob__service__pb2.ReadBlobRequest.SerializeToString,
                 response_deserializer=lorry_dot_registry_dot_v1_dot_blob__service__pb2.ReadBlobResponse.FromString,
                 _registered_method=True)
+        self.GetBlobDownload = channel.unary_unary(
+                '/lorry.registry.v1.BlobService/GetBlobDownload',
+                request_serializer=lorry_dot_registry_dot_v1_dot_blob__service__pb2.GetBlobDownloadRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_blob__service__pb2.GetBlobDownloadResponse.FromString,
+                _registered_method=True)
+        self.GetBlobUpload = channel.unary_unary(
+                '/lorry.registry.v1.BlobService/GetBlobUpload',
+                request_serializer=lorry_dot_registry_dot_v1_dot_blob__service__pb2.GetBlobUploadRequest.SerializeToString,
+                response_deserializer=lorry_dot_registry_dot_v1_dot_blob__service__pb2.GetBlobUploadResponse.FromString,
+                _registered_method=True)
 
 
 class BlobServiceServicer:
@@ -93,6 +103,24 @@ class BlobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBlobDownload(self, request, context):
+        """Returns a link to a blob in the store itself, for whoever may read it by ReadBlob. FAILED_PRECONDITION `LINKS_UNSUPPORTED`
+        where the store signs none: read the blob by ReadBlob.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBlobUpload(self, request, context):
+        """Returns a link that the blob's next part is to be put to; the offset must be the committed size, as WriteBlob asks. Once all
+        parts are there, WriteBlob with the size as the offset, no data and `finish_write` holds them against the digest.
+        FAILED_PRECONDITION `LINKS_UNSUPPORTED` where the store signs none, or the caller's uploads do not go there at once: send the
+        bytes by WriteBlob.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BlobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -115,6 +143,16 @@ def add_BlobServiceServicer_to_server(servicer, server):
                     servicer.ReadBlob,
                     request_deserializer=lorry_dot_registry_dot_v1_dot_blob__service__pb2.ReadBlobRequest.FromString,
                     response_serializer=lorry_dot_registry_dot_v1_dot_blob__service__pb2.ReadBlobResponse.SerializeToString,
+            ),
+            'GetBlobDownload': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBlobDownload,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_blob__service__pb2.GetBlobDownloadRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_blob__service__pb2.GetBlobDownloadResponse.SerializeToString,
+            ),
+            'GetBlobUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBlobUpload,
+                    request_deserializer=lorry_dot_registry_dot_v1_dot_blob__service__pb2.GetBlobUploadRequest.FromString,
+                    response_serializer=lorry_dot_registry_dot_v1_dot_blob__service__pb2.GetBlobUploadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -226,6 +264,60 @@ class BlobService:
             '/lorry.registry.v1.BlobService/ReadBlob',
             lorry_dot_registry_dot_v1_dot_blob__service__pb2.ReadBlobRequest.SerializeToString,
             lorry_dot_registry_dot_v1_dot_blob__service__pb2.ReadBlobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBlobDownload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.BlobService/GetBlobDownload',
+            lorry_dot_registry_dot_v1_dot_blob__service__pb2.GetBlobDownloadRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_blob__service__pb2.GetBlobDownloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBlobUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.registry.v1.BlobService/GetBlobUpload',
+            lorry_dot_registry_dot_v1_dot_blob__service__pb2.GetBlobUploadRequest.SerializeToString,
+            lorry_dot_registry_dot_v1_dot_blob__service__pb2.GetBlobUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,6 +48,16 @@ class BlobServiceStub:
     """Returns how much of a blob is committed and whether it is complete."""
     ReadBlob: _grpc.UnaryStreamMultiCallable[_blob_service_pb2.ReadBlobRequest, _blob_service_pb2.ReadBlobResponse]
     """Reads a blob from an offset. NOT_FOUND where there is none; OUT_OF_RANGE where the offset lies beyond its end."""
+    GetBlobDownload: _grpc.UnaryUnaryMultiCallable[_blob_service_pb2.GetBlobDownloadRequest, _blob_service_pb2.GetBlobDownloadResponse]
+    """Returns a link to a blob in the store itself, for whoever may read it by ReadBlob. FAILED_PRECONDITION `LINKS_UNSUPPORTED`
+    where the store signs none: read the blob by ReadBlob.
+    """
+    GetBlobUpload: _grpc.UnaryUnaryMultiCallable[_blob_service_pb2.GetBlobUploadRequest, _blob_service_pb2.GetBlobUploadResponse]
+    """Returns a link that the blob's next part is to be put to; the offset must be the committed size, as WriteBlob asks. Once all
+    parts are there, WriteBlob with the size as the offset, no data and `finish_write` holds them against the digest.
+    FAILED_PRECONDITION `LINKS_UNSUPPORTED` where the store signs none, or the caller's uploads do not go there at once: send the
+    bytes by WriteBlob.
+    """
 
 @_typing.type_check_only
 class BlobServiceAsyncStub(BlobServiceStub):
@@ -67,6 +77,16 @@ class BlobServiceAsyncStub(BlobServiceStub):
     """Returns how much of a blob is committed and whether it is complete."""
     ReadBlob: _aio.UnaryStreamMultiCallable[_blob_service_pb2.ReadBlobRequest, _blob_service_pb2.ReadBlobResponse]  # type: ignore[assignment]
     """Reads a blob from an offset. NOT_FOUND where there is none; OUT_OF_RANGE where the offset lies beyond its end."""
+    GetBlobDownload: _aio.UnaryUnaryMultiCallable[_blob_service_pb2.GetBlobDownloadRequest, _blob_service_pb2.GetBlobDownloadResponse]  # type: ignore[assignment]
+    """Returns a link to a blob in the store itself, for whoever may read it by ReadBlob. FAILED_PRECONDITION `LINKS_UNSUPPORTED`
+    where the store signs none: read the blob by ReadBlob.
+    """
+    GetBlobUpload: _aio.UnaryUnaryMultiCallable[_blob_service_pb2.GetBlobUploadRequest, _blob_service_pb2.GetBlobUploadResponse]  # type: ignore[assignment]
+    """Returns a link that the blob's next part is to be put to; the offset must be the committed size, as WriteBlob asks. Once all
+    parts are there, WriteBlob with the size as the offset, no data and `finish_write` holds them against the digest.
+    FAILED_PRECONDITION `LINKS_UNSUPPORTED` where the store signs none, or the caller's uploads do not go there at once: send the
+    bytes by WriteBlob.
+    """
 
 class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Content-addressed bytes."""
@@ -107,5 +127,27 @@ class BlobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_blob_service_pb2.ReadBlobResponse], _abc.AsyncIterator[_blob_service_pb2.ReadBlobResponse]]:
         """Reads a blob from an offset. NOT_FOUND where there is none; OUT_OF_RANGE where the offset lies beyond its end."""
+
+    @_abc_1.abstractmethod
+    def GetBlobDownload(
+        self,
+        request: _blob_service_pb2.GetBlobDownloadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_blob_service_pb2.GetBlobDownloadResponse, _abc.Awaitable[_blob_service_pb2.GetBlobDownloadResponse]]:
+        """Returns a link to a blob in the store itself, for whoever may read it by ReadBlob. FAILED_PRECONDITION `LINKS_UNSUPPORTED`
+        where the store signs none: read the blob by ReadBlob.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBlobUpload(
+        self,
+        request: _blob_service_pb2.GetBlobUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_blob_service_pb2.GetBlobUploadResponse, _abc.Awaitable[_blob_service_pb2.GetBlobUploadResponse]]:
+        """Returns a link that the blob's next part is to be put to; the offset must be the committed size, as WriteBlob asks. Once all
+        parts are there, WriteBlob with the size as the offset, no data and `finish_write` holds them against the digest.
+        FAILED_PRECONDITION `LINKS_UNSUPPORTED` where the store signs none, or the caller's uploads do not go there at once: send the
+        bytes by WriteBlob.
+        """
 
 def add_BlobServiceServicer_to_server(servicer: BlobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
