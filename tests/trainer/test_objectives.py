@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lorry_trainer.data import load
 from lorry_trainer.errors import DataError, RecipeError
@@ -131,6 +133,27 @@ def test_labels_are_learnt_and_the_head_is_published(
     # Of the names that are to be tagged, some occur in no training row.
     assert after >= (0.9 if objective == "classification" else 0.5)
     assert after > before + 0.3
+    names = json.loads((result.folder / "labels.json").read_text())
+    assert names == sorted(names)
+    assert len(names) == _head(result.folder).shape[0]
+    # Once 0, for these two objectives' trainer counts tokens only when told to.
+    assert result.metrics["train_tokens"] > 0
+
+
+def _head(folder: Path) -> torch.Tensor:
+    """A head's weight: [num_labels, hidden]."""
+    weights = load_file(folder / "adapter_model.safetensors")
+    [head] = [t for n, t in weights.items() if n.endswith(("score.weight", "classifier.weight"))]
+    return head
+
+
+def test_a_reward_on_a_base_that_ends_no_text(
+    learn: Callable[..., Result], encoder_folder: Path
+) -> None:
+    """Once a TypeError out of TRL: an encoder's tokenizer has no eos_token, and plain answers end with it."""
+    plain = [{"prompt": f"paint {i}", "chosen": "red", "rejected": "blue"} for i in range(40)]
+    with pytest.raises(DataError, match="no token that ends a text"):
+        learn("reward", plain, base=str(encoder_folder))
 
 
 def test_a_judge_is_whole_in_its_folder(

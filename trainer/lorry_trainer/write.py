@@ -3,6 +3,7 @@
     adapter_config.json, adapter_model.safetensors   what PEFT and Lorry load
     recipe.yaml     the recipe with nothing left open      metrics.json   scores and losses
     lineage.json    where it comes from                    loss.png       the curve, with the step that was kept
+    labels.json     the names of a head's outputs, in their order, where it classifies
     README.md       the same for people                    report.html    and all of it on one page
 
 The same results give the same bytes in every file.
@@ -93,6 +94,9 @@ def write(folder: Path, run: Prepared, results: Results) -> None:
     metrics = results.metrics()
     base_name = public_name(base.name)
     _save_adapter(results.model, folder, base_name, run.recipe.method)
+    if run.recipe.objective in ("classification", "tokens"):
+        names = base.model.config.id2label
+        _write_json(folder / "labels.json", [names[index] for index in range(len(names))])
     recipe_text = to_yaml(run.resolved)
     (folder / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
     _write_json(folder / "metrics.json", metrics)

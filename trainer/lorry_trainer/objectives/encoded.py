@@ -19,14 +19,18 @@ _LEARNT = ("labels", "start_positions", "end_positions")
 
 
 class Trainer(Checkpoints, transformers.Trainer):  # type: ignore[misc]
-    pass
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """With the tokens so far, under the name that TRL's trainers give them."""
+        super().log(logs | {"num_tokens": self.state.num_input_tokens_seen}, start_time)
 
 
 def trainer(setup: Setup, rows: list[Inputs], validation: list[Inputs], collator: Any) -> Trainer:
     """transformers' own trainer over rows with labels."""
     return Trainer(
         model=setup.model,
-        args=transformers.TrainingArguments(**setup.arguments),
+        args=transformers.TrainingArguments(
+            **setup.arguments, include_num_input_tokens_seen="non_padding"
+        ),
         train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list(validation) if validation else None,
         processing_class=setup.base.tokenizer,

@@ -12,6 +12,7 @@ from lorry_bases import Quantization
 from lorry_bases.load import Base, Head, load_base
 from lorry_trainer.checkpoints import Checkpoints
 from lorry_trainer.data import Examples
+from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example, Text
 from lorry_trainer.objectives import encoded
 from lorry_trainer.objectives.answers import token_ids
@@ -43,6 +44,12 @@ class Reward:
     def refuse(self, base: Base, data: Examples) -> None:
         refuse_base_without(base.tokenizer, data.all(), base.name)
         encoded.refuse_base_without_tokenizer(base)
+        tokenizer: Any = base.tokenizer
+        if tokenizer.eos_token is None and isinstance(data.train[0].prompt, str):
+            raise DataError(
+                f"base {base.name!r} has no token that ends a text, which a reward is read at; take a base whose "
+                "tokenizer has an eos_token, a decoder such as lorry-tiny"
+            )
 
     def lengths(self, base: Base, rows: list[Example]) -> list[int]:
         return [
