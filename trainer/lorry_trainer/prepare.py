@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorry_trainer import processes
 from lorry_trainer.data import Examples, choose, load, refuse_long_rows
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Example
@@ -70,6 +71,7 @@ def prepare(
         format=data.format,
         columns=data.columns,
         train_rows=len(data.train),
+        processes=processes.count(),
         longest_answer=objective.answer_length(base, data.train),
         metric=objective.metrics[0],
     )
@@ -100,7 +102,7 @@ def load_base(recipe: Recipe, objective: Objective, data: Examples) -> Base:
             "training.device is cuda, and this machine has none that torch can use; set it to auto"
         )
     try:
-        return objective.load(recipe, data, held(recipe), None if device == "auto" else device)
+        return objective.load(recipe, data, held(recipe), processes.device(device))
     except (BaseNotFound, BaseRefused) as error:
         raise RecipeError(f"base: {error}") from error
 

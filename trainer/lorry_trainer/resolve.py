@@ -32,6 +32,7 @@ class Facts:
     train_rows: int
     longest_answer: int  # in tokens; 0 where none is generated
     metric: str  # the objective's first
+    processes: int = 1  # that train together, each on its own part of a step's rows
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
         choose("training", "optimizer", "adamw_torch_fused", f"{recipe.method} on {facts.device}")
     choose("training", "gradient_checkpointing", on_cuda, "saves memory on CUDA, time elsewhere")
     steps_per_epoch = math.ceil(
-        math.ceil(facts.train_rows / training.batch_size) / training.gradient_accumulation
+        math.ceil(facts.train_rows / (training.batch_size * facts.processes))
+        / training.gradient_accumulation
     )
     total = training.max_steps or math.ceil(values["training"]["epochs"] * steps_per_epoch)
     choose("training", "eval_steps", max(1, total // 10), "ten times in the run")

@@ -9,10 +9,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorry_trainer import processes
 from lorry_trainer.bases import Bases
+from lorry_trainer.errors import RecipeError
 from lorry_trainer.folder import appearing, refuse_taken
 from lorry_trainer.gate import shortfalls
-from lorry_trainer.prepare import prepare, prepare_data
+from lorry_trainer.prepare import Prepared, prepare, prepare_data
 from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.recipe import Recipe
 from lorry_trainer.scoring import general_loss, read_general, score, score_with_shots
@@ -38,16 +40,18 @@ def run(
     progress: Progress | None = None,
     bases: Bases | None = None,
     resume: bool = False,
-) -> Result:
+) -> Result | None:
     """Train what `recipe` says. Relative data paths start at `folder`; `output` goes before the recipe's own. `bases`
     keeps what it has loaded for the next run. `resume` goes on from the last checkpoint of a run that was broken off;
-    the result is that of a run that was not, byte for byte.
+    the result is that of a run that was not, byte for byte. None in all processes but the first.
 
     Raises RecipeError, DataError, TrainingError or OutputError. The folder is not written unless all of it succeeds;
     until then checkpoints stand beside it.
     """
     progress = progress or Silent()
     clock = _Clock()
+    if processes.count() > 1:
+        _refuse_together(recipe, resume=resume, bases=bases)
 
     # 1. What can be refused without loading the base; then the base, and the rows as it reads them.
     target = output or Path(recipe.output or f"adapters/{name}")
@@ -60,6 +64,9 @@ def run(
 
     # 2. Score the bare base, train, score the adapter: the same prompts.
     bare = prepared.base.model
+    if not processes.is_first():
+        _train_along(prepared, target)
+        return None
     before = score(prepared, bare, progress, "scoring base")
     shots = score_with_shots(prepared, progress)
     general_before = general_loss(prepared, bare, general)
@@ -71,6 +78,7 @@ def run(
     method = METHODS[recipe.method]
     checkpoints = Unfinished(target, prepared)
     resume_from = checkpoints.open(resume=resume)
+    processes.wait(on_cpu=bare.device.type == "cpu")  # for the folder of checkpoints too
     if resume_from:
         progress.say(f"goes on from {resume_from}")
     outcome = train(
@@ -98,6 +106,29 @@ def run(
     missed = shortfalls(recipe.require, metrics)
     first = prepared.recipe.evaluation.metric or prepared.objective.metrics[0]
     return Result(target, metrics, first, clock.laps, missed)
+
+
+def _refuse_together(recipe: Recipe, *, resume: bool, bases: Bases | None) -> None:
+    """What only one process can do. Raises RecipeError."""
+    wishes = {
+        "--resume": resume,
+        "several recipes on one base": bases is not None,
+        f"objective: {recipe.objective}": recipe.objective
+        != "sft",  # whose loss is a mean over all processes
+    }
+    if wished := [wish for wish, is_wished in wishes.items() if is_wished]:
+        raise RecipeError(
+            f"{processes.count()} processes train together, and {wished[0]} is for one alone; start it without a "
+            "launcher"
+        )
+
+
+def _train_along(prepared: Prepared, target: Path) -> None:
+    """What the other processes of a run do, while the first does all the rest."""
+    from lorry_trainer.train import train
+
+    processes.wait(on_cpu=prepared.base.model.device.type == "cpu")
+    train(prepared, checkpoints=Unfinished(target, prepared).folder, progress=Silent())
 
 
 class _Clock:

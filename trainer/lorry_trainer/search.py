@@ -21,6 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from transformers import TrainerCallback
 
+from lorry_trainer import processes
 from lorry_trainer.bases import Bases
 from lorry_trainer.errors import OutputError, RecipeError, TrainingError
 from lorry_trainer.methods import METHODS
@@ -57,6 +58,10 @@ def search(
     wanted = recipe.search
     if wanted is None:
         raise RecipeError("the recipe has no `search`; say which keys may take which values")
+    if processes.count() > 1:
+        raise RecipeError(
+            f"{processes.count()} processes, and a search is for one alone; start it without a launcher"
+        )
     bases = Bases()
     if not prepare_data(recipe, folder, progress).validation:
         raise RecipeError("a search needs validation rows; raise data.splits.validation")

@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback
 
+from lorry_trainer import processes
 from lorry_trainer.errors import RecipeError, TrainingError
 from lorry_trainer.methods import METHODS
 from lorry_trainer.objectives.contract import Setup
@@ -64,7 +65,7 @@ def train(
     watched = _validated(run) and recipe.training.early_stopping_patience > 0
     trainer = make_trainer(run, str(checkpoints), watched)
     trainer.remove_callback(PrinterCallback)
-    if recipe.training.tensorboard:
+    if recipe.training.tensorboard and processes.is_first():
         from torch.utils.tensorboard import SummaryWriter
 
         trainer.add_callback(TensorBoardCallback(SummaryWriter(recipe.training.tensorboard)))

@@ -10,6 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
+from lorry_trainer import processes
 from lorry_trainer.errors import OutputError, RecipeError
 from lorry_trainer.lineage import producer
 from lorry_trainer.prepare import Prepared
@@ -27,6 +28,7 @@ class Unfinished:
             "datasets": sorted(f"{d.split} {d.digest}" for d in run.data.datasets),
             "base": run.base.fingerprint,
             "producer": producer(),
+            "number of processes": processes.count(),
         }
 
     def open(self, *, resume: bool) -> Path | None:

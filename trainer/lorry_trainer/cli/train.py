@@ -69,10 +69,14 @@ def train(
     shared = session(ctx, server, as_json)
     from rich.console import Console
 
-    console = Console(stderr=True)
+    from lorry_trainer import processes
+
+    console = Console(stderr=True, quiet=not processes.is_first())
     with refusals(shared.as_json):
         read = read_recipes(recipes, console)
         if check or dry_run or preview:
+            if not processes.is_first():
+                return
             for path, recipe in zip(recipes, read, strict=True):
                 _look(recipe, path, check, preview, console, shared.as_json)
             return
@@ -81,6 +85,8 @@ def train(
         bases = Bases() if len(read) > 1 else None
         for path, recipe in zip(recipes, read, strict=True):
             result = _run(recipe, path, output, overwrite, resume, console, bases)
+            if result is None:  # another process of the run speaks for it
+                continue
             _show_scores(result, console)
             reference = None
             if push:
@@ -99,7 +105,7 @@ def _run(
     resume: bool,
     console: Console,
     bases: Bases | None,
-) -> Result:
+) -> Result | None:
     from lorry_trainer.progress import Bars
     from lorry_trainer.run import run
 

@@ -46,12 +46,17 @@ class Trainer(Checkpoints, SFTTrainer):  # type: ignore[misc]
             logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=-100, reduction="sum"
         )
         if model.training:
-            self._total_train_tokens += int(inputs["attention_mask"].sum())
+            read = self.accelerator.gather(inputs["attention_mask"].sum())  # by each process
+            self._total_train_tokens += int(read.sum())
         self._metrics["train" if model.training else "eval"]["num_tokens"] = [
             self._total_train_tokens
         ]
         items = (wanted != -100).sum() if num_items_in_batch is None else num_items_in_batch
-        return total / torch.as_tensor(items).clamp(min=1)
+        loss = total / torch.as_tensor(items).clamp(min=1)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # items are those of all processes, and gradients are averaged over them
+            loss = loss * self.accelerator.num_processes
+        return loss
 
     def _can_skip_positions(self) -> bool:
         """Not with virtual tokens either: PEFT puts them before the prompt, which moves every position."""
