@@ -1,5 +1,6 @@
 """`lorry registry migrate`, `gc` and `fsck`: looking after the stores, on a machine that reaches them."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from lorry_registry.store_options import BlobsOption, DatabaseOption, HomeOption
 
 if TYPE_CHECKING:
+    from lorry_registry.catalogue import Catalogue
     from lorry_registry.upkeep.fsck import Checked
 
 _DEFAULT_GRACE_HOURS = 24.0
@@ -46,10 +48,7 @@ def gc(
     ] = False,
 ) -> None:
     """Purge what was deleted long ago, collect blobs that no version names and what writes left; safe at any time."""
-    from lorry_registry.config import default_home
-    from lorry_registry.embedded import open_catalogue
-
-    catalogue = open_catalogue(home or default_home(), database=database, blobs=blobs)
+    catalogue = _open(home, database, blobs)
     try:
         done = catalogue.collect(grace_seconds=grace_hours * 3600, dry_run=dry_run)
     finally:
@@ -73,12 +72,10 @@ def fsck(
     ] = False,
 ) -> None:
     """Check every blob against its digest and every version for its blobs; exits 1 where something is wrong."""
-    from lorry_registry.config import default_home
-    from lorry_registry.embedded import open_catalogue
     from lorry_registry.upkeep.fsck import Checked
 
     checked, wrong = Checked(), 0
-    catalogue = open_catalogue(home or default_home(), database=database, blobs=blobs)
+    catalogue = _open(home, database, blobs)
     try:
         for finding in catalogue.check(repair=repair, checked=checked):
             typer.echo(str(finding))
@@ -89,6 +86,22 @@ def fsck(
     typer.echo(_summary(checked, wrong))
     if wrong:
         raise typer.Exit(1)
+
+
+def _open(home: Path | None, database: str, blobs: str) -> "Catalogue":
+    """The catalogue of a registry that is there: a new one, made here, would be found in the best of order."""
+    from lorry_registry.config import default_home
+    from lorry_registry.embedded import open_catalogue
+    from lorry_registry.errors import NotFound
+
+    where = home or default_home()
+    if not database and not where.is_dir():
+        raise NotFound(
+            f"there is no registry at {where}: name its home with --home or LORRY_HOME",
+            reason="HOME_NOT_FOUND",
+            home=where,
+        )
+    return open_catalogue(where, database=database, blobs=blobs)
 
 
 def _summary(checked: "Checked", wrong: int) -> str:

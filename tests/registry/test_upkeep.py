@@ -16,7 +16,7 @@ from lorry_registry.catalogue import Catalogue
 from lorry_registry.digests import digest_bytes
 from lorry_registry.embedded import open_catalogue
 from lorry_registry.entities import AdapterKey, File
-from lorry_registry.errors import FailedPrecondition, InvalidArgument
+from lorry_registry.errors import FailedPrecondition, InvalidArgument, NotFound
 from lorry_registry.folder_blobs import FolderBlobStore
 from lorry_registry.object_blobs import ObjectBlobStore
 from lorry_registry.upkeep.fsck import Checked, Problem
@@ -267,3 +267,12 @@ def test_the_commands(catalogue: Catalogue, home: Path, stores: dict[str, str]) 
     assert "push the same files again" in said
     publish(catalogue, files)
     assert run("fsck", home, stores)[0] == 0
+
+
+@pytest.mark.parametrize("command", ["gc", "fsck"])
+def test_a_registry_that_is_not_there_is_not_in_good_order(command: str, tmp_path: Path) -> None:
+    """Without the right --home a registry was made there, and all was well in it."""
+    arguments = ["registry", command, "--home", str(tmp_path / "other")]
+    result = CliRunner().invoke(build_app(), arguments)
+    assert isinstance(result.exception, NotFound)
+    assert not (tmp_path / "other").exists()

@@ -26,6 +26,8 @@ OwedWhyOption = Annotated[
     str, typer.Option("--why", metavar="TEXT", help="Those who use the version are told.")
 ]
 
+_SHOWN_METRICS = 4
+
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(
@@ -349,6 +351,16 @@ def _state(version: Version) -> str:
 
 
 def _metrics(lineage: Lineage) -> str:
-    """Those of the whole; what is told of its parts (`conversion_error/<layer>`) would hide them."""
-    whole = {name: value for name, value in lineage.metrics.items() if "/" not in name}
-    return " ".join(f"{name}={value:.4g}" for name, value in sorted(whole.items()))
+    """The first few of the whole, those of held-out rows where there are any; `--json` has all of them.
+
+    What is told of parts (`conversion_error/<layer>`) and of how sure a figure is would hide the rest.
+    """
+    whole = {
+        name: value
+        for name, value in lineage.metrics.items()
+        if "/" not in name and not name.endswith(("_low", "_high"))
+    }
+    held_out = {name: value for name, value in whole.items() if name.startswith("test_")}
+    figures = sorted((held_out or whole).items())
+    shown = [f"{name}={value:.4g}" for name, value in figures[:_SHOWN_METRICS]]
+    return " ".join([*shown, "…"] if len(figures) > _SHOWN_METRICS else shown)

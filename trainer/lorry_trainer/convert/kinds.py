@@ -50,6 +50,9 @@ def convert(folder: Path, out: Path) -> str:
     Raises TrainerError.
     """
     try:
+        from lorry_trainer.quiet import quiet_logs
+
+        quiet_logs()
         from lorry_trainer.convert.convert import convert as convert_to_lora
     except ImportError as error:
         raise ConversionError(
