@@ -16,7 +16,7 @@ from lorry_registry.catalogue import Catalogue
 from lorry_registry.digests import digest_bytes
 from lorry_registry.embedded import open_catalogue
 from lorry_registry.entities import AdapterKey, File
-from lorry_registry.errors import FailedPrecondition, InvalidArgument, NotFound
+from lorry_registry.errors import FailedPrecondition, InvalidArgument
 from lorry_registry.folder_blobs import FolderBlobStore
 from lorry_registry.object_blobs import ObjectBlobStore
 from lorry_registry.upkeep.fsck import Checked, Problem
@@ -274,5 +274,6 @@ def test_a_registry_that_is_not_there_is_not_in_good_order(command: str, tmp_pat
     """Without the right --home a registry was made there, and all was well in it."""
     arguments = ["registry", command, "--home", str(tmp_path / "other")]
     result = CliRunner().invoke(build_app(), arguments)
-    assert isinstance(result.exception, NotFound)
+    assert result.exit_code == 3
+    assert "HOME_NOT_FOUND" in result.output
     assert not (tmp_path / "other").exists()
