@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lorry_trainer.bases import Bases
 from lorry_trainer.data import load
 from lorry_trainer.errors import DataError, RecipeError
 from lorry_trainer.examples import objectives as examples
@@ -221,6 +222,29 @@ def test_a_run_ends_where_the_divergence_leaves_its_bound(
         training={"max_steps": 6, "learning_rate": 0.01},
     )
     assert result.metrics["steps"] < 6
+
+
+def test_each_of_several_runs_on_one_base_has_its_own_reward(
+    tiny_recipe: Tiny, write_rows: Write, tmp_path: Path
+) -> None:
+    """The reward was found while the base was loaded: the next run on it had another's."""
+    write_rows(rows("brief")[:40])
+    judges = {"one": "def judge(*row): return 1.0", "two": "def judge(*row): return 2.0"}
+    bases = Bases()
+    for name, code in judges.items():
+        (tmp_path / f"{name}.py").write_text(code)
+        recipe = tiny_recipe(
+            objective="grpo",
+            method="qlora",
+            reinforcement={"reward": f"{name}.py:judge", "max_new_tokens": 2},
+            data={"splits": {"validation": 0.0, "test": 0.2}},
+            training={"max_steps": 1, "device": "cpu"},
+            evaluation={"max_new_tokens": None, "max_rows": 4},
+        )
+        result = run(
+            recipe, name=name, folder=tmp_path, output=tmp_path / f"out-{name}", bases=bases
+        )
+        assert result.metrics["test_reward"] == float(code[-3:])
 
 
 def test_a_reward_model_that_was_trained_here_is_a_reward(

@@ -7,16 +7,21 @@ from typing import Any
 
 import torch
 
-from lorry_trainer.formats.contract import Example
+from lorry_trainer.formats.contract import Example, Text
 from lorry_trainer.prompts import encode
 
+Scored = tuple[list[int], int]  # token ids, and how many of them are given, not scored
 
-def token_loss(model: Any, rows: list[tuple[list[int], int]], pad: int, batch_size: int) -> float:
-    """Mean cross-entropy in nats over the tokens of `rows`, each its ids and how many of them are given, not scored."""
-    total, count = 0.0, 0
-    by_length = sorted(rows, key=lambda row: len(row[0]))  # less padding
+
+def token_losses(
+    model: Any, rows: list[Scored], pad: int, batch_size: int
+) -> list[tuple[float, int]]:
+    """Of each row, in their order: the sum of the cross-entropy (nats) of its scored tokens, and their number."""
+    found = [(0.0, 0)] * len(rows)
+    by_length = sorted(range(len(rows)), key=lambda at: len(rows[at][0]))  # less padding
     for start in range(0, len(by_length), batch_size):
-        batch = by_length[start : start + batch_size]
+        places = by_length[start : start + batch_size]
+        batch = [rows[at] for at in places]
         width = max(len(ids) for ids, _ in batch)
         ids = torch.tensor([ids + [pad] * (width - len(ids)) for ids, _ in batch])
         scored = torch.tensor(
@@ -32,29 +37,41 @@ def token_loss(model: Any, rows: list[tuple[list[int], int]], pad: int, batch_si
             # Virtual tokens stand before the others.
             logits = logits[:, -width:-1][scored.to(model.device)].float()
             wanted = ids[:, 1:][scored].to(model.device)
-            total += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
-        count += int(scored.sum())
-    return total / max(1, count)
+            each = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
+        counts = scored.sum(-1).tolist()
+        sums = [float(part.sum()) for part in torch.split(each, counts)]
+        for at, total, count in zip(places, sums, counts, strict=True):
+            found[at] = (total, count)
+    return found
+
+
+def token_loss(model: Any, rows: list[Scored], pad: int, batch_size: int) -> float:
+    """Mean cross-entropy in nats over the scored tokens of all rows."""
+    losses = token_losses(model, rows, pad, batch_size)
+    return sum(total for total, _ in losses) / max(1, sum(count for _, count in losses))
 
 
 def answer_loss(
     model: Any, tokenizer: Any, rows: list[Example], pad: int, batch_size: int
 ) -> float:
     """Loss per token of the expected answers, from the prompts that the evaluation asks."""
-    return token_loss(model, [_tokens(tokenizer, row) for row in rows], pad, batch_size)
+    return token_loss(
+        model, [tokens_of(tokenizer, row.prompt, row.whole) for row in rows], pad, batch_size
+    )
 
 
 def perplexity(loss: float) -> float:
     return math.exp(min(loss, 700.0))
 
 
-def _tokens(tokenizer: Any, row: Example) -> tuple[list[int], int]:
-    whole = encode(tokenizer, row.whole)
-    if isinstance(row.whole, str):
-        whole = [*whole, tokenizer.eos_token_id]
-    asked = encode(tokenizer, row.prompt, to_answer=True) if row.prompt else []
+def tokens_of(tokenizer: Any, prompt: Text, whole: Text) -> Scored:
+    """A text as the base reads it in training, of which what comes before the prompt's answer is given."""
+    ids = encode(tokenizer, whole)
+    if isinstance(whole, str):
+        ids = [*ids, tokenizer.eos_token_id]
+    asked = encode(tokenizer, prompt, to_answer=True) if prompt else []
     given = next(
-        (at for at, (a, b) in enumerate(zip(asked, whole, strict=False)) if a != b),
-        min(len(asked), len(whole)),
+        (at for at, (a, b) in enumerate(zip(asked, ids, strict=False)) if a != b),
+        min(len(asked), len(ids)),
     )
-    return whole, max(1, given)  # the first token follows nothing
+    return ids, max(1, given)  # the first token follows nothing

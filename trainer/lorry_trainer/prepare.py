@@ -61,7 +61,7 @@ def prepare(
             f"{', '.join(objective.metrics)}"
         )
     base = (load or load_base)(recipe, objective, data)
-    objective.refuse(base, data)
+    objective.refuse(base, data, recipe)
     limit = _longest_row(recipe, base)
     refuse_long_rows(data.all(), limit, lambda rows: objective.lengths(base, rows))
     facts = Facts(

@@ -27,6 +27,6 @@ OBJECTIVES: dict[str, tuple[str, ...]] = {
 
 
 def find(name: str) -> Objective:
-    """The objective of that name: `OBJECTIVE` of the module `lorry_trainer.objectives.<name>`."""
-    found: Objective = import_module(f"{__name__}.{name}").OBJECTIVE
-    return found
+    """One of the objective of that name, for one run: `OBJECTIVE` of `lorry_trainer.objectives.<name>` is its class."""
+    made: Objective = import_module(f"{__name__}.{name}").OBJECTIVE()
+    return made

@@ -1,54 +1,65 @@
-"""Answers to prompts as a model reads them, and how likely it finds each."""
+"""Answers to prompts as a model reads them, how likely it finds each, and how often it finds the better of two."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from lorry_bases.load import Base
-from lorry_trainer.formats.contract import Text
-from lorry_trainer.prompts import encode
+from lorry_trainer.formats.contract import Example, Text
+from lorry_trainer.generation import pad_id
+from lorry_trainer.likelihood import Scored, token_losses, tokens_of
+from lorry_trainer.objectives.contract import Scores
+from lorry_trainer.progress import Progress
 
 Pair = tuple[Text, Text]  # prompt, answer
 
 
-def token_ids(base: Base, prompt: Text, answer: Text) -> tuple[list[int], int]:
+def read(base: Base, prompt: Text, answer: Text) -> Scored:
     """Prompt and answer as one row, the way TRL trains on it, and how many of its tokens are the prompt's."""
-    tokenizer: Any = base.tokenizer
-    if isinstance(prompt, str) and isinstance(answer, str):
-        asked = encode(tokenizer, prompt)
-        ids = [*encode(tokenizer, prompt + answer), tokenizer.eos_token_id]
-    else:
-        assert not isinstance(prompt, str)
-        assert not isinstance(answer, str)
-        asked = encode(tokenizer, prompt, to_answer=True)
-        ids = encode(tokenizer, prompt + answer)
-    return ids, min(len(asked), len(ids) - 1)
+    return tokens_of(base.tokenizer, prompt, prompt + answer)  # type: ignore[operator]
 
 
-@torch.inference_mode()
+def longest(base: Base, rows: list[Example], columns: tuple[str, ...]) -> list[int]:
+    """Tokens of each row's prompt with the longest of its answers."""
+    return [
+        max(len(read(base, row.record["prompt"], row.record[name])[0]) for name in columns)
+        for row in rows
+    ]
+
+
 def answer_logprobs(base: Base, model: Any, pairs: list[Pair], batch_size: int) -> list[float]:
     """Mean log-probability (nats) of an answer's tokens, one number for each pair, in their order.
 
     The mean, not the sum: else the shorter of two answers would mostly be the likelier one.
     """
-    model.eval()
-    found: list[float] = []
-    for start in range(0, len(pairs), batch_size):
-        rows = [token_ids(base, *pair) for pair in pairs[start : start + batch_size]]
-        width = max(len(ids) for ids, _ in rows)
-        ids = torch.zeros(len(rows), width, dtype=torch.int64)
-        mask = torch.zeros(len(rows), width, dtype=torch.int64)
-        answers = torch.zeros(len(rows), width, dtype=torch.bool)
-        for at, (row, num_prompt) in enumerate(rows):
-            ids[at, : len(row)] = torch.tensor(row)
-            mask[at, : len(row)] = 1
-            answers[at, num_prompt : len(row)] = True
-        ids, mask, answers = (t.to(base.model.device) for t in (ids, mask, answers))
-        # Virtual tokens stand before the others.
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, -width:-1]
-        chosen = logits.float().log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
-        own = answers[:, 1:]
-        found += (chosen.where(own, 0.0).sum(-1) / own.sum(-1)).tolist()
-    return found
+    pad = pad_id(base.tokenizer, base.eos_token_ids)
+    rows = [read(base, *pair) for pair in pairs]
+    losses = token_losses(model.eval(), rows, pad, batch_size)
+    return [-total / count for total, count in losses]
+
+
+def compare(
+    rows: list[Example],
+    value: Callable[[list[Pair]], list[float]],
+    margin: str,
+    batch_size: int,
+    progress: Progress,
+) -> Scores:
+    """How often, and by how much (the figure `margin`), a chosen answer's value is above a rejected one's."""
+    margins: list[float] = []
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        chosen, rejected = (
+            value([(row.record["prompt"], row.record[name]) for row in batch])
+            for name in ("chosen", "rejected")
+        )
+        margins += [a - b for a, b in zip(chosen, rejected, strict=True)]
+        progress.advance(len(batch))
+    return Scores(
+        {
+            "preference_accuracy": sum(m > 0 for m in margins) / len(margins),
+            margin: sum(margins) / len(margins),
+        },
+        ["chosen" if m > 0 else "rejected" for m in margins],
+    )

@@ -13,17 +13,15 @@ from lorry_trainer.formats.contract import Example
 from lorry_trainer.judge import judge
 from lorry_trainer.metrics import normalised
 from lorry_trainer.objectives import encoded
-from lorry_trainer.objectives.contract import Scores, Segments, Setup
+from lorry_trainer.objectives.contract import Scores, Setup
 from lorry_trainer.objectives.labels import label_set
 from lorry_trainer.progress import Progress
 from lorry_trainer.recipe import Recipe
 
 
-class Classification:
+class Classification(encoded.Encoded):
     task: ClassVar[str] = "SEQ_CLS"
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "precision", "recall", "f1")
-    validates: ClassVar[bool] = True
-    reports: ClassVar[tuple[str, ...]] = ()
 
     def load(
         self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None
@@ -34,28 +32,20 @@ class Classification:
         set_seed(recipe.training.seed)  # the head's first weights are drawn below
         return load_base(recipe.base, quantization=quantization, device=device, head=head)
 
-    def refuse(self, base: Base, data: Examples) -> None:
-        encoded.refuse_base_without_tokenizer(base)
-
-    def lengths(self, base: Base, rows: list[Example]) -> list[int]:
-        return [len(_inputs(base, row)["input_ids"]) for row in rows]
-
-    def answer_length(self, base: Base, rows: list[Example]) -> int:
-        return 0
+    def inputs(self, base: Base, row: Example) -> encoded.Inputs:
+        tokenizer: Any = base.tokenizer
+        return dict(tokenizer(row.record["text"], row.record["pair"]))
 
     def trainer(self, setup: Setup) -> encoded.Trainer:
         base = setup.base
         rows, validation = (
             [
-                _inputs(base, row) | {"labels": base.model.config.label2id[row.record["label"]]}
+                self.inputs(base, row) | {"labels": base.model.config.label2id[row.record["label"]]}
                 for row in split
             ]
             for split in (setup.rows, setup.validation)
         )
         return encoded.trainer(setup, rows, validation, DataCollatorWithPadding(base.tokenizer))
-
-    def preview(self, trainer: Any) -> list[Segments]:
-        return encoded.preview(trainer)
 
     def score(
         self,
@@ -67,7 +57,7 @@ class Classification:
         progress: Progress,
     ) -> Scores:
         names = base.model.config.id2label
-        inputs = [_inputs(base, row) for row in rows]
+        inputs = [self.inputs(base, row) for row in rows]
         answers: list[str] = []
         for batch, said in encoded.outputs(base, model, inputs, recipe.evaluation.batch_size):
             answers += [names[label] for label in said.logits.argmax(-1).tolist()]
@@ -77,9 +67,4 @@ class Classification:
         return Scores({name: judged.metrics[name] for name in self.metrics}, answers, judged)
 
 
-def _inputs(base: Base, row: Example) -> encoded.Inputs:
-    tokenizer: Any = base.tokenizer
-    return dict(tokenizer(row.record["text"], row.record["pair"]))
-
-
-OBJECTIVE = Classification()
+OBJECTIVE = Classification

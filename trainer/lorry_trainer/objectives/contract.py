@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from datasets import Dataset
 from transformers import Trainer
 
 from lorry_bases import Quantization
@@ -41,6 +42,11 @@ class Scores:
     judgement: Judgement | None = None  # of the answers: intervals, and each label's figures
 
 
+def dataset(rows: list[Example]) -> Dataset:
+    """Rows as TRL's trainers take them."""
+    return Dataset.from_list([row.record for row in rows])
+
+
 class Objective(Protocol):
     task: ClassVar[str]  # PEFT's task type
     metrics: ClassVar[tuple[str, ...]]  # that a recipe may look at, the usual one first
@@ -55,8 +61,9 @@ class Objective(Protocol):
         """The base with the head that this objective needs. Raises BaseNotFound or BaseRefused."""
         ...
 
-    def refuse(self, base: Base, data: Examples) -> None:
-        """Raise DataError where the base cannot read the rows."""
+    def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
+        """Raise DataError where the base cannot read the rows, RecipeError where the recipe cannot be followed. Before
+        anything of this run is trained or scored, whoever loaded the base."""
         ...
 
     def lengths(self, base: Base, rows: list[Example]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -11,8 +11,11 @@ from datasets import Dataset
 
 from lorry_bases.load import Base
 from lorry_trainer.checkpoints import Checkpoints
+from lorry_trainer.data import Examples
 from lorry_trainer.errors import DataError
+from lorry_trainer.formats.contract import Example
 from lorry_trainer.objectives.contract import Segments, Setup
+from lorry_trainer.recipe import Recipe
 
 Inputs = dict[str, Any]
 _LEARNT = ("labels", "start_positions", "end_positions")
@@ -22,6 +25,34 @@ class Trainer(Checkpoints, transformers.Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With the tokens so far, under the name that TRL's trainers give them."""
         super().log(logs | {"num_tokens": self.state.num_input_tokens_seen}, start_time)
+
+
+class Encoded:
+    """The verbs that are the same for all of them; a subclass says how a row becomes token ids."""
+
+    validates: ClassVar[bool] = True
+    reports: ClassVar[tuple[str, ...]] = ()
+
+    def inputs(self, base: Base, row: Example) -> Inputs:
+        raise NotImplementedError
+
+    def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
+        refuse_base_without_tokenizer(base)
+
+    def lengths(self, base: Base, rows: list[Example]) -> list[int]:
+        return [len(self.inputs(base, row)["input_ids"]) for row in rows]
+
+    def answer_length(self, base: Base, rows: list[Example]) -> int:
+        return 0
+
+    def preview(self, trainer: Any) -> list[Segments]:
+        """The texts as they are read. What is learnt is no part of them: it stands behind."""
+        decode = trainer.processing_class.decode
+        return [
+            [(decode(row["input_ids"]), False)]
+            + [(f" {name}: {value}", True) for name, value in row.items() if name in _LEARNT]
+            for row in trainer.train_dataset
+        ]
 
 
 def trainer(setup: Setup, rows: list[Inputs], validation: list[Inputs], collator: Any) -> Trainer:
@@ -36,16 +67,6 @@ def trainer(setup: Setup, rows: list[Inputs], validation: list[Inputs], collator
         processing_class=setup.base.tokenizer,
         data_collator=collator,
     )
-
-
-def preview(trainer: Any) -> list[Segments]:
-    """The texts as they are read. What is learnt is no part of them: it stands behind."""
-    decode = trainer.processing_class.decode
-    return [
-        [(decode(row["input_ids"]), False)]
-        + [(f" {name}: {value}", True) for name, value in row.items() if name in _LEARNT]
-        for row in trainer.train_dataset
-    ]
 
 
 def refuse_base_without_tokenizer(base: Base) -> None:

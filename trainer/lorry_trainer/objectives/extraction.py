@@ -14,18 +14,16 @@ from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.judge import judge
 from lorry_trainer.objectives import encoded
-from lorry_trainer.objectives.contract import Scores, Segments, Setup
+from lorry_trainer.objectives.contract import Scores, Setup
 from lorry_trainer.progress import Progress
 from lorry_trainer.recipe import Recipe
 
 LONGEST_ANSWER = 64  # tokens
 
 
-class Extraction:
+class Extraction(encoded.Encoded):
     task: ClassVar[str] = "QUESTION_ANS"
     metrics: ClassVar[tuple[str, ...]] = ("exact_match", "token_f1")
-    validates: ClassVar[bool] = True
-    reports: ClassVar[tuple[str, ...]] = ()
 
     def load(
         self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None
@@ -34,24 +32,39 @@ class Extraction:
         head = Head(AutoModelForQuestionAnswering)
         return load_base(recipe.base, quantization=quantization, device=device, head=head)
 
-    def refuse(self, base: Base, data: Examples) -> None:
-        encoded.refuse_base_without_tokenizer(base)
+    def inputs(self, base: Base, row: Example) -> encoded.Inputs:
+        """Question and context as one row, and in `places` where each token of the context stands in it."""
+        tokenizer: Any = base.tokenizer
+        found = tokenizer(
+            row.record["question"], row.record["context"], return_offsets_mapping=True
+        )
+        offsets, parts = found.pop("offset_mapping"), found.sequence_ids()
+        inputs = dict(found)
+        inputs["places"] = [
+            tuple(offset) if part == 1 and offset[1] > offset[0] else None
+            for offset, part in zip(offsets, parts, strict=True)
+        ]
+        return inputs
 
-    def lengths(self, base: Base, rows: list[Example]) -> list[int]:
-        return [len(_inputs(base, row)["input_ids"]) for row in rows]
-
-    def answer_length(self, base: Base, rows: list[Example]) -> int:
-        return 0
+    def _labelled(self, base: Base, row: Example) -> encoded.Inputs:
+        inputs = self.inputs(base, row)
+        start = row.record["start"]
+        stop = start + len(row.record["answer"])
+        inside = [
+            at
+            for at, place in enumerate(inputs.pop("places"))
+            if place is not None and place[0] < stop and place[1] > start
+        ]
+        if not inside:
+            raise DataError(f"{row.place}: the base's tokenizer leaves nothing of the answer")
+        return inputs | {"start_positions": inside[0], "end_positions": inside[-1]}
 
     def trainer(self, setup: Setup) -> encoded.Trainer:
         base = setup.base
         rows, validation = (
-            [_labelled(base, row) for row in split] for split in (setup.rows, setup.validation)
+            [self._labelled(base, row) for row in split] for split in (setup.rows, setup.validation)
         )
         return encoded.trainer(setup, rows, validation, DataCollatorWithPadding(base.tokenizer))
-
-    def preview(self, trainer: Any) -> list[Segments]:
-        return encoded.preview(trainer)
 
     def score(
         self,
@@ -62,7 +75,7 @@ class Extraction:
         recipe: Recipe,
         progress: Progress,
     ) -> Scores:
-        inputs = [_inputs(base, row) for row in rows]
+        inputs = [self.inputs(base, row) for row in rows]
         answers: list[str] = []
         for batch, said in encoded.outputs(base, model, inputs, recipe.evaluation.batch_size):
             for at, row in enumerate(batch):
@@ -95,31 +108,4 @@ def best_span(
     return begin[0], end_of[1]
 
 
-def _inputs(base: Base, row: Example) -> encoded.Inputs:
-    """Question and context as one row, and in `places` where each token of the context stands in it."""
-    tokenizer: Any = base.tokenizer
-    found = tokenizer(row.record["question"], row.record["context"], return_offsets_mapping=True)
-    offsets, parts = found.pop("offset_mapping"), found.sequence_ids()
-    inputs = dict(found)
-    inputs["places"] = [
-        tuple(offset) if part == 1 and offset[1] > offset[0] else None
-        for offset, part in zip(offsets, parts, strict=True)
-    ]
-    return inputs
-
-
-def _labelled(base: Base, row: Example) -> encoded.Inputs:
-    inputs = _inputs(base, row)
-    start = row.record["start"]
-    stop = start + len(row.record["answer"])
-    inside = [
-        at
-        for at, place in enumerate(inputs.pop("places"))
-        if place is not None and place[0] < stop and place[1] > start
-    ]
-    if not inside:
-        raise DataError(f"{row.place}: the base's tokenizer leaves nothing of the answer")
-    return inputs | {"start_positions": inside[0], "end_positions": inside[-1]}
-
-
-OBJECTIVE = Extraction()
+OBJECTIVE = Extraction

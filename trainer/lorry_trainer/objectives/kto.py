@@ -5,8 +5,8 @@ from __future__ import annotations
 from trl import KTOConfig, KTOTrainer
 
 from lorry_trainer.checkpoints import Checkpoints
-from lorry_trainer.objectives.contract import Setup
-from lorry_trainer.objectives.preference import Judged, beta_of, dataset
+from lorry_trainer.objectives.contract import Setup, dataset
+from lorry_trainer.objectives.preference import Judged, beta_of
 
 
 class Trainer(Checkpoints, KTOTrainer):  # type: ignore[misc]
@@ -30,4 +30,4 @@ class Kto(Judged):
         )
 
 
-OBJECTIVE = Kto()
+OBJECTIVE = Kto

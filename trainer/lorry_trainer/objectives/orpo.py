@@ -5,8 +5,8 @@ from __future__ import annotations
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from lorry_trainer.checkpoints import Checkpoints
-from lorry_trainer.objectives.contract import Setup
-from lorry_trainer.objectives.preference import Paired, beta_of, dataset
+from lorry_trainer.objectives.contract import Setup, dataset
+from lorry_trainer.objectives.preference import Paired, beta_of
 
 
 class Trainer(Checkpoints, ORPOTrainer):  # type: ignore[misc]
@@ -28,4 +28,4 @@ class Orpo(Paired):
         )
 
 
-OBJECTIVE = Orpo()
+OBJECTIVE = Orpo

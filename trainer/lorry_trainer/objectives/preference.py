@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from datasets import Dataset
 from sklearn.metrics import roc_auc_score
 
 from lorry_bases import Quantization
@@ -16,7 +15,7 @@ from lorry_bases.load import Base, load_base
 from lorry_trainer.data import Examples
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example
-from lorry_trainer.objectives.answers import answer_logprobs, token_ids
+from lorry_trainer.objectives.answers import answer_logprobs, compare, longest
 from lorry_trainer.objectives.contract import Scores, Segments, Setup
 from lorry_trainer.progress import Progress
 from lorry_trainer.prompts import refuse_base_without
@@ -36,17 +35,11 @@ class CausalPreference:
     ) -> Base:
         return load_base(recipe.base, quantization=quantization, device=device)
 
-    def refuse(self, base: Base, data: Examples) -> None:
+    def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
         refuse_base_without(base.tokenizer, data.all(), base.name)
 
     def lengths(self, base: Base, rows: list[Example]) -> list[int]:
-        return [
-            max(
-                len(token_ids(base, row.record["prompt"], row.record[name])[0])
-                for name in self.answers
-            )
-            for row in rows
-        ]
+        return longest(base, rows, self.answers)
 
     def answer_length(self, base: Base, rows: list[Example]) -> int:
         return 0
@@ -69,24 +62,13 @@ class Paired(CausalPreference):
         progress: Progress,
     ) -> Scores:
         """How often, and by how much, the chosen answer is the likelier one."""
-        margins: list[float] = []
         size = recipe.evaluation.batch_size
-        for start in range(0, len(rows), size):
-            batch = rows[start : start + size]
-            chosen, rejected = (
-                answer_logprobs(
-                    base, model, [(row.record["prompt"], row.record[name]) for row in batch], size
-                )
-                for name in self.answers
-            )
-            margins += [a - b for a, b in zip(chosen, rejected, strict=True)]
-            progress.advance(len(batch))
-        return Scores(
-            {
-                "preference_accuracy": sum(m > 0 for m in margins) / len(margins),
-                "logprob_margin": sum(margins) / len(margins),
-            },
-            ["chosen" if m > 0 else "rejected" for m in margins],
+        return compare(
+            rows,
+            lambda pairs: answer_logprobs(base, model, pairs, size),
+            "logprob_margin",
+            size,
+            progress,
         )
 
 
@@ -94,8 +76,8 @@ class Judged(CausalPreference):
     answers: ClassVar[tuple[str, ...]] = ("completion",)
     metrics: ClassVar[tuple[str, ...]] = ("preference_auc",)
 
-    def refuse(self, base: Base, data: Examples) -> None:
-        super().refuse(base, data)
+    def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
+        super().refuse(base, data, recipe)
         for name, rows in (("training", data.train), ("test", data.test)):
             if rows and len({row.record["label"] for row in rows}) < 2:
                 raise DataError(
@@ -138,10 +120,6 @@ def preview(trainer: Any) -> list[Segments]:
     return [
         [(decode(row[name]), "prompt" not in name) for name in ids] for row in trainer.train_dataset
     ]
-
-
-def dataset(rows: list[Example]) -> Dataset:
-    return Dataset.from_list([row.record for row in rows])
 
 
 def beta_of(setup: Setup) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from datasets import Dataset
 from transformers import TrainerCallback
 
 from lorry_bases import Quantization
@@ -38,6 +37,9 @@ class Reinforcement:
     def load(
         self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None
     ) -> Base:
+        return load_base(recipe.base, quantization=quantization, device=device)
+
+    def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
         assert recipe.reinforcement is not None  # the recipe's own rule
         batch = recipe.training.batch_size * recipe.training.gradient_accumulation
         if batch % recipe.reinforcement.generations:
@@ -45,12 +47,8 @@ class Reinforcement:
                 f"a step has batch_size · gradient_accumulation = {batch} answers, which is no multiple of "
                 f"reinforcement.generations = {recipe.reinforcement.generations}; every prompt needs as many"
             )
-        base = load_base(recipe.base, quantization=quantization, device=device)
-        self._reward = find_reward(recipe.reinforcement.reward, data.folder, base.model.device.type)
-        return base
-
-    def refuse(self, base: Base, data: Examples) -> None:
         refuse_base_without(base.tokenizer, data.all(), base.name)
+        self._reward = find_reward(recipe.reinforcement.reward, data.folder, base.model.device.type)
 
     def lengths(self, base: Base, rows: list[Example]) -> list[int]:
         return count_tokens(base.tokenizer, [row.prompt for row in rows])
@@ -116,7 +114,3 @@ class BoundKl(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if logs.get("kl", 0.0) > self._bound:
             control.should_training_stop = True
-
-
-def dataset(rows: list[Example]) -> Dataset:
-    return Dataset.from_list([row.record for row in rows])

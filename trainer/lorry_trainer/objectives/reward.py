@@ -13,11 +13,11 @@ from lorry_bases.load import Base, Head, load_base
 from lorry_trainer.checkpoints import Checkpoints
 from lorry_trainer.data import Examples
 from lorry_trainer.errors import DataError
-from lorry_trainer.formats.contract import Example, Text
+from lorry_trainer.formats.contract import Example
 from lorry_trainer.objectives import encoded
-from lorry_trainer.objectives.answers import token_ids
-from lorry_trainer.objectives.contract import Scores, Segments, Setup
-from lorry_trainer.objectives.preference import dataset, preview
+from lorry_trainer.objectives.answers import Pair, compare, longest, read
+from lorry_trainer.objectives.contract import Scores, Segments, Setup, dataset
+from lorry_trainer.objectives.preference import preview
 from lorry_trainer.progress import Progress
 from lorry_trainer.prompts import refuse_base_without
 from lorry_trainer.recipe import Recipe
@@ -41,7 +41,7 @@ class Reward:
         set_seed(recipe.training.seed)  # the head's first weights are drawn below
         return load_base(recipe.base, quantization=quantization, device=device, head=HEAD)
 
-    def refuse(self, base: Base, data: Examples) -> None:
+    def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
         refuse_base_without(base.tokenizer, data.all(), base.name)
         encoded.refuse_base_without_tokenizer(base)
         tokenizer: Any = base.tokenizer
@@ -52,13 +52,7 @@ class Reward:
             )
 
     def lengths(self, base: Base, rows: list[Example]) -> list[int]:
-        return [
-            max(
-                len(token_ids(base, row.record["prompt"], row.record[name])[0])
-                for name in ("chosen", "rejected")
-            )
-            for row in rows
-        ]
+        return longest(base, rows, ("chosen", "rejected"))
 
     def answer_length(self, base: Base, rows: list[Example]) -> int:
         return 0
@@ -84,31 +78,21 @@ class Reward:
         recipe: Recipe,
         progress: Progress,
     ) -> Scores:
-        size = recipe.evaluation.batch_size
-        margins: list[float] = []
-        for start in range(0, len(rows), size):
-            batch = rows[start : start + size]
-            chosen, rejected = (
-                rewards(base, model, [(row.record["prompt"], row.record[name]) for row in batch])
-                for name in ("chosen", "rejected")
-            )
-            margins += [a - b for a, b in zip(chosen, rejected, strict=True)]
-            progress.advance(len(batch))
-        return Scores(
-            {
-                "preference_accuracy": sum(m > 0 for m in margins) / len(margins),
-                "reward_margin": sum(margins) / len(margins),
-            },
-            ["chosen" if m > 0 else "rejected" for m in margins],
+        return compare(
+            rows,
+            lambda pairs: rewards(base, model, pairs),
+            "reward_margin",
+            recipe.evaluation.batch_size,
+            progress,
         )
 
 
 @torch.inference_mode()
-def rewards(base: Base, model: Any, pairs: list[tuple[Text, Text]]) -> list[float]:
+def rewards(base: Base, model: Any, pairs: list[Pair]) -> list[float]:
     """What a reward model gives for answers to prompts, one number for each pair."""
     rows: list[encoded.Inputs] = []
     for prompt, answer in pairs:
-        ids, _ = token_ids(base, prompt, answer)
+        ids, _ = read(base, prompt, answer)
         rows.append({"input_ids": ids, "attention_mask": [1] * len(ids)})
     found: list[float] = []
     for _, said in encoded.outputs(base, model, rows, max(1, len(rows))):
@@ -116,4 +100,4 @@ def rewards(base: Base, model: Any, pairs: list[tuple[Text, Text]]) -> list[floa
     return found
 
 
-OBJECTIVE = Reward()
+OBJECTIVE = Reward

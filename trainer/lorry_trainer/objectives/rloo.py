@@ -5,8 +5,8 @@ from __future__ import annotations
 from trl import RLOOConfig, RLOOTrainer
 
 from lorry_trainer.checkpoints import Checkpoints
-from lorry_trainer.objectives.contract import Setup
-from lorry_trainer.objectives.reinforcement import BoundKl, Reinforcement, dataset
+from lorry_trainer.objectives.contract import Setup, dataset
+from lorry_trainer.objectives.reinforcement import BoundKl, Reinforcement
 
 
 class Trainer(Checkpoints, RLOOTrainer):  # type: ignore[misc]
@@ -26,4 +26,4 @@ class Rloo(Reinforcement):
         )
 
 
-OBJECTIVE = Rloo()
+OBJECTIVE = Rloo

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any, ClassVar
 
-from datasets import Dataset
 from trl import SFTConfig
 
 from lorry_bases import Quantization
@@ -15,7 +14,7 @@ from lorry_trainer.formats.contract import Example
 from lorry_trainer.generation import generate, pad_id
 from lorry_trainer.judge import judge
 from lorry_trainer.likelihood import answer_loss, perplexity
-from lorry_trainer.objectives.contract import Scores, Segments, Setup
+from lorry_trainer.objectives.contract import Scores, Segments, Setup, dataset
 from lorry_trainer.objectives.sft_trainer import Trainer
 from lorry_trainer.progress import Progress
 from lorry_trainer.prompts import answer_length, count_tokens, refuse_base_without
@@ -45,7 +44,7 @@ class Sft:
     ) -> Base:
         return load_base(recipe.base, quantization=quantization, device=device)
 
-    def refuse(self, base: Base, data: Examples) -> None:
+    def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
         refuse_base_without(base.tokenizer, data.all(), base.name)
 
     def lengths(self, base: Base, rows: list[Example]) -> list[int]:
@@ -69,8 +68,8 @@ class Sft:
         return Trainer(
             model=setup.model,
             args=arguments,
-            train_dataset=_dataset(setup.rows),
-            eval_dataset=_dataset(setup.validation) if setup.validation else None,
+            train_dataset=dataset(setup.rows),
+            eval_dataset=dataset(setup.validation) if setup.validation else None,
             processing_class=setup.base.tokenizer,
         )
 
@@ -118,8 +117,4 @@ class Sft:
         return Scores(judged.metrics | figures, answers, judged)
 
 
-def _dataset(examples: list[Example]) -> Dataset:
-    return Dataset.from_list([example.record for example in examples])
-
-
-OBJECTIVE = Sft()
+OBJECTIVE = Sft

@@ -17,7 +17,7 @@ from lorry_bases.load import Base, Head, load_base
 from lorry_trainer.data import Examples
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.objectives import encoded
-from lorry_trainer.objectives.contract import Scores, Segments, Setup
+from lorry_trainer.objectives.contract import Scores, Setup
 from lorry_trainer.objectives.labels import label_set, span_metrics
 from lorry_trainer.progress import Progress
 from lorry_trainer.recipe import Recipe
@@ -25,11 +25,9 @@ from lorry_trainer.recipe import Recipe
 UNLABELLED = -100  # what transformers' losses pass over
 
 
-class Tokens:
+class Tokens(encoded.Encoded):
     task: ClassVar[str] = "TOKEN_CLS"
     metrics: ClassVar[tuple[str, ...]] = ("span_f1",)
-    validates: ClassVar[bool] = True
-    reports: ClassVar[tuple[str, ...]] = ()
 
     def load(
         self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None
@@ -40,25 +38,36 @@ class Tokens:
         set_seed(recipe.training.seed)  # the head's first weights are drawn below
         return load_base(recipe.base, quantization=quantization, device=device, head=head)
 
-    def refuse(self, base: Base, data: Examples) -> None:
-        encoded.refuse_base_without_tokenizer(base)
+    def inputs(self, base: Base, row: Example) -> encoded.Inputs:
+        """The token ids of the words, joined by blanks, and in `firsts` which token begins each word."""
+        words = row.record["words"]
+        starts = list(accumulate((len(word) + 1 for word in words), initial=0))[:-1]
+        tokenizer: Any = base.tokenizer
+        found = tokenizer(" ".join(words), return_offsets_mapping=True)
+        firsts: dict[int, int] = {}
+        for at, (begin, end) in enumerate(found.pop("offset_mapping")):
+            if end > begin:  # a special token stands nowhere
+                firsts.setdefault(bisect_right(starts, end - 1) - 1, at)
+        # A word of which the tokenizer keeps nothing is tagged by the token before it.
+        at = 0
+        found["firsts"] = [at := firsts.get(word, at) for word in range(len(words))]
+        return dict(found)
 
-    def lengths(self, base: Base, rows: list[Example]) -> list[int]:
-        return [len(_inputs(base, row)["input_ids"]) for row in rows]
-
-    def answer_length(self, base: Base, rows: list[Example]) -> int:
-        return 0
+    def _labelled(self, base: Base, row: Example) -> encoded.Inputs:
+        """Only the first token of a word is asked for its tag."""
+        inputs = self.inputs(base, row)
+        labels = [UNLABELLED] * len(inputs["input_ids"])
+        for at, tag in zip(inputs.pop("firsts"), row.record["tags"], strict=True):
+            labels[at] = base.model.config.label2id[tag]
+        return inputs | {"labels": labels}
 
     def trainer(self, setup: Setup) -> encoded.Trainer:
         base = setup.base
         rows, validation = (
-            [_labelled(base, row) for row in split] for split in (setup.rows, setup.validation)
+            [self._labelled(base, row) for row in split] for split in (setup.rows, setup.validation)
         )
         collator = DataCollatorForTokenClassification(base.tokenizer)
         return encoded.trainer(setup, rows, validation, collator)
-
-    def preview(self, trainer: Any) -> list[Segments]:
-        return encoded.preview(trainer)
 
     def score(
         self,
@@ -70,7 +79,7 @@ class Tokens:
         progress: Progress,
     ) -> Scores:
         names = base.model.config.id2label
-        inputs = [_inputs(base, row) for row in rows]
+        inputs = [self.inputs(base, row) for row in rows]
         tags: list[list[str]] = []
         for batch, said in encoded.outputs(base, model, inputs, recipe.evaluation.batch_size):
             best = said.logits.argmax(-1).tolist()
@@ -81,29 +90,4 @@ class Tokens:
         return Scores(metrics, [" ".join(row) for row in tags])
 
 
-def _inputs(base: Base, row: Example) -> encoded.Inputs:
-    """The token ids of the words, joined by blanks, and in `firsts` which token begins each word."""
-    words = row.record["words"]
-    starts = list(accumulate((len(word) + 1 for word in words), initial=0))[:-1]
-    tokenizer: Any = base.tokenizer
-    found = tokenizer(" ".join(words), return_offsets_mapping=True)
-    firsts: dict[int, int] = {}
-    for at, (begin, end) in enumerate(found.pop("offset_mapping")):
-        if end > begin:  # a special token stands nowhere
-            firsts.setdefault(bisect_right(starts, end - 1) - 1, at)
-    # A word of which the tokenizer keeps nothing is tagged by the token before it.
-    at = 0
-    found["firsts"] = [at := firsts.get(word, at) for word in range(len(words))]
-    return dict(found)
-
-
-def _labelled(base: Base, row: Example) -> encoded.Inputs:
-    """Only the first token of a word is asked for its tag."""
-    inputs = _inputs(base, row)
-    labels = [UNLABELLED] * len(inputs["input_ids"])
-    for at, tag in zip(inputs.pop("firsts"), row.record["tags"], strict=True):
-        labels[at] = base.model.config.label2id[tag]
-    return inputs | {"labels": labels}
-
-
-OBJECTIVE = Tokens()
+OBJECTIVE = Tokens

@@ -28,7 +28,6 @@ class LoraLinear(nn.Module):
         self.base = base
         self.path = path
         self._product = product_of(base)
-        self._bias = cast(torch.Tensor | None, getattr(base, "bias", None))
         self._pools = slots.pools
         self._vectors = slots.vectors
         self._bottlenecks = slots.bottlenecks
@@ -39,6 +38,10 @@ class LoraLinear(nn.Module):
     def weight(self) -> torch.Tensor:
         """The base layer's own weight: model code that looks at it sees what it would without adapters."""
         return cast(torch.Tensor, self.base.weight)
+
+    @property
+    def _bias(self) -> torch.Tensor | None:
+        return cast(torch.Tensor | None, getattr(self.base, "bias", None))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`x` is [1, num_tokens, in_features]."""
