@@ -130,6 +130,8 @@ class Bottleneck:
         }
         paths = insert(model, config)
         model.bottleneck_config = {**config, "target_modules": paths}
+        # transformers trains adapters alone on 4 bits, and knows PEFT's by this.
+        model._hf_peft_config_loaded = True
         return model
 
     def optimizer(self, trainer: Trainer, recipe: Recipe) -> torch.optim.Optimizer | None:
@@ -152,7 +154,8 @@ class Bottleneck:
             if isinstance(layer, BottleneckLayer):
                 parent, _, name = path.rpartition(".")
                 setattr(model.get_submodule(parent), name, layer.after)
-        vars(model).pop("bottleneck_config", None)
+        for name in ("bottleneck_config", "_hf_peft_config_loaded"):
+            vars(model).pop(name, None)
         vars(model).pop("forward", None)  # TRL's way to the loss
         model.eval().requires_grad_(False)
 

@@ -149,6 +149,6 @@ HELD: dict[str, tuple[Literal["nf4", "none"], ...]] = {
     "prompt_tuning": ("nf4", "none"),
     "p_tuning": ("nf4", "none"),
     "ia3": ("nf4", "none"),
-    "bottleneck": ("none",),  # transformers trains nothing but PEFT's on 4 bits
+    "bottleneck": ("nf4", "none"),
     "full": ("none",),
 }
