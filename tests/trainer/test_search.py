@@ -117,6 +117,16 @@ def test_a_key_that_no_recipe_has(searched: Callable[..., Any], tmp_path: Path) 
         search(wrong, name="s", folder=tmp_path, output=tmp_path / "search")
 
 
+def test_an_objective_without_a_validation_loss(tiny_recipe: Build, tmp_path: Path) -> None:
+    """Once the search trained a whole trial and then ended in `min() arg is an empty sequence`."""
+    values = {"training.learning_rate": {"min": 1e-4, "max": 1e-2}}
+    recipe = tiny_recipe(
+        objective="grpo", reinforcement={"reward": "contains"}, search={"values": values}
+    )
+    with pytest.raises(RecipeError, match="objective: grpo has none"):
+        search(recipe, name="s", folder=tmp_path, output=tmp_path / "search")
+
+
 def test_tensorboard_has_the_curves(
     write_rows: Write, letter_rows: Rows, tiny_recipe: Build, tmp_path: Path
 ) -> None:

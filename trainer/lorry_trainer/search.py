@@ -25,6 +25,7 @@ from lorry_trainer import processes
 from lorry_trainer.bases import Bases
 from lorry_trainer.errors import OutputError, RecipeError, TrainingError
 from lorry_trainer.methods import METHODS
+from lorry_trainer.objectives import find
 from lorry_trainer.prepare import prepare, prepare_data
 from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.recipe import Recipe
@@ -61,6 +62,11 @@ def search(
     if processes.count() > 1:
         raise RecipeError(
             f"{processes.count()} processes, and a search is for one alone; start it without a launcher"
+        )
+    if not find(recipe.objective).validates:
+        raise RecipeError(
+            f"trials are judged by their validation loss, and objective: {recipe.objective} has none; a search is for "
+            "the others"
         )
     bases = Bases()
     if not prepare_data(recipe, folder, progress).validation:
