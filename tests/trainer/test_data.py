@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lorry_trainer.data import Examples, choose, load, refuse_long_rows
+from lorry_trainer.data import Examples, choose, load, within
 from lorry_trainer.errors import DataError
 from lorry_trainer.metrics import exact_match, token_f1
 from lorry_trainer.recipe import Data
@@ -114,14 +114,26 @@ def test_a_choice_of_rows_is_seeded_and_independent_of_their_order(write_rows: W
 
 
 def test_long_rows_are_refused_by_place_not_cut(write_rows: Write) -> None:
-    train = split(write_rows, rows(30), splits={"validation": 0, "test": 0}).train
+    parts = split(write_rows, rows(30), splits={"validation": 0, "test": 0})
     lengths = [5] * 28 + [40, 50]
     with pytest.raises(DataError) as caught:
-        refuse_long_rows(train, 32, lambda _: lengths)
+        within(parts, 32, False, lambda _: lengths)
     said = str(caught.value)
     assert "2 of 30 rows are longer than 32 tokens" in said
     assert "rows.jsonl, line 29: 40 tokens; rows.jsonl, line 30: 50 tokens" in said
     assert "data.max_length" in said
+    assert "data.unfit: skip" in said
+
+
+def test_long_rows_are_left_out_where_the_recipe_says_so(write_rows: Write) -> None:
+    """A hub data set with one long row could not be learnt from at all: nobody can mend its rows."""
+    parts = split(write_rows, rows(30), splits={"validation": 0, "test": 0})
+    kept = within(parts, 32, True, lambda _: [5] * 28 + [40, 50])
+    assert kept.train == parts.train[:28]
+    assert [d.row_count for d in kept.datasets] == [28]
+    assert kept.notes[-1].startswith("2 of 30 rows are longer than 32 tokens, left out (")
+    with pytest.raises(DataError, match="none is left of train"):
+        within(parts, 32, True, lambda _: [50] * 30)
 
 
 @pytest.mark.parametrize(

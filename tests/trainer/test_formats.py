@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from lorry_trainer.errors import DataError
-from lorry_trainer.formats import examples, find_format
+from lorry_trainer.formats import examples
 from lorry_trainer.formats.contract import Example
+from lorry_trainer.formats.find import find_format
 from lorry_trainer.objectives import OBJECTIVES
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
@@ -78,17 +79,22 @@ def test_equal_questions_have_equal_keys() -> None:
     [
         ({"instruction": "", "output": "b"}, "instruction is empty"),
         ({"instruction": "a", "output": "  "}, "output is empty"),
-        ({"instruction": "a", "output": 3}, "output must be text, not 3"),
+        ({"instruction": "a", "output": {"x": 3}}, "output must be text, not {"),
+        ({"instruction": "a", "output": None}, "output is empty"),
         ({"instruction": "a", "context": [1], "output": "b"}, "context must be text"),
         ({"messages": []}, "must be a list of messages"),
         ({"messages": "hello"}, "must be a list of messages"),
         ({"messages": [user("a")]}, "must end with the assistant's"),
         ({"messages": [assistant("a")]}, "assistant speaks first"),
         ({"messages": [user("a"), {"role": "bot", "content": "b"}]}, "messages[1] has role 'bot'"),
-        ({"messages": [{"role": "user"}]}, "messages[0] must be an object with role and content"),
+        ({"messages": ["hi"]}, "messages[0] must be an object with role and content"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content is empty"),
         ({"messages": [user("a"), assistant("")]}, "messages[1].content is empty"),
-        ({"prompt": "a", "completion": [assistant("b")]}, "both be text, or both be lists"),
-        ({"prompt": [user("a")], "completion": [user("b")]}, "completion be one of the assistant"),
+        ({"prompt": "a", "completion": [assistant("b")]}, "completion must be text"),
+        (
+            {"prompt": [user("a")], "completion": [user("b")]},
+            "completion must be one message of the",
+        ),
         ({"words": "a"}, "columns words fit no format"),
         ({"prompt": "a", "completion": "b", "messages": []}, "fit messages and prompt_completion"),
     ],

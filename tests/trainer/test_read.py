@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from pathlib import Path
 
@@ -30,6 +31,34 @@ def test_json_list(tmp_path: Path) -> None:
     assert read(tmp_path, "a.json", '[{"x": "1"}]') == [("a.json, item 1", {"x": "1"})]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("a.json", '{"x": "1"}\n{"x": "2"}\n', "line 1"),  # pandas' orient="records", lines=True
+        ("a.jsonl", '[{"x": "1"},\n {"x": "2"}]', "item 1"),
+        ("a.json", '{"version": 1, "data": [{"x": "1"}, {"x": "2"}]}', "item 1"),
+        ("a.jsonl.gz", gzip.compress(b'{"x": "1"}\n{"x": "2"}\n'), "line 1"),
+        ("a.csv", ",x,\n0,1,\n1,2,\n,,\n", "line 2"),  # pandas' index, and what Excel leaves
+        ("a.csv", "x\n1\n2\n", "line 2"),
+        ("a.tsv", "x\n1\n2\n", "line 2"),
+        ("a.csv", "x\r\n1\r\n2\r\n".encode("utf-16"), "line 2"),  # Excel's "Unicode text"
+    ],
+)
+def test_rows_by_what_is_in_the_file(
+    tmp_path: Path, name: str, content: str | bytes, place: str
+) -> None:
+    rows = read(tmp_path, name, content)
+    assert [values for _, values in rows] == [{"x": "1"}, {"x": "2"}]
+    assert rows[0][0] == f"{name}, {place}"
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|", ", "])
+def test_whatever_stands_between_the_columns(tmp_path: Path, mark: str) -> None:
+    """Semicolons and tabs made one column of two, and a blank after a comma became a part of the name."""
+    text = f'x{mark}y\n"a, b; c"{mark}d\n'
+    assert read(tmp_path, "a.csv", text) == [("a.csv, line 2", {"x": "a, b; c", "y": "d"})]
+
+
 def test_csv_with_quotes_line_breaks_and_a_byte_order_mark(tmp_path: Path) -> None:
     text = '\ufeffx,y\r\n"a, b","c\nd"\r\n\r\ne,f\r\n'
     assert read(tmp_path, "a.csv", text) == [
@@ -46,8 +75,12 @@ def test_csv_with_quotes_line_breaks_and_a_byte_order_mark(tmp_path: Path) -> No
         ("a.jsonl", "", "no rows; the file is empty"),
         ("a.jsonl", "\n\n", "no rows; the file is empty"),
         ("a.jsonl", b'{"x": "ok"}\n{"x": "\xff"}\n', "a.jsonl, line 2: not UTF-8"),
-        ("a.json", '{"x": 1}', "must hold a list"),
+        ("a.json", '{"data": [1]}', "a.json, item 1: a row must be an object"),
         ("a.json", "[", "not JSON"),
+        ("a.jsonl", '{\n  "x": 1\n}\n', "a row is one object on one line"),
+        ("a.csv", b"x\n\xfc\n", "a.csv, line 2: not UTF-8; save the file as UTF-8 (iconv"),
+        ("a.csv", "x;y\n1;2;3\n", "quote values that hold a semicolon"),
+        ("a.csv.gz", "x,y\n", "a.csv.gz: not gzip"),
         ("a.json", "", "no rows"),
         ("a.csv", "", "no rows"),
         ("a.csv", "x,y\n1,2\n3\n", "a.csv, line 3: 1 values for 2 columns"),
@@ -78,4 +111,18 @@ def test_parquet_rows_have_places_too(tmp_path: Path) -> None:
     assert [(row.place, row.values) for row in source.rows] == [
         ("a.parquet, row 1", {"x": "a", "y": "b"}),
         ("a.parquet, row 2", {"x": "c", "y": None}),
+    ]
+
+
+def test_labels_that_are_numbers_in_parquet_have_their_names(tmp_path: Path) -> None:
+    """They were learnt as 0 and 1 where `datasets` wrote the file."""
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    names = ClassLabel(names=["bad", "good"])
+    kinds = Features({"text": Value("string"), "label": names, "tags": List(names)})
+    rows = {"text": ["a", "b"], "label": [1, -1], "tags": [[0, 1], []]}
+    Dataset.from_dict(rows, features=kinds).to_parquet(tmp_path / "a.parquet")
+    assert [row.values for row in read_source("a.parquet", tmp_path).rows] == [
+        {"text": "a", "label": "good", "tags": ["bad", "good"]},
+        {"text": "b", "label": None, "tags": []},
     ]

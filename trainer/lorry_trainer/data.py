@@ -7,15 +7,17 @@ function.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lorry_trainer.augment import augment
 from lorry_trainer.errors import DataError
-from lorry_trainer.formats import examples, find_columns
+from lorry_trainer.formats import examples
 from lorry_trainer.formats.contract import Example
-from lorry_trainer.labels import find_labels, refuse_unknown_labels
+from lorry_trainer.formats.find import find_columns, told
+from lorry_trainer.labels import find_labels, label_of, refuse_unknown_labels, verdict_of
 from lorry_trainer.metrics import normalised
 from lorry_trainer.objectives import OBJECTIVES
 from lorry_trainer.read import Source
@@ -25,6 +27,7 @@ from lorry_trainer.splitting import SPLITS, by_chance, stratified
 
 # Formats whose answers may be labels: elsewhere a few answers that come again are a few answers.
 LABELLED = ("instruction", "messages", "prompt_completion", "labelled")
+_SPAN = re.compile(r"(?:^| )[BI]-")
 
 
 @dataclass(frozen=True)
@@ -64,23 +67,31 @@ def load(
     main = sources.pop("train")
     notes: list[str] = []
     found = find_columns(main.rows, data, formats)
-    if found.columns != data.columns:
+    if taken := told(main.rows, found):
+        notes.append(f"{main.name}: {taken}")
+    parts = {
+        name: examples(source.rows, found.format, found, notes) for name, source in sources.items()
+    }
+    own = examples(main.rows[: data.max_rows], found.format, found, notes)
+    if found.format == "tagged" and not any(_SPAN.search(row.answer) for row in own):
         notes.append(
-            f"{main.name}: {found.columns.instruction} is asked, {found.columns.output} answered"
+            "no tag is B-… or I-…, so nothing is a span and span_f1 stays 0: set evaluation.metric: tag_accuracy, or, "
+            "where the tags are numbers, name them in data.labels"
         )
-    parts = {name: examples(source.rows, found.format, found) for name, source in sources.items()}
-    own = examples(main.rows[: data.max_rows], found.format, found)
     labels = _labels(data, own) if found.format in LABELLED else frozenset()
     if data.deduplicate:
         own = _without_repeats(own, notes)
 
     # A split with a source of its own takes nothing from the training rows.
     shares = data.splits.model_copy(update=dict.fromkeys(sources, 0.0))
-    by_label = data.splits.stratify if data.splits.stratify is not None else bool(labels)
-    split = stratified if by_label else by_chance
+    kinds = verdict_of if found.format == "unpaired" else label_of
+    by_label = bool(labels) or found.format == "unpaired"
+    if data.splits.stratify is not None:
+        by_label = data.splits.stratify
+    split = stratified(own, shares, seed, kinds) if by_label else by_chance(own, shares, seed)
     for name in SPLITS:
         parts.setdefault(name, [])
-    for example, name in zip(own, split(own, shares, seed), strict=True):
+    for example, name in zip(own, split, strict=True):
         parts[name].append(example)
     parts["validation"], _ = _without_leaks(parts["validation"], parts["test"], "test", notes)
     held_out = parts["validation"] + parts["test"]
@@ -165,19 +176,37 @@ def choose(rows: list[Example], count: int, seed: int) -> list[Example]:
     return ranked[:count]
 
 
-def refuse_long_rows(
-    rows: list[Example], limit: int, count_tokens: Callable[[list[Example]], list[int]]
-) -> None:
-    """Raise DataError naming the rows that have more than `limit` tokens. Nothing is cut silently."""
+def within(
+    data: Examples, limit: int, skip: bool, count_tokens: Callable[[list[Example]], list[int]]
+) -> Examples:
+    """`data` whose rows have `limit` tokens at most: longer ones are left out and told where `skip` says so, else
+    refused. Nothing is cut silently. Raises DataError naming them."""
+    rows = data.all()
     lengths = count_tokens(rows)
     long = [(example, n) for example, n in zip(rows, lengths, strict=True) if n > limit]
-    if long:
-        some = "; ".join(f"{example.place}: {n} tokens" for example, n in long[:5])
-        more = f" and {len(long) - 5} more" if len(long) > 5 else ""
+    if not long:
+        return data
+    some = "; ".join(f"{example.place}: {n} tokens" for example, n in long[:5])
+    more = f" and {len(long) - 5} more" if len(long) > 5 else ""
+    told = f"{len(long)} of {len(rows)} rows are longer than {limit} tokens"
+    if not skip:
         raise DataError(
-            f"{len(long)} of {len(rows)} rows are longer than {limit} tokens ({some}{more}). Shorten or remove them, "
-            "raise data.max_length up to the base's context, or take a base with a longer one"
+            f"{told} ({some}{more}). Shorten or remove them (`data.unfit: skip` leaves them out), raise "
+            "data.max_length up to the base's context, or take a base with a longer one"
         )
+    places = {example.place for example, _ in long}
+    kept = {s: [row for row in getattr(data, s) if row.place not in places] for s in SPLITS}
+    if gone := [s for s in SPLITS if getattr(data, s) and not kept[s]]:
+        raise DataError(f"{told}, and none is left of {gone[0]}; take a base with a longer context")
+    lost = {s: len(getattr(data, s)) - len(kept[s]) for s in SPLITS}
+    return replace(
+        data,
+        train=kept["train"],
+        validation=kept["validation"],
+        test=kept["test"],
+        datasets=[replace(d, row_count=d.row_count - lost[d.split]) for d in data.datasets],
+        notes=[*data.notes, f"{told}, left out ({some}{more})"],
+    )
 
 
 def _refuse_empty(

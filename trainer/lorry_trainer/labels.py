@@ -20,6 +20,11 @@ def label_of(example: Example) -> str:
     return normalised(example.answer)
 
 
+def verdict_of(example: Example) -> str:
+    """Whether an answer is a good one, where rows are answers with a verdict."""
+    return str(example.record["label"])
+
+
 def find_labels(rows: Sequence[Example]) -> frozenset[str]:
     """The labels of the rows, or none where the answers are free text: labels are short, and each comes five times on
     average at least."""

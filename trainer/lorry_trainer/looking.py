@@ -27,9 +27,9 @@ class Seen:
 def look(recipe: Recipe, name: str, folder: Path, progress: Progress, rows: int = 0) -> Seen:
     """Raises RecipeError or DataError, as `run` would before it trains."""
     data = prepare_data(recipe, folder, progress)
-    run = prepare(recipe, name, data)
-    few = replace(run, data=replace(data, train=data.train[: max(rows, 1)], validation=[]))
+    run = prepare(recipe, name, data, progress=progress)
+    few = replace(run, data=replace(run.data, train=run.data.train[: max(rows, 1)], validation=[]))
     with tempfile.TemporaryDirectory(prefix="lorry-look-") as scratch:
         trainer = make_trainer(few, scratch, watched=False)
         shown = run.objective.preview(trainer)[:rows] if rows else []
-    return Seen(forecast(run, trainer.model), shown, data.notes)
+    return Seen(forecast(run, trainer.model), shown, run.data.notes)

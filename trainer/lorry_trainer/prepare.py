@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorry_trainer import processes
-from lorry_trainer.data import Examples, choose, load, refuse_long_rows
+from lorry_trainer.data import Examples, choose, load, within
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.objectives import OBJECTIVES, find
-from lorry_trainer.progress import Progress
+from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.recipe import HELD, Recipe
 from lorry_trainer.resolve import Facts, Resolved, resolve
 
@@ -49,8 +49,10 @@ def prepare(
     name: str,
     data: Examples,
     load: Callable[[Recipe, Objective, Examples], Base] | None = None,
+    progress: Progress | None = None,
 ) -> Prepared:
-    """The base, and the rows as it reads them. `load` may hand out one that is loaded already.
+    """The base, and the rows as it reads them. `load` may hand out one that is loaded already; `progress` hears of
+    rows that are left out.
 
     Raises RecipeError or DataError.
     """
@@ -63,7 +65,11 @@ def prepare(
     base = (load or load_base)(recipe, objective, data)
     objective.refuse(base, data, recipe)
     limit = _longest_row(recipe, base)
-    refuse_long_rows(data.all(), limit, lambda rows: objective.lengths(base, rows))
+    skip = recipe.data.unfit == "skip"
+    told = len(data.notes)
+    data = within(data, limit, skip, lambda rows: objective.lengths(base, rows))
+    for note in data.notes[told:]:
+        (progress or Silent()).say(note)
     facts = Facts(
         name=name,
         device=base.model.device.type,

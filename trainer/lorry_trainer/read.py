@@ -5,10 +5,13 @@ Knows nothing about what the columns mean.
 
 from __future__ import annotations
 
+import codecs
 import csv
+import gzip
 import hashlib
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,14 +36,14 @@ class Source:
 
 
 def read_source(name: str, folder: Path) -> Source:
-    """The rows of the file `name`, relative to `folder`. Raises DataError: missing, empty, or broken at a row."""
+    """The rows of the file `name`, relative to `folder`, which may be packed by gzip. Raises DataError: missing, empty,
+    or broken at a row."""
     path = folder / name
-    ending = path.suffix.lower()
+    packed = path.suffix.lower() == ".gz"
+    ending = Path(path.stem if packed else path.name).suffix.lower()
     if ending not in (*_READERS, ".parquet"):
         known = ", ".join([*_READERS, ".parquet"])
-        raise DataError(
-            f"{name}: cannot read {path.suffix or 'a file without an ending'}; use {known}"
-        )
+        raise DataError(f"{name}: cannot read {ending or 'a file without an ending'}; use {known}")
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -49,6 +52,12 @@ def read_source(name: str, folder: Path) -> Source:
         ) from None
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror}") from error
+    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    if packed:
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{name}: not gzip: {error}") from error
     read = (
         _parquet(name, content)
         if ending == ".parquet"
@@ -57,18 +66,33 @@ def read_source(name: str, folder: Path) -> Source:
     rows = [Row(place, values) for place, values in read]
     if not rows:
         raise DataError(f"{name}: no rows; the file is empty")
-    return Source(name, "sha256:" + hashlib.sha256(content).hexdigest(), rows)
+    return Source(name, digest, rows)
 
 
 def _text(name: str, content: bytes) -> str:
+    two_bytes = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as Excel has it
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-16" if two_bytes else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise DataError(f"{name}, line {line}: not UTF-8; save the file as UTF-8") from error
+        raise DataError(
+            f"{name}, line {line}: not UTF-8; save the file as UTF-8 (iconv -f WINDOWS-1252 -t UTF-8 does it for one "
+            "that Windows wrote)"
+        ) from error
 
 
 Reader = Callable[[str, str], Iterator[tuple[str, dict[str, Any]]]]
+
+
+def _json(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A list of objects, an object that holds one as its data, or an object on each line, whatever the ending says."""
+    begun = text.lstrip()
+    if begun.startswith("["):
+        yield from _items(name, _whole(name, text))
+    elif (held := _held(begun)) is not None:
+        yield from _items(name, held)
+    else:
+        yield from _json_lines(name, text)
 
 
 def _json_lines(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -79,55 +103,91 @@ def _json_lines(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield place, _object(place, json.loads(line))
             except json.JSONDecodeError as error:
                 raise DataError(
-                    f"{place}: not JSON: {error.msg} at column {error.colno}"
+                    f"{place}: not JSON: {error.msg} at column {error.colno}; a row is one object on one line, or "
+                    "the file one list of objects"
                 ) from error
 
 
-def _json(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _whole(name: str, text: str) -> Any:
     try:
-        items = json.loads(text) if text.strip() else []
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{name}, line {error.lineno}: not JSON: {error.msg} at column {error.colno}"
         ) from error
-    if not isinstance(items, list):
-        raise DataError(
-            f"{name}: a JSON file must hold a list of objects; one object per line is .jsonl"
-        )
+
+
+def _held(text: str) -> list[Any] | None:
+    """The rows of `{"data": [{…}, …]}`; None where the text is anything else."""
+    try:
+        value, end = json.JSONDecoder().raw_decode(text)
+    except json.JSONDecodeError:
+        return None
+    if not isinstance(value, dict) or text[end:].strip():
+        return None
+    held = [value[key] for key in _HOLDERS if isinstance(value.get(key), list)]
+    return held[0] if len(held) == 1 else None
+
+
+_HOLDERS = ("data", "rows", "examples")
+
+
+def _items(name: str, items: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, item in enumerate(items, 1):
         place = f"{name}, item {number}"
         yield place, _object(place, item)
 
 
 def _csv(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    """A column without a name is no column: pandas writes the rows' numbers so. A row without a value is no row."""
+    lines = csv.reader(
+        io.StringIO(text, newline=""), strict=True, **_dialect(text.partition("\n")[0])
+    )
     try:
-        header = next(lines, [])
-        if len(set(header)) < len(header):
-            raise DataError(f"{name}, line 1: a column name stands twice: {', '.join(header)}")
+        header = [column.strip() for column in next(lines, [])]
+        named = [column for column in header if column]
+        if len(set(named)) < len(named):
+            raise DataError(
+                f"{name}, line 1: a column name stands twice: {', '.join(named)}; rename one"
+            )
         before = lines.line_num
         for cells in lines:
             place, before = f"{name}, line {before + 1}", lines.line_num
-            if cells and len(cells) != len(header):
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(header):
                 raise DataError(
-                    f"{place}: {len(cells)} values for {len(header)} columns; quote values that hold a comma"
+                    f"{place}: {len(cells)} values for {len(header)} columns; quote values that hold a "
+                    f"{_DELIMITERS[lines.dialect.delimiter]}"
                 )
-            if cells:
-                yield place, dict(zip(header, cells, strict=True))
+            yield place, {c: v for c, v in zip(header, cells, strict=True) if c}
     except csv.Error as error:
         raise DataError(f"{name}, line {lines.line_num}: not CSV: {error}") from error
+
+
+def _dialect(header: str) -> dict[str, Any]:
+    """What stands between the columns: a comma, or else the first of the other usual marks that the header has. Where
+    blanks follow it there, they do so in all rows."""
+    delimiter = next((mark for mark in _DELIMITERS if mark in header), ",")
+    return {"delimiter": delimiter, "skipinitialspace": delimiter + " " in header}
+
+
+_DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 
 
 def _parquet(name: str, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow
     from pyarrow import parquet
 
+    from lorry_trainer.class_names import names_of, with_names
+
     try:
-        rows = parquet.read_table(io.BytesIO(content)).to_pylist()
+        table = parquet.read_table(io.BytesIO(content))
     except pyarrow.ArrowException as error:
         raise DataError(f"{name}: not Parquet: {error}") from error
-    for number, values in enumerate(rows, 1):
-        yield f"{name}, row {number}", values
+    names = names_of(table.schema)
+    for number, values in enumerate(table.to_pylist(), 1):
+        yield f"{name}, row {number}", with_names(values, names)
 
 
 def _object(place: str, value: Any) -> dict[str, Any]:
@@ -139,8 +199,9 @@ def _object(place: str, value: Any) -> dict[str, Any]:
 
 
 _READERS: dict[str, Reader] = {
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
+    ".jsonl": _json,
+    ".ndjson": _json,
     ".json": _json,
     ".csv": _csv,
+    ".tsv": _csv,
 }

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorry_trainer.data import choose
-from lorry_trainer.formats import examples, find_columns
+from lorry_trainer.formats import examples
 from lorry_trainer.formats.contract import Example
+from lorry_trainer.formats.find import find_columns
 from lorry_trainer.judge import Judgement, judge
 from lorry_trainer.labels import find_labels
 from lorry_trainer.metrics import normalised

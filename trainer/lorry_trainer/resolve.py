@@ -62,7 +62,7 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
     choose("data", "format", facts.format, "found from the columns")
     if facts.columns != recipe.data.columns:
         values["data"]["columns"] = facts.columns.model_dump()
-        reasons["data.columns"] = "the only two of the file, in their order"
+        reasons["data.columns"] = "found in the file"
     choose("data", "max_length", facts.context_length, "the base's context")
 
     training = recipe.training

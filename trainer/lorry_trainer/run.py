@@ -58,7 +58,7 @@ def run(
     refuse_taken(target, overwrite=overwrite)
     data = prepare_data(recipe, folder, progress)
     clock.lap("data")
-    prepared = prepare(recipe, name, data, bases)
+    prepared = prepare(recipe, name, data, bases, progress)
     general = read_general(prepared, folder)
     clock.lap("base")
 

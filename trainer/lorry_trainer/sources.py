@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lorry_trainer.class_names import names_of, with_names
 from lorry_trainer.errors import DataError
 from lorry_trainer.read import Row, Source, read_source
 from lorry_trainer.recipe import Data
@@ -21,7 +22,7 @@ def read_sources(data: Data, folder: Path) -> dict[str, Source]:
     if main.startswith(HUB) or (folder / main).is_dir():
         found = _data_set(main, data, folder)
     else:
-        for key in ("subset", "revision"):
+        for key in ("subset", "revision", "train_split"):
             if getattr(data, key):
                 raise DataError(f"data.{key} is for a data set, and {main} is a file; leave it out")
         found = {"train": read_source(main, folder)}
@@ -32,37 +33,62 @@ def read_sources(data: Data, folder: Path) -> dict[str, Source]:
 
 
 def _data_set(name: str, data: Data, folder: Path) -> dict[str, Source]:
-    from datasets import DatasetDict, disable_progress_bars, load_dataset
+    loaded = _saved(name, data, folder / name) or _loaded(name, data, folder)
+    learnt = data.train_split or "train"
+    if learnt not in loaded:
+        raise DataError(
+            f"{name}: has no split {learnt!r}; name one of its own as data.train_split: {', '.join(loaded)}"
+        )
+    found = {"train": _source(f"{name} {learnt}", loaded[learnt])}
+    for split, names in _HELD_OUT.items():
+        theirs = next((n for n in names if n in loaded and n != learnt), None)
+        if theirs is not None:
+            found[split] = _source(f"{name} {theirs}", loaded[theirs])
+    return found
+
+
+def _saved(name: str, data: Data, path: Path) -> dict[str, Any] | None:
+    """The splits of a folder that `save_to_disk` wrote; None where it is another."""
+    from datasets import DatasetDict, load_from_disk
+
+    if not any((path / mark).is_file() for mark in ("dataset_dict.json", "state.json")):
+        return None
+    if data.subset or data.revision:
+        raise DataError(
+            f"{name}: has no subsets and no revisions; leave data.subset, .revision out"
+        )
+    try:
+        loaded = load_from_disk(str(path))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name}: save_to_disk wrote it, and it cannot be read: {error}") from error
+    return dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
+
+
+def _loaded(name: str, data: Data, folder: Path) -> dict[str, Any]:
+    from datasets import disable_progress_bars, load_dataset
     from datasets.exceptions import DatasetsError
 
     where = name.removeprefix(HUB) if name.startswith(HUB) else str(folder / name)
     disable_progress_bars()
     try:
-        loaded = load_dataset(where, name=data.subset, revision=data.revision)
+        return dict(load_dataset(where, name=data.subset, revision=data.revision))
     except (DatasetsError, OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise DataError(
             f"{name}: not a data set that can be loaded ({reason}). Check the name, data.subset, data.revision and the "
             "network, or give a file"
         ) from error
-    if not isinstance(loaded, DatasetDict) or "train" not in loaded:
-        raise DataError(f"{name}: has no split `train`; it has {', '.join(loaded)}")
-    found = {"train": _source(f"{name} train", loaded["train"])}
-    for split, names in _HELD_OUT.items():
-        theirs = next((n for n in names if n in loaded), None)
-        if theirs is not None:
-            found[split] = _source(f"{name} {theirs}", loaded[theirs])
-    return found
 
 
 def _source(name: str, rows: Any) -> Source:
     """A data set has no bytes of its own: its digest is that of its rows as canonical JSON."""
+    names = names_of(rows.features.arrow_schema)
     digest = hashlib.sha256()
     read: list[Row] = []
     for number, values in enumerate(rows, 1):
         digest.update(json.dumps(values, sort_keys=True, ensure_ascii=False, default=str).encode())
         digest.update(b"\n")
-        read.append(Row(f"{name}, row {number}", values))
+        read.append(Row(f"{name}, row {number}", with_names(values, names)))
     if not read:
         raise DataError(f"{name}: no rows")
     return Source(name, "sha256:" + digest.hexdigest(), read)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 
 from lorry_trainer.formats.contract import Example
-from lorry_trainer.labels import label_of
 from lorry_trainer.recipe import Splits
 
 SPLITS = ("train", "validation", "test")
@@ -21,7 +21,9 @@ def by_chance(rows: list[Example], shares: Splits, seed: int) -> list[str]:
     return [_place(_number(f"{seed}:{row.key}"), shares.test, shares.validation) for row in rows]
 
 
-def stratified(rows: list[Example], shares: Splits, seed: int) -> list[str]:
+def stratified(
+    rows: list[Example], shares: Splits, seed: int, label_of: Callable[[Example], str]
+) -> list[str]:
     """The split of each row. Within a label the rows with the lowest numbers are the test's, as many as its share,
     rounded up or down by a number of the label's own; one at least is left to train on."""
     label = {row.key: label_of(row) for row in reversed(rows)}

@@ -3,11 +3,12 @@ formats stands in `lorry_trainer.objectives`."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable
 
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats.chat import Chat
+from lorry_trainer.formats.columns import Finder
 from lorry_trainer.formats.contract import Example, Format
 from lorry_trainer.formats.instruction import Instruction
 from lorry_trainer.formats.labelled import Labelled
@@ -19,7 +20,7 @@ from lorry_trainer.formats.span import Span
 from lorry_trainer.formats.tagged import Tagged
 from lorry_trainer.formats.translation import Translation
 from lorry_trainer.read import Row
-from lorry_trainer.recipe import Columns, Data
+from lorry_trainer.recipe import Data
 
 FORMATS: dict[str, Format] = {
     "instruction": Instruction(),
@@ -37,24 +38,46 @@ FORMATS: dict[str, Format] = {
 WITHOUT_CHAT = ("labelled", "tagged", "span")  # read by models with a head
 
 
-def examples(rows: Iterable[Row], format_name: str, data: Data) -> list[Example]:
+def examples(
+    rows: Iterable[Row], format_name: str, data: Data, notes: list[str] | None = None
+) -> list[Example]:
     """All rows as examples. The columns are those of `data.columns`, or else the first usual name that a row has.
 
-    Raises DataError with every row that is refused, up to ten.
+    Raises DataError with every row that is refused, up to ten; with `data.unfit: skip` they are told in `notes`.
     """
     form = FORMATS[format_name]
     _refuse_keys_without_effect(format_name, data)
+    finder = Finder(form, data)
     made: list[Example] = []
-    faults: list[str] = []
+    faults: dict[str, list[str]] = defaultdict(list)  # what is wrong -> where
     for row in rows:
         try:
-            made.append(form.example(row, _own_columns(row, form, data), data))
+            made.append(form.example(row, finder.own_columns(row), data))
         except DataError as error:
-            faults.append(error.message)
-    if faults:
-        more = f"\n… and {len(faults) - 10} more" if len(faults) > 10 else ""
-        raise DataError("\n".join(faults[:10]) + more)
+            faults[error.message.removeprefix(f"{row.place}: ")].append(row.place)
+    if faults and (data.unfit == "refuse" or not made):
+        told = _told(faults)
+        more = f"\n… and {len(told) - 10} more" if len(told) > 10 else ""
+        way_out = "\nMend these rows, or leave them out with data.unfit: skip" if made else ""
+        raise DataError("\n".join(told[:10]) + more + way_out)
+    if faults and notes is not None:
+        count = sum(map(len, faults.values()))
+        told = _told(faults)
+        notes.append(
+            f"{count} rows do not fit, left out ({'; '.join(told[:3])}{' …' * (len(told) > 3)})"
+        )
     return made
+
+
+def _told(faults: dict[str, list[str]]) -> list[str]:
+    """A line for each row, and one for all where many have the same fault."""
+    lines: list[str] = []
+    for fault, places in faults.items():
+        if len(places) > 3:
+            lines.append(f"{places[0]}: {fault} (and so in {len(places) - 1} more rows)")
+        else:
+            lines += [f"{place}: {fault}" for place in places]
+    return lines
 
 
 def _refuse_keys_without_effect(format_name: str, data: Data) -> None:
@@ -74,69 +97,3 @@ def _refuse_keys_without_effect(format_name: str, data: Data) -> None:
         raise DataError(
             f"data.template is for format instruction, and the format is {format_name}; leave it out"
         )
-
-
-def find_columns(rows: list[Row], data: Data, formats: Collection[str]) -> Data:
-    """`data` with its format found, and two columns of text of whatever names taken for a question and its answer."""
-    columns = [n for n, value in rows[0].values.items() if isinstance(value, str)]
-    nothing_given = data.format == "auto" and data.columns == Columns()
-    if nothing_given and "instruction" in formats and len(rows[0].values) == len(columns) == 2:
-        others = [name for name in formats if name != "text"]  # `text, label` is a pair too
-        try:
-            return data.model_copy(update={"format": find_format(rows, data, others)})
-        except DataError:
-            pair = Columns(instruction=columns[0], output=columns[1])
-            return data.model_copy(update={"format": "instruction", "columns": pair})
-    return data.model_copy(update={"format": find_format(rows, data, formats)})
-
-
-def find_format(rows: list[Row], data: Data, formats: Collection[str]) -> str:
-    """The only one of `formats` whose columns the first row has, `text` where no other fits. Raises DataError naming
-    the columns when there is not one."""
-    if data.format != "auto":
-        if data.format not in formats:
-            raise DataError(
-                f"data.format is {data.format}; the recipe's objective reads {', '.join(formats)}"
-            )
-        return data.format
-    columns = rows[0].values
-    fitting = [
-        name
-        for name in formats
-        if all(
-            _find(column, usual, columns, data) for column, usual in FORMATS[name].required.items()
-        )
-    ]
-    if (
-        len(fitting) > 1
-    ):  # data sets of instructions often have the whole prompt as a text beside them
-        fitting = [name for name in fitting if name != "text"]
-    if len(fitting) == 1:
-        return fitting[0]
-    needs = "; ".join(f"{name} needs {', '.join(FORMATS[name].required)}" for name in formats)
-    found = ", ".join(columns)
-    if fitting:
-        raise DataError(
-            f"{rows[0].place}: columns {found} fit {' and '.join(fitting)}; set data.format"
-        )
-    raise DataError(
-        f"{rows[0].place}: columns {found} fit no format ({needs}); name yours under data.columns"
-    )
-
-
-def _find(column: str, usual: tuple[str, ...], present: dict[str, Any], data: Data) -> str | None:
-    given: str | None = getattr(data.columns, column)
-    return next((name for name in ([given] if given else usual) if name in present), None)
-
-
-def _own_columns(row: Row, form: Format, data: Data) -> dict[str, Any]:
-    own: dict[str, Any] = {}
-    for column, usual in (form.required | form.optional).items():
-        if (name := _find(column, usual, row.values, data)) is not None:
-            own[column] = row.values[name]
-        elif column in form.required or getattr(data.columns, column):
-            wanted = getattr(data.columns, column) or column
-            raise DataError(
-                f"{row.place}: no column {wanted!r}; it has {', '.join(row.values) or 'none'}"
-            )
-    return own

@@ -44,6 +44,8 @@ Names = dict[
     str, tuple[str, ...]
 ]  # column -> what it is called when the recipe does not say, in order of preference
 
+SYSTEM = ("system", "system_prompt")
+
 
 class Format(Protocol):
     required: ClassVar[Names]
@@ -55,29 +57,94 @@ class Format(Protocol):
 
 
 def text(row: Row, column: str, value: Any, *, may_be_empty: bool = False) -> str:
+    """A number is text as JSON writes it."""
+    if value is None or value != value:  # as JSON has null, and pandas NaN
+        value = ""
+    if isinstance(value, bool | int | float):
+        value = json.dumps(value)
     if not isinstance(value, str):
-        raise DataError(f"{row.place}: {column} must be text, not {json.dumps(value)[:40]}")
+        raise DataError(f"{row.place}: {column} must be text, not {_shown(value)}")
     if not value.strip() and not may_be_empty:
         raise DataError(f"{row.place}: {column} is empty; give it text or take the row out")
     return value
 
 
-def messages_of(row: Row, column: str, value: Any) -> Messages:
-    if not isinstance(value, list) or not value:
+def named(row: Row, column: str, value: str, data: Data) -> str:
+    """A label's name: a number stands for the name at its place in `data.labels`."""
+    if not isinstance(data.labels, tuple) or value in data.labels or not value.isdecimal():
+        return value
+    if int(value) >= len(data.labels):
         raise DataError(
-            f"{row.place}: {column} must be a list of messages, not {json.dumps(value)[:40]}"
+            f"{row.place}: {column} is {value}, and data.labels has names for 0 to {len(data.labels) - 1}"
         )
+    return data.labels[int(value)]
+
+
+def messages_of(row: Row, column: str, value: Any) -> Messages:
+    """A list of messages, or the same as JSON: of OpenAI's (`role`, `content`) or ShareGPT's (`from`, `value`)."""
+    if isinstance(value, str) and value.lstrip().startswith("["):  # as CSV has it
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{row.place}: {column} is not JSON: {error}") from error
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{row.place}: {column} must be a list of messages, not {_shown(value)}")
     return [_message(row, f"{column}[{i}]", message) for i, message in enumerate(value)]
 
 
 def _message(row: Row, column: str, value: Any) -> dict[str, str]:
-    if not isinstance(value, dict) or set(value) != {"role", "content"}:
+    if not isinstance(value, dict):
+        raise DataError(f"{row.place}: {column} must be an object with role and content")
+    said = {name: it for name, it in value.items() if it is not None}
+    if said.keys() & {"tool_calls", "function_call"} or said.get("role") in ("tool", "function"):
         raise DataError(
-            f"{row.place}: {column} must be an object with role and content, and nothing else"
+            f"{row.place}: {column} is a call of a tool or its answer, which cannot be learnt as such; write it as "
+            "text into content, or take the row out"
         )
-    if value["role"] not in ROLES:
-        raise DataError(f"{row.place}: {column} has role {value['role']!r}; use {', '.join(ROLES)}")
-    return {"role": value["role"], "content": text(row, f"{column}.content", value["content"])}
+    role = said.pop("role", None) or said.pop("from", None)
+    content = said.pop("content", None) or said.pop("value", None)
+    said.pop("name", None)
+    if said.pop("weight", 1) != 1:
+        raise DataError(
+            f"{row.place}: {column} has a weight, and all that the assistant says is learnt; take the row out, or "
+            "give it as prompt and completion"
+        )
+    if said:
+        raise DataError(
+            f"{row.place}: {column} has {', '.join(said)}; a message is role and content, and nothing else is learnt"
+        )
+    if role is None:
+        raise DataError(f"{row.place}: {column} must be an object with role and content")
+    known = _ALIASES.get(role, role)
+    if known not in ROLES:
+        raise DataError(f"{row.place}: {column} has role {role!r}; use {', '.join(ROLES)}")
+    return {"role": known, "content": text(row, f"{column}.content", _joined(row, column, content))}
+
+
+# as ShareGPT and OpenAI's later models call them
+_ALIASES = {"human": "user", "gpt": "assistant", "developer": "system"}
+
+
+def _joined(row: Row, column: str, content: Any) -> Any:
+    """OpenAI's parts of a content as one text."""
+    if not isinstance(content, list):
+        return content
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text":
+            kind = part.get("type") if isinstance(part, dict) else part
+            raise DataError(
+                f"{row.place}: {column}.content has a part of type {kind!r}, and text alone is learnt"
+            )
+    return "".join(text(row, column, part.get("text"), may_be_empty=True) for part in content)
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)[:40]
+
+
+def system_of(row: Row, value: Any, data: Data) -> str | None:
+    """The row's own system message, or that of the recipe."""
+    return text(row, "system", value, may_be_empty=True).strip() or data.system
 
 
 def with_system(messages: Messages, system: str | None) -> Messages:

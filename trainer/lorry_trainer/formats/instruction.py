@@ -4,27 +4,55 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from lorry_trainer.formats.contract import Example, Names, question_key, text, with_system
+from lorry_trainer.errors import DataError
+from lorry_trainer.formats.contract import (
+    SYSTEM,
+    Example,
+    Names,
+    named,
+    question_key,
+    system_of,
+    text,
+    with_system,
+)
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
 
 
 class Instruction:
     required: ClassVar[Names] = {
-        "instruction": ("instruction",),
-        "output": ("output", "response", "answer"),
+        "instruction": ("instruction", "question", "query", "prompt", "input"),
+        "output": ("output", "response", "answer", "answers"),
     }
-    optional: ClassVar[Names] = {"context": ("context", "input")}
+    optional: ClassVar[Names] = {
+        "context": ("context", "input", "passage"),
+        "system": SYSTEM,
+    }
 
     def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
         asked = text(row, "instruction", values["instruction"])
-        context = text(row, "context", values.get("context") or "", may_be_empty=True)
+        context = text(row, "context", values.get("context"), may_be_empty=True)
         # replace, not format: braces in the data are text
         said = data.template.replace("{instruction}", asked).replace("{context}", context).strip()
-        answer = text(row, "output", values["output"])
-        prompt = with_system([{"role": "user", "content": said}], data.system)
+        answer = named(row, "output", text(row, "output", _one(row, values["output"])), data)
+        system = system_of(row, values.get("system"), data)
+        prompt = with_system([{"role": "user", "content": said}], system)
         record: dict[str, Any] = {
             "prompt": prompt,
             "completion": [{"role": "assistant", "content": answer}],
         }
         return Example(row.place, record, prompt, answer, question_key(prompt))
+
+
+def _one(row: Row, answer: Any) -> Any:
+    """The first of several answers, as SQuAD has them."""
+    if isinstance(answer, dict) and "text" in answer:
+        answer = answer["text"]
+    if isinstance(answer, list):
+        return answer[0] if answer else None
+    if type(answer) is int and isinstance(row.values.get("choices"), list):
+        raise DataError(
+            f"{row.place}: the answer is a place among choices; write the choice itself, and the choices into "
+            "the question"
+        )
+    return answer

@@ -5,22 +5,31 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from lorry_trainer.errors import DataError
-from lorry_trainer.formats.contract import Example, Names, question_key, text
+from lorry_trainer.formats.contract import Example, Names, named, question_key, text
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
 
 
 class Labelled:
     required: ClassVar[Names] = {
-        "text": ("text", "sentence", "sentence1", "premise"),
-        "label": ("label", "category", "intent", "class"),
+        "text": ("text", "sentence", "sentence1", "premise", "review", "tweet", "utterance"),
+        "label": (
+            "label",
+            "labels",
+            "category",
+            "intent",
+            "class",
+            "sentiment",
+            "topic",
+            "emotion",
+        ),
     }
     optional: ClassVar[Names] = {"pair": ("pair", "sentence2", "hypothesis")}
 
     def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
         said = text(row, "text", values["text"])
         pair = text(row, "pair", values["pair"]) if values.get("pair") else None
-        label = label_of(row, values["label"])
+        label = named(row, "label", label_of(row, values["label"]), data)
         record = {"text": said, "pair": pair, "label": label}
         asked = said if pair is None else f"{said}\n{pair}"
         return Example(row.place, record, said, label, question_key(asked))
@@ -31,5 +40,5 @@ def label_of(row: Row, value: Any) -> str:
     if isinstance(value, bool | int):
         return str(value).lower()
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{row.place}: label must be a name or a whole number, not {value!r}")
+        raise DataError(f"{row.place}: label must be one name or a whole number, not {value!r}")
     return value.strip()

@@ -11,7 +11,7 @@ from lorry_trainer.recipe import Data
 
 
 class Plain:
-    required: ClassVar[Names] = {"text": ("text",)}
+    required: ClassVar[Names] = {"text": ("text", "content")}
     optional: ClassVar[Names] = {}
 
     def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import (
+    SYSTEM,
     Example,
+    Messages,
     Names,
     Text,
     messages_of,
@@ -20,17 +23,16 @@ from lorry_trainer.recipe import Data
 
 class Preference:
     required: ClassVar[Names] = {
-        "prompt": ("prompt", "question"),
-        "chosen": ("chosen",),
-        "rejected": ("rejected",),
+        "chosen": ("chosen", "chosen_response"),
+        "rejected": ("rejected", "rejected_response"),
     }
-    optional: ClassVar[Names] = {}
+    optional: ClassVar[Names] = {
+        "prompt": ("prompt", "question", "instruction", "input"),
+        "system": SYSTEM,
+    }
 
     def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
-        prompt = prompt_of(row, values["prompt"], data)
-        chosen, rejected = (
-            answer_to(prompt, row, column, values[column]) for column in ("chosen", "rejected")
-        )
+        prompt, chosen, rejected = parted(row, values, data)
         if chosen == rejected:
             raise DataError(f"{row.place}: chosen and rejected are the same; nothing is preferred")
         record = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
@@ -42,13 +44,13 @@ class Unpaired:
 
     required: ClassVar[Names] = {
         "prompt": ("prompt", "question"),
-        "completion": ("completion", "answer"),
+        "completion": ("completion", "answer", "response"),
         "label": ("label", "is_correct", "good"),
     }
-    optional: ClassVar[Names] = {}
+    optional: ClassVar[Names] = {"system": SYSTEM}
 
     def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
-        prompt = prompt_of(row, values["prompt"], data)
+        prompt = prompt_of(row, values["prompt"], data, values.get("system"))
         completion = answer_to(prompt, row, "completion", values["completion"])
         record = {
             "prompt": prompt,
@@ -58,14 +60,65 @@ class Unpaired:
         return Example(row.place, record, prompt, words_of(completion), question_key(prompt))
 
 
-def prompt_of(row: Row, value: Any, data: Data) -> Text:
+def parted(row: Row, values: dict[str, Any], data: Data) -> tuple[Text, Text, Text]:
+    """Prompt, chosen and rejected answer. Where the two are whole chats, as UltraFeedback and HH have them, all but
+    their last messages is the prompt."""
+    system = values.get("system")
+    good, bad = (_chat(row, c, values[c], "prompt" in values) for c in ("chosen", "rejected"))
+    if good is None or bad is None:
+        if "prompt" not in values:
+            raise DataError(
+                f"{row.place}: no prompt, and chosen and rejected are no whole chats; name its column as "
+                "data.columns.prompt"
+            )
+        prompt = prompt_of(row, values["prompt"], data, system)
+        chosen, rejected = (answer_to(prompt, row, c, values[c]) for c in ("chosen", "rejected"))
+        return prompt, chosen, rejected
+    asked = good[:-1]
+    if asked != bad[:-1] or not asked:
+        raise DataError(
+            f"{row.place}: chosen and rejected part before their last messages; they must answer one prompt"
+        )
+    return (
+        prompt_of(row, asked, data, system),
+        answer_to(asked, row, "chosen", good[-1:]),
+        answer_to(asked, row, "rejected", bad[-1:]),
+    )
+
+
+_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+
+
+def _chat(row: Row, column: str, value: Any, has_prompt: bool) -> Messages | None:
+    """A whole conversation, as a list or in the way that Anthropic's HH writes it; None for an answer alone."""
+    if isinstance(value, list):
+        messages = messages_of(row, column, value)
+        return messages if len(messages) > 1 else None
+    if has_prompt or not isinstance(value, str) or not _TURN.match(value):
+        return None
+    _, *pieces = _TURN.split(value)
+    turns = zip(pieces[::2], pieces[1::2], strict=True)
+    return [
+        {
+            "role": "user" if who == "Human" else "assistant",
+            "content": text(row, column, said).strip(),
+        }
+        for who, said in turns
+    ]
+
+
+def prompt_of(row: Row, value: Any, data: Data, system: Any = None) -> Text:
+    """A prompt of plain words is one as it stands, but a chat where its row has a system message."""
+    own = text(row, "system", system, may_be_empty=True).strip()
     if isinstance(value, str):
+        if own:
+            return with_system([{"role": "user", "content": text(row, "prompt", value)}], own)
         if data.system:
             raise DataError(
                 "data.system needs a chat, and `prompt` is plain text here; put it into the prompt"
             )
         return text(row, "prompt", value)
-    messages = with_system(messages_of(row, "prompt", value), data.system)
+    messages = with_system(messages_of(row, "prompt", value), own or data.system)
     if messages[-1]["role"] != "user":
         raise DataError(f"{row.place}: prompt must end with a user's message")
     return messages

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from lorry_trainer.formats.contract import Example, Names, question_key, text
+from lorry_trainer.formats.contract import SYSTEM, Example, Names, question_key, text
 from lorry_trainer.formats.preference import prompt_of
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
 
 
 class Question:
-    required: ClassVar[Names] = {"prompt": ("prompt", "question")}
-    optional: ClassVar[Names] = {"answer": ("answer", "solution", "output")}
+    required: ClassVar[Names] = {"prompt": ("prompt", "question", "problem")}
+    optional: ClassVar[Names] = {"answer": ("answer", "solution", "output"), "system": SYSTEM}
 
     def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
-        prompt = prompt_of(row, values["prompt"], data)
+        prompt = prompt_of(row, values["prompt"], data, values.get("system"))
         answer = values.get("answer")
         right = text(row, "answer", str(answer)) if answer not in (None, "") else ""
         return Example(

@@ -45,4 +45,8 @@ def _first_answer(row: Row, answer: Any, start: Any) -> tuple[str, int | None]:
         start = int(start)
     if start is not None and type(start) is not int:
         raise DataError(f"{row.place}: start must be the answer's first character, not {start!r}")
+    if answer is None:
+        raise DataError(
+            f"{row.place}: no answer, as SQuAD 2 has it where the context holds none; an extraction needs one"
+        )
     return text(row, "answer", answer), start

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from lorry_trainer.errors import DataError
-from lorry_trainer.formats.contract import Example, Names, question_key
+from lorry_trainer.formats.contract import Example, Names, named, question_key
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
 
@@ -13,7 +13,7 @@ from lorry_trainer.recipe import Data
 class Tagged:
     required: ClassVar[Names] = {
         "words": ("words", "tokens"),
-        "tags": ("tags", "labels", "ner_tags"),
+        "tags": ("tags", "ner_tags", "labels", "pos_tags"),
     }
     optional: ClassVar[Names] = {}
 
@@ -23,6 +23,9 @@ class Tagged:
             raise DataError(
                 f"{row.place}: {len(words)} words and {len(tags)} tags; there must be one for each"
             )
+        tags = [named(row, "tags", tag, data) for tag in tags]
+        if isinstance(data.labels, tuple) and (odd := set(tags) - set(data.labels)):
+            raise DataError(f"{row.place}: {min(odd)!r} is not one of data.labels")
         return Example(
             row.place,
             {"words": words, "tags": tags},

@@ -27,7 +27,7 @@ UNLABELLED = -100  # what transformers' losses pass over
 
 class Tokens(encoded.Encoded):
     task: ClassVar[str] = "TOKEN_CLS"
-    metrics: ClassVar[tuple[str, ...]] = ("span_f1",)
+    metrics: ClassVar[tuple[str, ...]] = ("span_f1", "tag_accuracy")
 
     def load(
         self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None

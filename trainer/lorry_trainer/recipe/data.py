@@ -30,6 +30,10 @@ class Columns(Section):
     label: str | None = Field(
         default=None, description="Column that holds a label, or whether an answer is good."
     )
+    system: str | None = Field(
+        default=None,
+        description="Column that holds a system message for its row; may be absent.",
+    )
     pair: str | None = Field(
         default=None, description="Column that holds a second text; may be absent."
     )
@@ -101,8 +105,10 @@ class Augment(Section):
 
 
 class Data(Section):
-    """The examples: JSON lines, JSON, CSV or Parquet, a folder of such files as the hub lays them out, or a data set on
-    the hub (`hub:org/name`). A relative path starts at the recipe's folder."""
+    """The examples: JSON lines, JSON, CSV or Parquet, also packed by gzip; a folder of such files as the hub lays them
+    out, or one that `save_to_disk` wrote; or a data set on the hub (`hub:org/name`). A relative path starts at the
+    recipe's folder. Usual names of columns are found, and `--check` says which ones were taken; a column within an
+    object is named with a dot (`data.question`)."""
 
     path: str | None = Field(
         default=None,
@@ -110,6 +116,10 @@ class Data(Section):
     )
     subset: str | None = Field(default=None, description="Which configuration of a hub data set.")
     revision: str | None = Field(default=None, description="Which revision of a hub data set.")
+    train_split: str | None = Field(
+        default=None,
+        description="Which split of a data set is learnt. Left out: the one of the name `train`.",
+    )
     train: str | None = Field(
         default=None,
         description="File of training rows, where other splits have files of their own.",
@@ -165,7 +175,13 @@ class Data(Section):
         default="auto",
         min_length=1,
         description="The only answers there are; a row with another is an error, and so is a held-out label that no "
-        "training row has. `auto`: found, where answers are few and short. `any`: the answers are no labels.",
+        "training row has. `auto`: found, where answers are few and short. `any`: the answers are no labels. Where "
+        "the data has numbers for labels, each stands for the name at its place in the list, from 0.",
+    )
+    unfit: Literal["refuse", "skip"] = Field(
+        default="refuse",
+        description="What becomes of rows that cannot be learnt, empty ones or too long ones: `refuse`: an error that "
+        "names them. `skip`: they are left out, and told.",
     )
     deduplicate: bool = Field(
         default=True,

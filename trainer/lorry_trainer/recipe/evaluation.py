@@ -21,6 +21,7 @@ Metric = Literal[
     "loss",
     "perplexity",
     "span_f1",
+    "tag_accuracy",
     "preference_accuracy",
     "preference_auc",
     "reward",
