@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as RichBars
+
+_LINE_EVERY = 30.0  # seconds, where there is no terminal for a bar to move on
 
 
 class Progress(Protocol):
@@ -31,7 +42,7 @@ class Silent:
 
 
 class Bars:
-    """One bar per stage on a console; used as a context manager."""
+    """One bar per stage on a console, and a line now and then in a file or a pipe; used as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._bars = RichBars(
@@ -43,6 +54,7 @@ class Bars:
             console=console,
         )
         self._task: TaskID | None = None
+        self._told = time.monotonic()
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -65,6 +77,8 @@ class Bars:
             self._bars.update(self._task, advance=count)
             if note:
                 self._bars.update(self._task, note=note)
+            if not self._bars.console.is_terminal and time.monotonic() - self._told >= _LINE_EVERY:
+                self._tell()
 
     def say(self, line: str) -> None:
         self._bars.console.print(line, highlight=False, markup=False)
@@ -72,5 +86,15 @@ class Bars:
     def finish(self) -> None:
         """A stage that ended early (early stopping) is done all the same."""
         if self._task is not None:
-            task = next(t for t in self._bars.tasks if t.id == self._task)
-            self._bars.update(self._task, total=task.completed)
+            self._bars.update(self._task, total=self._current().completed)
+
+    def _current(self) -> Task:
+        return next(task for task in self._bars.tasks if task.id == self._task)
+
+    def _tell(self) -> None:
+        task = self._current()
+        parts = [task.description, f"{task.completed:.0f}/{task.total:.0f}", task.fields["note"]]
+        if (left := task.time_remaining) is not None:
+            parts.append(f"{timedelta(seconds=round(left))} left")
+        self.say("  ".join(part for part in parts if part))
+        self._told = time.monotonic()
