@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lorry_bases.load import Base
 from lorry_trainer import examples
 from lorry_trainer.bases import Bases
 from lorry_trainer.data import choose, load
+from lorry_trainer.errors import RecipeError
 from lorry_trainer.generation import pad_id
 from lorry_trainer.likelihood import answer_loss
 from lorry_trainer.methods import METHODS
@@ -92,6 +94,67 @@ def test_a_method_learns_and_peft_alone_loads_what_it_wrote(
         assert config.get("use_rslora", False) == (method == "rslora")
     finally:
         METHODS[method].detach(base, loaded)
+
+
+def whole(method: str, *names: str) -> Recipe:
+    recipe = short(method)
+    lora = recipe.lora.model_copy(update={"modules_to_save": names})
+    return recipe.model_copy(update={"lora": lora})
+
+
+@pytest.mark.parametrize("name", ["embed_tokens", "norm"])
+def test_a_module_that_is_learnt_whole_is_published_beside_the_factors(
+    name: str, bases: Bases, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    recipe = whole("qlora", name)
+    metrics = go(recipe, tmp_path / "out", bases).metrics
+    base = base_of(recipe, bases)
+    # Once the copies stayed in the base that the next recipe was given.
+    assert loss_of(base.model, base, recipe) == pytest.approx(metrics["base_test_loss"], abs=1e-6)
+    weights = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    saved = {n.removeprefix("base_model.model."): w for n, w in weights.items() if "lora" not in n}
+    held = dict(base.model.named_parameters(remove_duplicate=False))
+    assert all(not torch.equal(w, held[n].float()) for n, w in saved.items())
+    if name == "embed_tokens":  # which is lorry-tiny's head as well
+        assert torch.equal(saved["lm_head.weight"], saved["model.embed_tokens.weight"])
+    loaded = PeftModel.from_pretrained(base.model, tmp_path / "out")
+    try:
+        assert loss_of(loaded, base, recipe) == pytest.approx(metrics["test_loss"], abs=1e-4)
+    finally:
+        METHODS["qlora"].detach(base, loaded)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("embedings", "it has embed_tokens, "),
+        ("q_proj", "has linear layers"),
+        ("mlp", "has linear"),
+    ],
+)
+def test_a_module_that_cannot_be_learnt_whole(
+    name: str, complaint: str, bases: Bases, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=f"{name}.*{complaint}"):
+        go(whole("qlora", name), tmp_path / "out", bases)
+
+
+def test_loraplus_learns_a_whole_embedding_at_the_recipe_s_rate(
+    bases: Bases, tmp_path: Path
+) -> None:
+    """PEFT's own is 1e-6, which is none."""
+    from lorry_trainer.train import make_trainer
+
+    recipe = whole("lora_plus", "embed_tokens")
+    run_ = prepare(recipe, "x", prepare_data(recipe, FOLDER, Silent()), bases)
+    trainer = make_trainer(run_, str(tmp_path), watched=False)
+    optimizer = METHODS["lora_plus"].optimizer(trainer, run_.recipe)
+    assert optimizer is not None
+    rates = {p.shape: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates[trainer.model.get_input_embeddings().weight.shape] == 5e-4
+    METHODS["lora_plus"].detach(run_.base, trainer.model)
 
 
 def test_pissa_starts_where_the_base_is(bases: Bases) -> None:

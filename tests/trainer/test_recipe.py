@@ -64,6 +64,7 @@ def test_every_fault_is_reported_at_once() -> None:
         ("method: lorax", "method: input should be 'lora', 'qlora'"),
         ("method: lora\nquantization: {}", "`method: lora` holds the base as none, not nf4"),
         ("method: loftq\nquantization: {type: none}", "holds the base as nf4, not none"),
+        ("method: pissa\nlora: {modules_to_save: [norm]}", "`lora.modules_to_save` would be lost"),
         ("virtual: {tokens: 3}", "`virtual` belongs to prefix_tuning, prompt_tuning, p_tuning"),
         ("evaluation: 3", "evaluation"),
     ],

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from peft import PeftConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from transformers import Trainer
 
 from lorry_bases.load import Base
@@ -59,10 +60,14 @@ class Peft:
 
     def attach(self, base: Base, recipe: Recipe, task: str) -> Any:
         config = self.config(recipe, task)
-        if base.new_modules and hasattr(config, "exclude_modules"):  # a head is learnt as a whole
-            config.exclude_modules = [*(config.exclude_modules or ()), *base.new_modules]
-            config.modules_to_save = list(base.new_modules)
+        self.fit(config, base)
         return get_peft_model(base.model, config)
+
+    def fit(self, config: PeftConfig, base: Base) -> None:
+        """Put into the config what the base decides: a head is learnt as a whole."""
+        if base.new_modules and hasattr(config, "exclude_modules"):
+            config.exclude_modules = [*(config.exclude_modules or ()), *base.new_modules]
+            config.modules_to_save = [*(config.modules_to_save or ()), *base.new_modules]
 
     def optimizer(self, trainer: Trainer, recipe: Recipe) -> torch.optim.Optimizer | None:
         return None
@@ -77,8 +82,14 @@ class Peft:
         # model.unload() would do, but that of (IA)³ refuses 4-bit layers, though nothing is merged.
         for name, layer in list(base.model.named_modules()):
             if isinstance(layer, BaseTunerLayer):
-                parent, _, own = name.rpartition(".")
-                setattr(base.model.get_submodule(parent), own, layer.get_base_layer())
+                _put(base.model, name, layer.get_base_layer())
+            elif isinstance(layer, ModulesToSaveWrapper):
+                _put(base.model, name, layer.original_module)
         vars(base.model).pop("peft_config", None)
         vars(base.model).pop("forward", None)  # TRL's way to the loss
         base.model.eval().requires_grad_(False)
+
+
+def _put(model: torch.nn.Module, name: str, module: torch.nn.Module) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(model.get_submodule(parent), own, module)

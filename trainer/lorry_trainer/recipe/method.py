@@ -38,6 +38,12 @@ class Lora(Section):
     exclude_modules: tuple[str, ...] = Field(
         default=(), description="Layers to leave alone among the targets."
     )
+    modules_to_save: tuple[str, ...] = Field(
+        default=(),
+        description="Modules that are learnt whole and published beside the factors, such as `[embed_tokens]` for "
+        "words that the base does not know: embeddings, norms and the output head, which are never quantized. A new "
+        "head is learnt whole anyway.",
+    )
     rslora: bool = Field(
         default=False, description="Scale by alpha / sqrt(rank) instead (rank-stabilised LoRA)."
     )

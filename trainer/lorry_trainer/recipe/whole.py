@@ -36,6 +36,7 @@ OBJECTIVE_SECTIONS: dict[str, tuple[str, ...]] = {
 }
 # methods that train a LoRA, or end in one; to all others `lora` says nothing
 FACTORS = ("lora", "qlora", "rslora", "dora", "lora_plus", "pissa", "loftq", "full")
+_FACTORS_ALONE = ("full", "pissa")  # all that they publish
 _JUDGES = ("classification", "tokens", "extraction", "reward")  # with a head of their own
 # key -> the objectives that it says anything to
 _OBJECTIVES_OF: dict[str, tuple[str, ...]] = {
@@ -162,7 +163,12 @@ class Recipe(Section):
                 )
         if self.objective in OBJECTIVE_SECTIONS["reinforcement"] and self.reinforcement is None:
             raise ValueError(f"`objective: {self.objective}` needs `reinforcement.reward`")
-        if self.objective in _JUDGES and self.method in ("full", "pissa"):
+        if self.lora.modules_to_save and self.method in _FACTORS_ALONE:
+            raise ValueError(
+                f"`method: {self.method}` keeps factors alone, and `lora.modules_to_save` would be lost; use lora, "
+                "qlora or one of their relatives"
+            )
+        if self.objective in _JUDGES and self.method in _FACTORS_ALONE:
             raise ValueError(
                 f"`method: {self.method}` keeps factors alone, and `objective: {self.objective}` has a head to keep; "
                 "use lora, qlora or one of their relatives"
