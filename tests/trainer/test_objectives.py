@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForTokenClassification
 
+from lorry_bases.load import Head, load_base
 from lorry_trainer.bases import Bases
 from lorry_trainer.data import load
 from lorry_trainer.errors import DataError, RecipeError
 from lorry_trainer.examples import objectives as examples
 from lorry_trainer.examples.objectives.generate import TASKS, rows, write
+from lorry_trainer.formats.contract import Example
 from lorry_trainer.looking import look
 from lorry_trainer.objectives import OBJECTIVES, find
-from lorry_trainer.objectives.labels import span_metrics, spans
+from lorry_trainer.objectives.labels import judge_spans, spans
 from lorry_trainer.progress import Silent
 from lorry_trainer.recipe import OBJECTIVE_SECTIONS
 from lorry_trainer.recipe_file import read_recipe
@@ -37,6 +40,7 @@ DATA = {
     "reward": "polite",
     "kto": "judged",
 }
+TAGS = Head(AutoModelForTokenClassification, ("B-a", "O"))
 COLOURS = {"red": "warm", "orange": "warm", "blue": "cold", "white": "cold"}
 
 
@@ -114,6 +118,9 @@ def test_preferences_are_learnt(learn: Callable[..., Result], objective: str) ->
     before, after = (result.metrics[f"{when}test_{result.metric}"] for when in ("base_", ""))
     assert after >= 0.9
     assert after >= before
+    # Such figures had no interval: 29 rows looked like a finding.
+    assert result.metrics[f"base_test_{result.metric}_low"] <= before
+    assert before <= result.metrics[f"base_test_{result.metric}_high"]
 
 
 @pytest.mark.parametrize("on", ["decoder", "encoder"])
@@ -268,9 +275,26 @@ def test_spans_are_those_of_conll() -> None:
 
 
 def test_half_a_span_is_no_span() -> None:
-    figures = span_metrics([["B-a", "O", "B-b"]], [["B-a", "I-a", "B-b"]])
-    assert figures["span_f1"] == pytest.approx(0.5)
-    assert figures["tag_accuracy"] == pytest.approx(2 / 3)
+    judged = judge_spans([["B-a", "O", "B-b"]], [["B-a", "I-a", "B-b"]])
+    assert judged.metrics["span_f1"] == pytest.approx(0.5)
+    assert judged.metrics["tag_accuracy"] == pytest.approx(2 / 3)
+    assert judged.intervals["span_f1"] == (0.5, 0.5)  # of one row there is one choice
+
+
+def test_a_span_f1_is_surer_of_more_rows() -> None:
+    right, wrong = ["B-a", "O"], ["O", "O"]
+    widths = []
+    for times in (5, 50):
+        judged = judge_spans([right, wrong] * times, [right, right] * times)
+        low, high = judged.intervals["span_f1"]
+        assert judged.metrics["span_f1"] == pytest.approx(2 / 3)
+        assert low < 2 / 3 < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_a_sentence_without_spans_tagged_so_has_no_span_f1() -> None:
+    assert judge_spans([["O"]], [["O"]]).metrics["span_f1"] == 0
 
 
 def test_a_sum_is_judged_by_its_last_number() -> None:
@@ -343,6 +367,37 @@ def test_rows_are_shown_as_they_are_learnt(
     shown = look(recipe, "it", tmp_path, Silent(), rows=2).rows
     assert len(shown) == 2
     assert all(any(learnt for _, learnt in row) for row in shown)
+
+
+def test_what_a_text_is_judged_as_is_shown_in_words(
+    tiny_recipe: Tiny, encoder_folder: Path, write_rows: Write, tmp_path: Path
+) -> None:
+    """Once the numbers that labels and places have within the model."""
+
+    def learnt(objective: str, data: list[dict[str, Any]], **sections: Any) -> str:
+        write_rows(data)
+        recipe = tiny_recipe(objective=objective, data={"splits": {"validation": 0.0}}, **sections)
+        [row] = look(recipe, "it", tmp_path, Silent(), rows=1).rows
+        return "".join(text for text, is_learnt in row if is_learnt)
+
+    assert learnt("classification", colours(60)) in ("warm", "cold")
+    assert set(learnt("tokens", rows("slots")[:60]).split()) <= {
+        tag for row in rows("slots")[:60] for tag in row["tags"]
+    }
+    passages = rows("passage")[:60]
+    found = learnt("extraction", passages, base=str(encoder_folder))
+    assert found in {row["answer"].lower() for row in passages}
+
+
+@pytest.mark.parametrize(("on", "expected"), [("decoder", [2, 5]), ("encoder", [1, 2])])
+def test_the_token_that_speaks_for_a_word_has_seen_all_of_it(
+    base_folder: Path, encoder_folder: Path, on: str, expected: list[int]
+) -> None:
+    """A decoder's first token of `19:30` was asked for the tag of a word of which it had seen the `1`."""
+    base = load_base(str(base_folder if on == "decoder" else encoder_folder), head=TAGS)
+    row = Example("row 1", {"words": ["red", "it"], "tags": ["O", "O"]}, "", "", "")
+    # A byte is a token there: r e d _ i t. Here: [CLS] red it [SEP].
+    assert find("tokens").inputs(base, row)["places"] == expected
 
 
 def test_a_figure_that_the_objective_has_not(learn: Callable[..., Result]) -> None:

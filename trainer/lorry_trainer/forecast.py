@@ -2,13 +2,16 @@
 
 Weights, gradients and the optimizer's state are counted on the loaded base with its adapter on; activations are
 estimated after Korthikanti et al. (arXiv 2205.05198): 34 bytes per token, layer and hidden unit in 16 bits, twice
-that in 32, one input per layer where they are recomputed, and the logits of the tokens that are scored.
+that in 32, one input per layer where they are recomputed, and the logits of the tokens that are scored. On a CPU the
+allocator holds more than is in use, about twice as much where MALLOC_MMAP_THRESHOLD_ is not set.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from torch.nn import Dropout
 
 from lorry_bases.shapes import bytes_per_parameter
 from lorry_trainer.prepare import Prepared
@@ -62,20 +65,30 @@ def forecast(run: Prepared, model: Any) -> Forecast:
         base_bytes_per_parameter=bytes_per_parameter(run.base.model) if quantized else None,
         learnt_parameters=learnt,
         learnt_bytes=learnt * (_WEIGHT_AND_GRADIENT_BYTES + _ADAM_BYTES),
-        activation_bytes=_activation_bytes(run, max(lengths)),
+        activation_bytes=_activation_bytes(run, model, max(lengths)),
     )
 
 
-def _activation_bytes(run: Prepared, longest: int) -> int:
+def _activation_bytes(run: Prepared, model: Any, longest: int) -> int:
     config = run.base.model.config.get_text_config()
     training = run.recipe.training
     width = 2 if training.device == "cuda" else 4  # bytes of a number
     longest = run.recipe.data.max_length or longest if training.packing else longest
-    tokens = training.batch_size * longest
+    tokens = training.batch_size * run.objective.sequences * longest
     whole_layer = tokens * config.hidden_size * 17 * width
     if training.gradient_checkpointing:
         layers = config.num_hidden_layers * tokens * config.hidden_size * width + whole_layer
     else:
-        layers = config.num_hidden_layers * whole_layer
-    logits = 2 * 4 * tokens * config.vocab_size  # float32, and their gradient
+        layers = config.num_hidden_layers * whole_layer + tokens * _dropped(model) * (width + 1)
+    outputs = config.vocab_size if run.objective.task == "CAUSAL_LM" else config.num_labels
+    logits = 2 * 4 * tokens * outputs  # float32, and their gradient
     return int(layers + logits)
+
+
+def _dropped(model: Any) -> int:
+    """Numbers per token that adapters' dropout keeps a copy of, with a mask: their inputs."""
+    return sum(
+        module.in_features
+        for module in model.modules()
+        if any(isinstance(part, Dropout) for part in getattr(module, "lora_dropout", {}).values())
+    )

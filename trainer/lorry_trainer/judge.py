@@ -7,7 +7,7 @@ from one in this process or from a server.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,7 +56,7 @@ def judge(
         return _with_labels(answers, expected, labels, rows, seed)
     rows["rouge_l"] = _rouge_l(answers, expected)
     metrics = {name: float(values.mean()) for name, values in rows.items()}
-    return Judgement(metrics | _corpus(answers, expected), _intervals(rows, seed))
+    return Judgement(metrics | _corpus(answers, expected), intervals(rows, seed))
 
 
 def _with_labels(
@@ -84,14 +84,14 @@ def _with_labels(
         some = _table(wanted[chosen], got[chosen], len(names))
         return float(_rates(some)[2][some.sum(axis=1) > 0].mean())
 
-    intervals = _intervals(rows | {"accuracy": (wanted == got).astype(float)}, seed)
-    intervals["f1"] = _interval(macro_f1, len(wanted), seed)
+    sure = intervals(rows | {"accuracy": (wanted == got).astype(float)}, seed)
+    sure["f1"] = interval(macro_f1, len(wanted), seed)
     per_label = {
         name: LabelFigures(float(precision[i]), float(recall[i]), float(f1[i]), int(table[i].sum()))
         for i, name in enumerate(names)
         if present[i]
     }
-    return Judgement(metrics, intervals, per_label, names, table.tolist())
+    return Judgement(metrics, sure, per_label, names, table.tolist())
 
 
 def _table(wanted: np.ndarray, got: np.ndarray, size: int) -> np.ndarray:
@@ -108,17 +108,26 @@ def _rates(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return precision, recall, 2 * hits / np.maximum(answered + wanted, 1)
 
 
-def _intervals(rows: dict[str, np.ndarray], seed: int) -> dict[str, tuple[float, float]]:
+def intervals(
+    rows: Mapping[str, Sequence[float] | np.ndarray], seed: int
+) -> dict[str, tuple[float, float]]:
+    """Of means: by figure, its value in each row."""
+
     def mean_of(values: np.ndarray) -> Callable[[np.ndarray], float]:
         return lambda chosen: float(values[chosen].mean())
 
-    return {name: _interval(mean_of(of), len(of), seed) for name, of in rows.items()}
+    return {
+        name: interval(mean_of(np.asarray(of, dtype=float)), len(of), seed)
+        for name, of in rows.items()
+    }
 
 
-def _interval(figure: Callable[[np.ndarray], float], rows: int, seed: int) -> tuple[float, float]:
+def interval(figure: Callable[[np.ndarray], float], rows: int, seed: int) -> tuple[float, float]:
+    """Of any figure, told for rows by their numbers; a choice of rows that has no such figure is told as NaN, and left
+    out."""
     chance = np.random.default_rng(seed)
     found = [figure(chance.integers(0, rows, rows)) for _ in range(RESAMPLES)]
-    low, high = np.quantile(found, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    low, high = np.nanquantile(found, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     return float(low), float(high)
 
 

@@ -55,7 +55,8 @@ class Results:
             metrics |= {prefix + name: value for name, value in scores.metrics.items()}
             if scores.judgement:
                 for name, (low, high) in scores.judgement.intervals.items():
-                    metrics |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
+                    if name in scores.metrics:
+                        metrics |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
         if self.general:
             before, after = map(perplexity, self.general)
             metrics |= {"base_general_perplexity": before, "general_perplexity": after}

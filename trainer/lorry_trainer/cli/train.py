@@ -199,6 +199,14 @@ def _show_scores(result: Result, console: Console) -> None:
     table = Table("held-out, " + f"{metrics['test_rows']:.0f} rows", "base", "adapter")
     for score in sorted(scores, key=lambda s: s != result.metric):
         table.add_row(
-            score, f"{metrics[f'base_test_{score}']:.3f}", f"{metrics[f'test_{score}']:.3f}"
+            score,
+            _with_interval(metrics, f"base_test_{score}"),
+            _with_interval(metrics, f"test_{score}"),
         )
     console.print(table)
+
+
+def _with_interval(metrics: dict[str, float], name: str) -> str:
+    if f"{name}_low" not in metrics:
+        return f"{metrics[name]:.3f}"
+    return f"{metrics[name]:.3f} [{metrics[f'{name}_low']:.3f}, {metrics[f'{name}_high']:.3f}]"

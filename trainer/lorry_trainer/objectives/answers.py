@@ -8,9 +8,11 @@ from typing import Any
 from lorry_bases.load import Base
 from lorry_trainer.formats.contract import Example, Text
 from lorry_trainer.generation import pad_id
+from lorry_trainer.judge import Judgement, intervals
 from lorry_trainer.likelihood import Scored, token_losses, tokens_of
 from lorry_trainer.objectives.contract import Scores
 from lorry_trainer.progress import Progress
+from lorry_trainer.recipe import Recipe
 
 Pair = tuple[Text, Text]  # prompt, answer
 
@@ -43,10 +45,11 @@ def compare(
     rows: list[Example],
     value: Callable[[list[Pair]], list[float]],
     margin: str,
-    batch_size: int,
+    recipe: Recipe,
     progress: Progress,
 ) -> Scores:
     """How often, and by how much (the figure `margin`), a chosen answer's value is above a rejected one's."""
+    batch_size = recipe.evaluation.batch_size
     margins: list[float] = []
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
@@ -56,10 +59,8 @@ def compare(
         )
         margins += [a - b for a, b in zip(chosen, rejected, strict=True)]
         progress.advance(len(batch))
-    return Scores(
-        {
-            "preference_accuracy": sum(m > 0 for m in margins) / len(margins),
-            margin: sum(margins) / len(margins),
-        },
-        ["chosen" if m > 0 else "rejected" for m in margins],
-    )
+    better = [float(m > 0) for m in margins]
+    figures = {"preference_accuracy": better, margin: margins}
+    metrics = {name: sum(of) / len(of) for name, of in figures.items()}
+    judged = Judgement(metrics, intervals(figures, recipe.training.seed))
+    return Scores(metrics, ["chosen" if m > 0 else "rejected" for m in margins], judged)

@@ -36,6 +36,9 @@ class Classification(encoded.Encoded):
         tokenizer: Any = base.tokenizer
         return dict(tokenizer(row.record["text"], row.record["pair"]))
 
+    def learnt(self, trainer: Any, row: encoded.Inputs) -> str:
+        return str(trainer.model.config.id2label[row["labels"]])
+
     def trainer(self, setup: Setup) -> encoded.Trainer:
         base = setup.base
         rows, validation = (

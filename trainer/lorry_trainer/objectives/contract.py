@@ -50,6 +50,7 @@ def dataset(rows: list[Example]) -> Dataset:
 class Objective(Protocol):
     task: ClassVar[str]  # PEFT's task type
     metrics: ClassVar[tuple[str, ...]]  # that a recipe may look at, the usual one first
+    sequences: ClassVar[int]  # that a row is in a forward pass: two where answers are compared
     validates: ClassVar[bool]  # whether validation rows steer training
     reports: ClassVar[
         tuple[str, ...]

@@ -18,7 +18,6 @@ from lorry_trainer.objectives.contract import Segments, Setup
 from lorry_trainer.recipe import Recipe
 
 Inputs = dict[str, Any]
-_LEARNT = ("labels", "start_positions", "end_positions")
 
 
 class Trainer(Checkpoints, transformers.Trainer):  # type: ignore[misc]
@@ -30,6 +29,7 @@ class Trainer(Checkpoints, transformers.Trainer):  # type: ignore[misc]
 class Encoded:
     """The verbs that are the same for all of them; a subclass says how a row becomes token ids."""
 
+    sequences: ClassVar[int] = 1
     validates: ClassVar[bool] = True
     reports: ClassVar[tuple[str, ...]] = ()
 
@@ -45,12 +45,15 @@ class Encoded:
     def answer_length(self, base: Base, rows: list[Example]) -> int:
         return 0
 
+    def learnt(self, trainer: Any, row: Inputs) -> str:
+        """What a row of the trainer's is to be judged as, in words."""
+        raise NotImplementedError
+
     def preview(self, trainer: Any) -> list[Segments]:
         """The texts as they are read. What is learnt is no part of them: it stands behind."""
         decode = trainer.processing_class.decode
         return [
-            [(decode(row["input_ids"]), False)]
-            + [(f" {name}: {value}", True) for name, value in row.items() if name in _LEARNT]
+            [(f"{decode(row['input_ids'])} ", False), (self.learnt(trainer, row), True)]
             for row in trainer.train_dataset
         ]
 

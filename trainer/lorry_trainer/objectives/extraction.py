@@ -59,6 +59,10 @@ class Extraction(encoded.Encoded):
             raise DataError(f"{row.place}: the base's tokenizer leaves nothing of the answer")
         return inputs | {"start_positions": inside[0], "end_positions": inside[-1]}
 
+    def learnt(self, trainer: Any, row: encoded.Inputs) -> str:
+        answer = row["input_ids"][row["start_positions"] : row["end_positions"] + 1]
+        return str(trainer.processing_class.decode(answer))
+
     def trainer(self, setup: Setup) -> encoded.Trainer:
         base = setup.base
         rows, validation = (

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+
 from lorry_trainer.data import Examples
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example
+from lorry_trainer.judge import Judgement, interval
 
 LabelsOf = Callable[[Example], Iterable[str]]
 
@@ -45,19 +48,32 @@ def spans(tags: Sequence[str]) -> set[Span]:
     return found
 
 
-def span_metrics(
-    given: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]
-) -> dict[str, float]:
-    """Precision, recall and F1 of whole spans (micro), and the accuracy of single tags."""
-    said = {(row, *span) for row, tags in enumerate(given) for span in spans(tags)}
-    right = {(row, *span) for row, tags in enumerate(expected) for span in spans(tags)}
-    hits = len(said & right)
-    precision = hits / len(said) if said else 0.0
-    recall = hits / len(right) if right else 0.0
-    pairs = [pair for a, b in zip(given, expected, strict=True) for pair in zip(a, b, strict=True)]
+def judge_spans(
+    given: Sequence[Sequence[str]], expected: Sequence[Sequence[str]], seed: int = 0
+) -> Judgement:
+    """Precision, recall and F1 of whole spans (micro), and the accuracy of single tags. At least one row."""
+    counts = np.array([_counts(*row) for row in zip(given, expected, strict=True)])
+    metrics = _rates(counts)
+
+    def f1(chosen: np.ndarray) -> float:
+        return _rates(counts[chosen])["span_f1"]
+
+    return Judgement(metrics, {"span_f1": interval(f1, len(counts), seed)})
+
+
+def _counts(given: Sequence[str], expected: Sequence[str]) -> tuple[int, ...]:
+    """Of a row: spans found, spans given, spans expected; tags found, tags."""
+    said, right = spans(given), spans(expected)
+    hits = sum(a == b for a, b in zip(given, expected, strict=True))
+    return len(said & right), len(said), len(right), hits, len(expected)
+
+
+def _rates(counts: np.ndarray) -> dict[str, float]:
+    """`counts` is [rows, 5]."""
+    hits, said, right, tags, of = (int(total) for total in counts.sum(axis=0))
     return {
-        "span_f1": 2 * precision * recall / (precision + recall) if hits else 0.0,
-        "span_precision": precision,
-        "span_recall": recall,
-        "tag_accuracy": sum(a == b for a, b in pairs) / len(pairs),
+        "span_f1": 2 * hits / (said + right) if said + right else 0.0,
+        "span_precision": hits / said if said else 0.0,
+        "span_recall": hits / right if right else 0.0,
+        "tag_accuracy": tags / of,
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from lorry_bases import Quantization
@@ -15,6 +16,7 @@ from lorry_bases.load import Base, load_base
 from lorry_trainer.data import Examples
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example
+from lorry_trainer.judge import Judgement, interval
 from lorry_trainer.objectives.answers import answer_logprobs, compare, longest
 from lorry_trainer.objectives.contract import Scores, Segments, Setup
 from lorry_trainer.progress import Progress
@@ -26,6 +28,7 @@ class CausalPreference:
     """A subclass says with which trainer."""
 
     task: ClassVar[str] = "CAUSAL_LM"
+    sequences: ClassVar[int] = 1
     validates: ClassVar[bool] = True
     reports: ClassVar[tuple[str, ...]] = ()
     answers: ClassVar[tuple[str, ...]]  # the columns that hold answers
@@ -49,6 +52,7 @@ class CausalPreference:
 
 
 class Paired(CausalPreference):
+    sequences: ClassVar[int] = 2
     answers: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
     metrics: ClassVar[tuple[str, ...]] = ("preference_accuracy",)
 
@@ -67,7 +71,7 @@ class Paired(CausalPreference):
             rows,
             lambda pairs: answer_logprobs(base, model, pairs, size),
             "logprob_margin",
-            size,
+            recipe,
             progress,
         )
 
@@ -101,9 +105,19 @@ class Judged(CausalPreference):
             pairs = [(row.record["prompt"], row.record["completion"]) for row in batch]
             likely += answer_logprobs(base, model, pairs, size)
             progress.advance(len(batch))
-        labels = [row.record["label"] for row in rows]
-        area = float(roc_auc_score(labels, likely)) if len(set(labels)) == 2 else float("nan")
-        return Scores({"preference_auc": area}, [f"{value:.2f}" for value in likely])
+        labels, values = np.array([row.record["label"] for row in rows]), np.array(likely)
+
+        def area(chosen: np.ndarray) -> float:
+            if len(set(labels[chosen])) < 2:
+                return float("nan")
+            return float(roc_auc_score(labels[chosen], values[chosen]))
+
+        metrics = {"preference_auc": area(np.arange(len(rows)))}
+        sure = {}
+        if len(set(labels)) == 2:
+            sure["preference_auc"] = interval(area, len(rows), recipe.training.seed)
+        judged = Judgement(metrics, sure)
+        return Scores(metrics, [f"{value:.2f}" for value in likely], judged)
 
 
 def preview(trainer: Any) -> list[Segments]:

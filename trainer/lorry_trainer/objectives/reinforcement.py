@@ -16,6 +16,7 @@ from lorry_trainer.data import Examples
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.generation import generate
+from lorry_trainer.judge import Judgement, intervals
 from lorry_trainer.objectives.contract import Scores, Segments, Setup
 from lorry_trainer.progress import Progress
 from lorry_trainer.prompts import count_tokens, refuse_base_without
@@ -28,11 +29,13 @@ class Reinforcement:
 
     task: ClassVar[str] = "CAUSAL_LM"
     metrics: ClassVar[tuple[str, ...]] = ("reward",)
+    sequences: ClassVar[int] = 1
     validates: ClassVar[bool] = False  # to sample for them costs as much as to train
     reports: ClassVar[tuple[str, ...]] = ("kl",)
 
     def __init__(self) -> None:
         self._reward: Reward | None = None
+        self._longest_answer = 0
 
     def load(
         self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None
@@ -48,10 +51,13 @@ class Reinforcement:
                 f"reinforcement.generations = {recipe.reinforcement.generations}; every prompt needs as many"
             )
         refuse_base_without(base.tokenizer, data.all(), base.name)
+        self._longest_answer = recipe.reinforcement.max_new_tokens
         self._reward = find_reward(recipe.reinforcement.reward, data.folder, base.model.device.type)
 
     def lengths(self, base: Base, rows: list[Example]) -> list[int]:
-        return count_tokens(base.tokenizer, [row.prompt for row in rows])
+        """With the longest answer that may be sampled: both must have room in the context."""
+        prompts = count_tokens(base.tokenizer, [row.prompt for row in rows])
+        return [count + self._longest_answer for count in prompts]
 
     def answer_length(self, base: Base, rows: list[Example]) -> int:
         return 0
@@ -85,7 +91,9 @@ class Reinforcement:
             progress=progress,
         )
         given = self._reward([r.prompt for r in rows], answers, [r.answer for r in rows])
-        return Scores({"reward": sum(given) / len(given)}, answers)
+        metrics = {"reward": sum(given) / len(given)}
+        judged = Judgement(metrics, intervals({"reward": given}, recipe.training.seed))
+        return Scores(metrics, answers, judged)
 
     def arguments(self, setup: Setup) -> dict[str, Any]:
         """For TRL's configuration."""

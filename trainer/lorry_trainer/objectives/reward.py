@@ -32,6 +32,7 @@ class Trainer(Checkpoints, RewardTrainer):  # type: ignore[misc]
 class Reward:
     task: ClassVar[str] = "SEQ_CLS"
     metrics: ClassVar[tuple[str, ...]] = ("preference_accuracy",)
+    sequences: ClassVar[int] = 2
     validates: ClassVar[bool] = True
     reports: ClassVar[tuple[str, ...]] = ()
 
@@ -82,7 +83,7 @@ class Reward:
             rows,
             lambda pairs: rewards(base, model, pairs),
             "reward_margin",
-            recipe.evaluation.batch_size,
+            recipe,
             progress,
         )
 

@@ -36,6 +36,7 @@ class Sft:
         "loss",
         "perplexity",
     )
+    sequences: ClassVar[int] = 1
     validates: ClassVar[bool] = True
     reports: ClassVar[tuple[str, ...]] = ()
 

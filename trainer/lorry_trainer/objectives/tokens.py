@@ -6,6 +6,7 @@ from bisect import bisect_right
 from itertools import accumulate
 from typing import Any, ClassVar
 
+import torch
 from transformers import (
     AutoModelForTokenClassification,
     DataCollatorForTokenClassification,
@@ -18,7 +19,7 @@ from lorry_trainer.data import Examples
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.objectives import encoded
 from lorry_trainer.objectives.contract import Scores, Setup
-from lorry_trainer.objectives.labels import label_set, span_metrics
+from lorry_trainer.objectives.labels import judge_spans, label_set
 from lorry_trainer.progress import Progress
 from lorry_trainer.recipe import Recipe
 
@@ -39,27 +40,36 @@ class Tokens(encoded.Encoded):
         return load_base(recipe.base, quantization=quantization, device=device, head=head)
 
     def inputs(self, base: Base, row: Example) -> encoded.Inputs:
-        """The token ids of the words, joined by blanks, and in `firsts` which token begins each word."""
+        """The token ids of the words, joined by blanks, and in `places` which token speaks for each word: its first, as
+        is usual, but its last where no token sees those after it."""
         words = row.record["words"]
         starts = list(accumulate((len(word) + 1 for word in words), initial=0))[:-1]
         tokenizer: Any = base.tokenizer
         found = tokenizer(" ".join(words), return_offsets_mapping=True)
-        firsts: dict[int, int] = {}
+        spoken: dict[int, int] = {}
+        last = _reads_onward(base.model)
         for at, (begin, end) in enumerate(found.pop("offset_mapping")):
-            if end > begin:  # a special token stands nowhere
-                firsts.setdefault(bisect_right(starts, end - 1) - 1, at)
+            word = bisect_right(starts, end - 1) - 1
+            # A special token stands nowhere, and the blank between two words is of neither.
+            stands = begin < end and begin < starts[word] + len(words[word])
+            if stands and (last or word not in spoken):
+                spoken[word] = at
         # A word of which the tokenizer keeps nothing is tagged by the token before it.
         at = 0
-        found["firsts"] = [at := firsts.get(word, at) for word in range(len(words))]
+        found["places"] = [at := spoken.get(word, at) for word in range(len(words))]
         return dict(found)
 
     def _labelled(self, base: Base, row: Example) -> encoded.Inputs:
-        """Only the first token of a word is asked for its tag."""
+        """Only one token of a word is asked for its tag."""
         inputs = self.inputs(base, row)
         labels = [UNLABELLED] * len(inputs["input_ids"])
-        for at, tag in zip(inputs.pop("firsts"), row.record["tags"], strict=True):
+        for at, tag in zip(inputs.pop("places"), row.record["tags"], strict=True):
             labels[at] = base.model.config.label2id[tag]
         return inputs | {"labels": labels}
+
+    def learnt(self, trainer: Any, row: encoded.Inputs) -> str:
+        names = trainer.model.config.id2label
+        return " ".join(names[label] for label in row["labels"] if label != UNLABELLED)
 
     def trainer(self, setup: Setup) -> encoded.Trainer:
         base = setup.base
@@ -84,10 +94,15 @@ class Tokens(encoded.Encoded):
         for batch, said in encoded.outputs(base, model, inputs, recipe.evaluation.batch_size):
             best = said.logits.argmax(-1).tolist()
             for row, labels in zip(batch, best, strict=True):
-                tags.append([names[labels[at]] for at in row["firsts"]])
+                tags.append([names[labels[at]] for at in row["places"]])
             progress.advance(len(batch))
-        metrics = span_metrics(tags, [row.record["tags"] for row in rows])
-        return Scores(metrics, [" ".join(row) for row in tags])
+        judged = judge_spans(tags, [row.record["tags"] for row in rows], recipe.training.seed)
+        return Scores(judged.metrics, [" ".join(row) for row in tags], judged)
+
+
+def _reads_onward(model: torch.nn.Module) -> bool:
+    """Whether it is a decoder: its attention says so."""
+    return any(getattr(module, "is_causal", False) for module in model.modules())
 
 
 OBJECTIVE = Tokens
