@@ -48,6 +48,25 @@ def test_three_columns_without_usual_names_are_refused(tmp_path: Path) -> None:
         load(Data(path="rows.csv"), tmp_path, 0)
 
 
+def test_pairs_of_one_question_are_no_repeats(write_rows: Write, tmp_path: Path) -> None:
+    """Of several wrong answers set against one right one only the first was kept, and so were whole conversations with
+    the same beginning and end; right ones were told as at odds with each other."""
+    pair = {"prompt": "6 + 6?", "chosen": "12", "rejected": "10"}
+    pairs = [pair, pair | {"rejected": "11"}, pair | {"chosen": "twelve"}, pair]
+    write_rows(pairs)
+    data = Data.model_validate_json(json.dumps({"path": "rows.jsonl", "splits": NONE_HELD_OUT}))
+    parts = load(data, tmp_path, 0, ("preference",))
+    assert len(parts.train) == 3
+    assert len(parts.notes) == 1
+    assert "1 rows are there already" in parts.notes[0]
+
+    def chat(middle: str) -> dict[str, Any]:
+        said = [("user", "hi"), ("assistant", middle), ("user", "thanks"), ("assistant", "bye")]
+        return {"messages": [{"role": role, "content": content} for role, content in said]}
+
+    assert len(split(write_rows, [chat("yes"), chat("no")], splits=NONE_HELD_OUT).train) == 2
+
+
 def test_repeated_rows_are_learnt_once_and_told(write_rows: Write) -> None:
     some = asked([f"q {i}" for i in range(9)] + ["q 3", "Q  3"])
     parts = split(write_rows, some, splits=NONE_HELD_OUT)

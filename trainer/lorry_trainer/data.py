@@ -15,7 +15,7 @@ from pathlib import Path
 from lorry_trainer.augment import augment
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats import examples
-from lorry_trainer.formats.contract import Example
+from lorry_trainer.formats.contract import Example, question_key
 from lorry_trainer.formats.find import find_columns, told
 from lorry_trainer.labels import find_labels, label_of, refuse_unknown_labels, verdict_of
 from lorry_trainer.metrics import normalised
@@ -27,6 +27,7 @@ from lorry_trainer.splitting import SPLITS, by_chance, stratified
 
 # Formats whose answers may be labels: elsewhere a few answers that come again are a few answers.
 LABELLED = ("instruction", "messages", "prompt_completion", "labelled")
+SEVERAL_ANSWERS = ("preference", "unpaired")
 _SPAN = re.compile(r"(?:^| )[BI]-")
 
 
@@ -80,7 +81,7 @@ def load(
         )
     labels = _labels(data, own) if found.format in LABELLED else frozenset()
     if data.deduplicate:
-        own = _without_repeats(own, notes)
+        own = _without_repeats(own, notes, one_answer=found.format not in SEVERAL_ANSWERS)
 
     # A split with a source of its own takes nothing from the training rows.
     shares = data.splits.model_copy(update=dict.fromkeys(sources, 0.0))
@@ -135,19 +136,21 @@ def _labels(data: Data, rows: list[Example]) -> frozenset[str]:
     return find_labels(rows) if data.labels == "auto" else frozenset()
 
 
-def _without_repeats(rows: list[Example], notes: list[str]) -> list[Example]:
-    """One of each question and answer, the first; questions that are answered in two ways are told."""
+def _without_repeats(rows: list[Example], notes: list[str], *, one_answer: bool) -> list[Example]:
+    """One of rows that are the same in all that is learnt, the first; a question that is answered in two ways is told
+    where it should have one answer."""
     seen: dict[tuple[str, str], Example] = {}
     answers: dict[str, Example] = {}
     repeated: list[str] = []
     at_odds: list[str] = []
     for row in rows:
-        if (row.key, row.answer) in seen:
-            repeated.append(f"{row.place} is {seen[row.key, row.answer].place}")
+        whole = (question_key(row.record), row.answer)
+        if whole in seen:
+            repeated.append(f"{row.place} is {seen[whole].place}")
             continue
-        if row.key in answers:
+        if one_answer and row.key in answers:
             at_odds.append(f"{row.place} and {answers[row.key].place}")
-        seen[row.key, row.answer] = row
+        seen[whole] = row
         answers.setdefault(row.key, row)
     if repeated:
         notes.append(f"{len(repeated)} rows are there already, left out ({_some(repeated)})")

@@ -153,7 +153,7 @@ def with_system(messages: Messages, system: str | None) -> Messages:
     return [{"role": "system", "content": system}, *messages]
 
 
-def question_key(question: Text) -> str:
+def question_key(question: Any) -> str:
     """Case and blank space make no other question."""
     canonical = " ".join(
         json.dumps(question, sort_keys=True, ensure_ascii=False).casefold().split()
