@@ -320,10 +320,10 @@ def test_one_label_alone(learn: Callable[..., Result]) -> None:
 @pytest.mark.parametrize(
     ("objective", "row", "complaint"),
     [
-        ("classification", {"text": "a", "label": None}, "label must be a name"),
+        ("classification", {"text": "a", "label": None}, "label must be one name"),
         ("tokens", {"words": ["a", "b"], "tags": ["O"]}, "2 words and 1 tags"),
         ("extraction", {"question": "a", "context": "b", "answer": "c"}, "does not stand in"),
-        ("extraction", {"question": "a", "context": "b", "answer": []}, "answer must be text"),
+        ("extraction", {"question": "a", "context": "b", "answer": []}, "no answer, as SQuAD 2"),
         ("dpo", {"prompt": "a", "chosen": "b", "rejected": "b"}, "nothing is preferred"),
         ("dpo", {"prompt": "a", "answer": "b"}, "fit no format"),
         ("kto", {"prompt": "a", "completion": "b", "label": "maybe"}, "true or false"),
