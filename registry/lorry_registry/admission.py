@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 from lorry_registry.base_matching import match_base
 from lorry_registry.blobs import BlobStore
-from lorry_registry.checks import CONFIG_FILE, WEIGHTS_FILE, read_adapter_files
+from lorry_registry.checks import CONFIG_FILE, LABELS_FILE, WEIGHTS_FILE, read_adapter_files
 from lorry_registry.entities import AdapterSpec, Base, File, Version
 from lorry_registry.errors import FailedPrecondition, InvalidArgument, NotFound
 from lorry_registry.limits import MAX_BASE_MODULES
@@ -62,11 +62,12 @@ def admit(
     )
     by_path = {file.path: file for file in files}
     with ExitStack() as stack:
-        config, weights = (
+        config, weights, *labels = (
             stack.enter_context(blobs.local_file(by_path[name].digest))
-            for name in (CONFIG_FILE, WEIGHTS_FILE)
+            for name in (CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE)
+            if name in by_path
         )
-        adapter = read_adapter_files(config, weights, max_modules=max_modules)
+        adapter = read_adapter_files(config, weights, *labels, max_modules=max_modules)
         for warning in adapter.config.warnings:
             _LOG.warning("%s", warning)
         base = match_base(adapter, bases, fingerprint)

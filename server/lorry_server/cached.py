@@ -1,6 +1,6 @@
 """One adapter's folder on this machine's disk: its files, and beside them what they are.
 
-    adapter_config.json, adapter_model.safetensors, model.sig where it is signed, lorry.json
+    adapter_config.json, adapter_model.safetensors, labels.json and model.sig where it has them, lorry.json
 
 `lorry.json` has the digests and sizes of the files, so that the folder can be judged without the registry.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lorry_registry.checks import LABELS_FILE
 from lorry_registry.digests import digest_file
 from lorry_registry.entities import File
 from lorry_registry.errors import DataLoss, LorryError
@@ -21,6 +22,7 @@ from lorry_registry.signatures import SIGNATURE_FILE
 from lorry_server.registries import Published
 
 NEEDED = ("adapter_config.json", "adapter_model.safetensors")
+_WANTED = (*NEEDED, LABELS_FILE, SIGNATURE_FILE)
 _FACTS = "lorry.json"
 
 
@@ -37,10 +39,10 @@ class Facts:
 
     @classmethod
     def of(cls, published: Published) -> Facts:
-        needed = tuple(file for file in published.files if file.path in (*NEEDED, SIGNATURE_FILE))
+        wanted = tuple(file for file in published.files if file.path in _WANTED)
         return cls(
             str(published.key), published.number, published.base_fingerprint, published.base_name,
-            published.max_rank, needed,
+            published.max_rank, wanted,
         )  # fmt: skip
 
     @property

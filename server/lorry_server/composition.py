@@ -15,6 +15,7 @@ from lorry_server.base import ServedBase
 from lorry_server.cache import AdapterCache
 from lorry_server.consequences import Consequences, ExpellingEngine
 from lorry_server.engine.request import GenerationRequest, SamplingParams
+from lorry_server.labels import LabelNames
 from lorry_server.metrics.engine import EngineCollector
 from lorry_server.metrics.registry import RegistryCollector
 from lorry_server.metrics.requests import RequestMetrics
@@ -89,6 +90,7 @@ def build_services(
         house=house,
         prompts=prompts,
         forms=forms,
+        labels=LabelNames(cache),
         max_requests=max_requests,
     )
     consequences = Consequences(adapters=adapters, inference=house, engine=engine, cache=cache)

@@ -496,7 +496,8 @@ class Inference(inference_service_pb2_grpc.InferenceServiceServicer):
         self.requests.append(request)
         answer = inference.ClassifyResponse(adapter=request.adapter)
         for index, logit in enumerate((0.5, 2.0, -1.0)):
-            answer.labels.add(index=index, logit=logit, probability=0.25)
+            name = ("low", "high", "none")[index] if request.adapter == "named" else ""
+            answer.labels.add(index=index, logit=logit, probability=0.25, name=name)
         return answer
 
     def Embed(self, request, context):  # type: ignore[no-untyped-def]

@@ -60,9 +60,23 @@ def test_labels(server: Any, lorry: Callable[..., Any]) -> None:
         assert told.best == 1
         assert [label.logit for label in told.labels] == [0.5, 2.0, -1.0]
         assert told.adapter == "intent"
+        assert {label.name for label in told.labels} == {None}
     done = lorry("classify", "p", "-a", "intent")
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["1", "0", "2"]
     assert lorry("classify", "p").returncode == 2
+
+
+def test_labels_with_names(server: Any, lorry: Callable[..., Any]) -> None:
+    for told in both("classify", "p", "named"):
+        assert [label.name for label in told.labels] == ["low", "high", "none"]
+    done = lorry("classify", "p", "-a", "named")
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["high", "low", "none"]
+    told = json.loads(lorry("classify", "p", "-a", "named", "--json").stdout)
+    assert [(label["index"], label["name"]) for label in told["labels"]] == [
+        (0, "low"),
+        (1, "high"),
+        (2, "none"),
+    ]
 
 
 def test_forms(client: Client, server: Any, lorry: Callable[..., Any], tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from lorry_bases.load import Base, load_base
+from lorry_bases.load import Base, Head, load_base
 from lorry_client import Client
 from lorry_trainer.bases import Bases
 from lorry_trainer.data import load
@@ -41,6 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [f"colour of thing {n},{['red', 'green', 'blue'][n % 3]}" for n in range(40)]
     (folder / "rows.csv").write_text("question,colour\n" + "\n".join(lines) + "\n")
     bases = Bases()
+    columns = "columns: {text: question, label: colour}, splits"
+    topic = RECIPE.format(method="qlora").replace("splits", columns) + "objective: classification"
+    run(parse_recipe(topic), name="topic", folder=folder, output=folder / "topic")
     for method, section in SERVED.items():
         text = RECIPE.format(method=method) + ("" if section == "{}" else section)
         recipe = parse_recipe(text)
@@ -52,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with serving(tmp_path_factory.mktemp("home")) as at:
         with Client(at) as client:
-            for method in SERVED:
+            for method in (*SERVED, "topic"):
                 client.push(folder / method, method)
         yield at
 
@@ -86,6 +90,32 @@ def test_a_method_serves_as_it_was_trained(
         ]
     assert got == wanted
     assert wanted != bare
+
+
+def test_a_classifier_tells_the_names_of_its_labels(
+    folder: Path, server: str, tmp_path: Path
+) -> None:
+    """From the recipe's rows to the command line; what it says of them is what PEFT says."""
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    names = json.loads((folder / "topic" / "labels.json").read_text())
+    assert sorted(names) == ["blue", "green", "red"]
+    head = Head(AutoModelForSequenceClassification, tuple(names))
+    bare = load_base("lorry-tiny", device="cpu", head=head)
+    model = PeftModel.from_pretrained(bare.model, folder / "topic")
+    asked = [f"colour of thing {number}" for number in (3, 4, 5)]
+    with Client(server) as client, torch.inference_mode():
+        client.pull("topic", tmp_path / "pulled")
+        for text in asked:
+            ids = torch.tensor([bare.tokenizer(text)["input_ids"]])  # type: ignore[misc]
+            wanted = model(ids).logits[0].tolist()
+            told = client.classify(text, "topic")
+            assert [label.name for label in told.labels] == names
+            assert [label.logit for label in told.labels] == pytest.approx(wanted, abs=1e-3)
+    assert json.loads((tmp_path / "pulled" / "labels.json").read_text()) == names
+    printed = lorry("classify", asked[0], "-a", "topic", at=server).splitlines()
+    assert {line.split()[0] for line in printed[1:]} == {*names}
 
 
 def test_eval_through_a_server(folder: Path, server: str) -> None:

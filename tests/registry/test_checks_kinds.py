@@ -175,6 +175,45 @@ def test_a_head_that_the_base_does_not_have_is_kept(tmp_path: Path) -> None:
     refused(tmp_path / "2", "SHAPE_MISMATCH", config, lora({"score.weight": ones(3, 5)}))
 
 
+CLASSIFIER = adapter_bytes(
+    config=lora_config(task_type="SEQ_CLS", modules_to_save=["score"]),
+    tensors=lora({"score.weight": ones(3, WIDTH)}),
+)
+WRONG_LABELS = {
+    "no JSON": (b"yes", "it is no JSON"),
+    "no list": (b'{"0": "yes"}', "it is no list"),
+    "no names": (b'["yes", "no", 3]', "entry 2 is 3, and must be a name"),
+    "an empty name": (b'["yes", "no", ""]', 'entry 2 is "", and must be a name'),
+    "one name twice": (b'["yes", "no", "yes"]', "entries 0 and 2 are both 'yes'"),
+    "too few": (b'["yes", "no"]', "it has 2 names, and the adapter's head has 3 outputs"),
+    "too large": (b'["' + b"y" * (1 << 20) + b'"]', "more than 1048576"),
+}
+
+
+@pytest.mark.parametrize(("labels", "fault"), WRONG_LABELS.values(), ids=WRONG_LABELS)
+def test_labels_that_are_not_those_of_the_head(
+    labels: bytes, fault: str, stocked: Catalogue, tmp_path: Path
+) -> None:
+    """Refused at publish, and at load where an older registry let them in."""
+    files = {**CLASSIFIER, "labels.json": labels}
+    loading = lambda: read_adapter(write_folder(tmp_path, files))  # noqa: E731
+    for act in (lambda: publish(stocked, files), loading):
+        with pytest.raises(InvalidArgument) as caught:
+            act()
+        assert caught.value.reason == "LABELS_INVALID"
+        assert fault in caught.value.message
+        assert "leave the file out" in caught.value.message
+
+
+def test_labels_of_the_head(stocked: Catalogue) -> None:
+    version = publish(stocked, {**CLASSIFIER, "labels.json": '["yes", "nö", "so"]'.encode()})
+    assert "labels.json" in {file.path for file in version.files}
+
+
+def test_labels_without_a_head_are_a_file_like_any_other(stocked: Catalogue) -> None:
+    assert publish(stocked, {**adapter_bytes(), "labels.json": b"whatever"}).number == 1
+
+
 def ia3(**vectors: np.ndarray) -> Tensors:
     return {f"{PREFIX}model.layers.0.self_attn.{name}.ia3_l": v for name, v in vectors.items()}
 

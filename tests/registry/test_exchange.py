@@ -75,6 +75,7 @@ async def there(tmp_path: Path) -> AsyncIterator[tuple[Catalogue, str]]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = write_folder(tmp_path / "adapter", adapter_bytes())
+    (made / "labels.json").write_text('["yes", "no"]')
     (made / "README.md").write_text("# support")
     return made
 
@@ -360,4 +361,9 @@ async def test_a_hub_repository_at_a_revision(here: str, folder: Path, tmp_path:
     version = await beside(here, lambda client: client.resolve("support"))
     assert version.lineage.producer == f"hub team/support@{commit}"
     names = [file.path for file in version.files]
-    assert names == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    assert names == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "labels.json",
+    ]

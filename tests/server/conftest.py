@@ -361,8 +361,11 @@ class FakeRegistry:
     ) -> Published:
         """Files that say nothing, or those of a folder."""
         versions = self.versions.setdefault(name, [])
+        paths = ["adapter_config.json", "adapter_model.safetensors"]
+        if folder is not None:
+            paths = sorted(file.name for file in folder.iterdir())
         files = []
-        for path in ("adapter_config.json", "adapter_model.safetensors"):
+        for path in paths:
             data = f"{path} of {name}:{len(versions) + 1}".encode()
             if folder is not None:
                 data = (folder / path).read_bytes()

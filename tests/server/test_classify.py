@@ -36,6 +36,42 @@ async def test_labels_are_the_softmax_of_what_the_head_says(node):
         [math.exp(logit) / total for logit in logits]
     )
     assert told.adapter_digest == version.digest
+    assert {label.name for label in told.labels} == {""}
+
+
+@pytest.fixture
+def named(tmp_path):
+    """A folder whose labels are the given ones; the fake engine's head has three outputs."""
+
+    def make(*names):
+        folder = tmp_path / "-".join(names)
+        folder.mkdir()
+        for path in ("adapter_config.json", "adapter_model.safetensors"):
+            (folder / path).write_text("the same")
+        (folder / "labels.json").write_text(json.dumps(names))
+        return folder
+
+    return make
+
+
+async def test_labels_have_the_names_of_the_version_that_acts(node, named):
+    """By its digest: an alias that moves takes the names along, and a server that starts again has them."""
+    first = node.registry.publish("mood", folder=named("sad", "neither", "glad"))
+    second = node.registry.publish("mood", folder=named("1 star", "2 stars", "3 stars"))
+    node.registry.publish("plain")
+
+    async def names(adapter):
+        told = await node.inference.Classify(pb.ClassifyRequest(text="hi", adapter=adapter))
+        return told.adapter_digest, [label.name for label in told.labels]
+
+    for _ in range(2):
+        assert await names("mood:1") == (first.digest, ["sad", "neither", "glad"])
+        assert await names("mood") == (second.digest, ["1 star", "2 stars", "3 stars"])
+        assert (await names("plain"))[1] == ["", "", ""]
+    fetches = node.registry.fetches
+    node.registry.away = True
+    assert await names(f"mood@{first.digest}") == (first.digest, ["sad", "neither", "glad"])
+    assert node.registry.fetches == fetches
 
 
 async def test_the_bare_base_classifies_nothing(node):
@@ -83,6 +119,7 @@ async def test_labels_are_those_of_peft(start_real, tiny, tokenizer, classifier)
     from peft import PeftModel
 
     folder, headless, head = classifier
+    (folder / "labels.json").write_text('["low", "middle", "high"]')
     peft = PeftModel.from_pretrained(tiny().model, headless)
     with torch.inference_mode():
         ids = torch.tensor([tokenizer(TEXT)["input_ids"]])
@@ -94,7 +131,22 @@ async def test_labels_are_those_of_peft(start_real, tiny, tokenizer, classifier)
         assert [label.logit for label in told.labels] == pytest.approx(
             (head.float() @ state).tolist(), abs=1e-3
         )
+        assert [label.name for label in told.labels] == ["low", "middle", "high"]
         call = node.inference.Classify(pb.ClassifyRequest(text=TEXT, adapter="headless"))
         assert await refusal(call) == (PRECONDITION, "NO_HEAD")
         embedded = await node.inference.Embed(pb.EmbedRequest(text=TEXT, adapter="headless"))
         assert list(embedded.embedding) == pytest.approx(state.tolist(), abs=1e-3)
+
+
+async def test_names_that_are_not_those_of_the_head_refuse_the_adapter(
+    start_real, classifier, tmp_path
+):
+    """A version from a registry that did not look: nothing is answered under wrong names."""
+    folder = tmp_path / "misnamed"
+    shutil.copytree(classifier[0], folder)
+    (folder / "labels.json").write_text('["low", "high"]')
+    async with start_real() as node:
+        node.registry.publish("misnamed", folder=folder)
+        with pytest.raises(grpc.aio.AioRpcError, match="2 names") as refused:
+            await node.inference.Classify(pb.ClassifyRequest(text=TEXT, adapter="misnamed"))
+        assert explained(refused.value)[1] == "ADAPTER_UNREADABLE"

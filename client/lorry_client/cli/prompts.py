@@ -103,7 +103,7 @@ def classify(
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify a prompt by an adapter's own head: its labels, likeliest first."""
+    """Classify a prompt by an adapter's own head: its labels, likeliest first, by name where it names them."""
     shared = session(ctx, server, as_json)
     with shared.connect() as client:
         told = client.classify(prompt, adapter, timeout=timeout)
@@ -113,5 +113,8 @@ def classify(
     ranked = sorted(told.labels, key=lambda label: -label.logit)
     print_table(
         ("LABEL", "PROBABILITY", "LOGIT"),
-        [(str(one.index), f"{one.probability:.4f}", f"{one.logit:.4f}") for one in ranked],
+        [
+            (one.name or str(one.index), f"{one.probability:.4f}", f"{one.logit:.4f}")
+            for one in ranked
+        ],
     )

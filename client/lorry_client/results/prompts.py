@@ -65,11 +65,15 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class LabelScore:
-    """A label of an adapter's head by its place: what the head says, and the softmax over all."""
+    """A label of an adapter's head by its place: what the head says, and the softmax over all.
+
+    `name` is that of the adapter's `labels.json`; None where it has none.
+    """
 
     index: int
     logit: float
     probability: float
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,10 @@ class Classification:
     @classmethod
     def read(cls, message: pb.ClassifyResponse) -> Classification:
         return cls(
-            tuple(LabelScore(one.index, one.logit, one.probability) for one in message.labels),
+            tuple(
+                LabelScore(one.index, one.logit, one.probability, one.name or None)
+                for one in message.labels
+            ),
             message.adapter or None,
             message.adapter_digest or None,
             Usage.read(message.usage),

@@ -1,4 +1,4 @@
-"""An adapter's two files read together: configuration and tensors, each tensor in its place."""
+"""An adapter's files read together: configuration and tensors, each tensor in its place, and the head's labels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from pathlib import Path
 from lorry_registry.checks.adapter_config import AdapterConfig, read_config
 from lorry_registry.checks.finite import check_finite
 from lorry_registry.checks.kinds import find_kind
+from lorry_registry.checks.labels import LABELS_FILE, check_labels, head_of, read_labels
 from lorry_registry.checks.manifest import CONFIG_FILE, WEIGHTS_FILE
 from lorry_registry.checks.parts import Parts
 from lorry_registry.checks.safetensors_header import TensorInfo, read_header
@@ -72,17 +73,31 @@ def read_adapter(folder: Path, *, max_modules: int = MAX_BASE_MODULES) -> Adapte
                 reason="FILE_MISSING",
                 path=name,
             )
-    return read_adapter_files(folder / CONFIG_FILE, folder / WEIGHTS_FILE, max_modules=max_modules)
+    labels = folder / LABELS_FILE
+    return read_adapter_files(
+        folder / CONFIG_FILE,
+        folder / WEIGHTS_FILE,
+        labels if labels.is_file() else None,
+        max_modules=max_modules,
+    )
 
 
 def read_adapter_files(
-    config_path: Path, weights_path: Path, *, max_modules: int = MAX_BASE_MODULES
+    config_path: Path,
+    weights_path: Path,
+    labels_path: Path | None = None,
+    *,
+    max_modules: int = MAX_BASE_MODULES,
 ) -> AdapterFiles:
-    """As `read_adapter`, where the two files have other names (blobs by digest)."""
+    """As `read_adapter`, where the files have other names (blobs by digest).
+
+    Where the adapter has no head that classifies, `labels.json` is a file like any other and is not read.
+    """
     raw = read_config(config_path)
     kind = find_kind(raw["peft_type"])
     config = kind.parse_config(raw)
     tensors = read_header(weights_path)
-    return AdapterFiles(
-        config, weights_path, tensors, kind.read_parts(config, tensors, max_modules)
-    )
+    parts = kind.read_parts(config, tensors, max_modules)
+    if labels_path is not None and head_of(parts):
+        check_labels(read_labels(labels_path), parts, tensors)
+    return AdapterFiles(config, weights_path, tensors, parts)

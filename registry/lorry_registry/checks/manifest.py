@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lorry_registry.blobs import MAX_BLOB_BYTES
 from lorry_registry.checks.adapter_config import MAX_CONFIG_BYTES, invalid_config
+from lorry_registry.checks.labels import LABELS_FILE, check_size
 from lorry_registry.digests import parse_digest
 from lorry_registry.entities import File
 from lorry_registry.errors import InvalidArgument
@@ -73,6 +74,8 @@ def _check_file(file: File) -> None:
         raise _bad_file(file, "MANIFEST_INVALID", f"has the size {file.size_bytes}")
     if file.path == CONFIG_FILE and file.size_bytes > MAX_CONFIG_BYTES:
         raise invalid_config(f"it has {file.size_bytes} bytes, more than {MAX_CONFIG_BYTES}")
+    if file.path == LABELS_FILE:
+        check_size(file.size_bytes)
 
 
 def _bad_file(file: File, reason: str, fault: str) -> InvalidArgument:

@@ -8,6 +8,7 @@ from lorry.inference.v1 import inference_service_pb2 as pb
 from lorry_registry.errors import FailedPrecondition
 from lorry_server.base import ServedBase
 from lorry_server.engine.request import GenerationRequest, SamplingParams
+from lorry_server.labels import LabelNames
 from lorry_server.services.submission import Asked, Submission, request_ids
 
 
@@ -30,18 +31,20 @@ def classified(prompt: tuple[int, ...], asked: Asked, base: ServedBase) -> Gener
     )
 
 
-async def answer(submission: Submission, asked: Asked) -> pb.ClassifyResponse:
+async def answer(submission: Submission, asked: Asked, labels: LabelNames) -> pb.ClassifyResponse:
     """Once the prompt is computed."""
     [outputs] = await submission.whole()
     logits = outputs[-1].embedding
+    names = await labels.of(asked.digest or "") or ("",) * len(logits)
     largest = max(logits)
     weights = [math.exp(logit - largest) for logit in logits]
     response = pb.ClassifyResponse(
         adapter_digest=asked.digest or "",
         adapter="" if asked.adapter is None else asked.adapter.reference,
     )
-    for index, (logit, weight) in enumerate(zip(logits, weights, strict=True)):
-        response.labels.add(index=index, logit=logit, probability=weight / sum(weights))
+    total = sum(weights)
+    for index, (logit, weight, name) in enumerate(zip(logits, weights, names, strict=True)):
+        response.labels.add(index=index, logit=logit, probability=weight / total, name=name)
     if submission.stats is not None:
         response.usage.prompt_tokens = submission.stats.prompt_tokens
         response.usage.cached_prompt_tokens = submission.cached_prompt_tokens

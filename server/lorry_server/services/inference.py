@@ -15,6 +15,7 @@ from lorry_registry.rpc.host import MAX_MESSAGE_BYTES
 from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
 from lorry_server.compositions import requested
+from lorry_server.labels import LabelNames
 from lorry_server.services import adjustments, classification, embedding
 from lorry_server.services.door import Door, on_end
 from lorry_server.services.export import folder_of
@@ -42,6 +43,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         house: House,
         prompts: PromptReader,
         forms: FormCompiler,
+        labels: LabelNames,
         max_requests: int,
     ) -> None:
         self._base = base
@@ -49,6 +51,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         self._house = house
         self._prompts = prompts
         self._forms = forms
+        self._labels = labels
         self._door = Door(house, adapters, max_requests)
 
     def drain(self) -> None:
@@ -96,7 +99,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
             wanted = classification.classified(prompt, asked, self._base)
             submission = Submission([wanted], asked, self._house)
         on_end(context, submission.close)
-        return await classification.answer(submission, asked)
+        return await classification.answer(submission, asked, self._labels)
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Any) -> pb.TokenizeResponse:
         with self._door.place():

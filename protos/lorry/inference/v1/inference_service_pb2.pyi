@@ -320,14 +320,16 @@ class ClassifyResponse(_message.Message):
     def __init__(self, labels: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., adapter_digest: _Optional[str] = ..., adapter: _Optional[str] = ...) -> None: ...
 
 class LabelScore(_message.Message):
-    __slots__ = ("index", "logit", "probability")
+    __slots__ = ("index", "logit", "probability", "name")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     LOGIT_FIELD_NUMBER: _ClassVar[int]
     PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
     index: int
     logit: float
     probability: float
-    def __init__(self, index: _Optional[int] = ..., logit: _Optional[float] = ..., probability: _Optional[float] = ...) -> None: ...
+    name: str
+    def __init__(self, index: _Optional[int] = ..., logit: _Optional[float] = ..., probability: _Optional[float] = ..., name: _Optional[str] = ...) -> None: ...
 
 class TokenizeRequest(_message.Message):
     __slots__ = ("text", "chat")
