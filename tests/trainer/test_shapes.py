@@ -139,6 +139,33 @@ def test_preferences(shaped: Callable[..., Examples], row: Values, expected: Any
     assert (record["prompt"], record["chosen"], record["rejected"]) == expected
 
 
+def test_prompts_are_all_chats_where_the_data_has_system_messages(
+    shaped: Callable[..., Examples],
+) -> None:
+    """Orca's pairs have an empty one here and there."""
+    rows = [
+        {"system": said, "question": f"q{i}", "chosen": "a", "rejected": "b"}
+        for i, said in enumerate(["s", "", None])
+    ]
+    assert [row.prompt for row in shaped(*rows, objective="dpo").train] == [
+        [system("s"), user("q0")],
+        [user("q1")],
+        [user("q2")],
+    ]
+
+
+def test_plain_prompts_among_chats(shaped: Callable[..., Examples]) -> None:
+    """pyarrow spoke of mixing list and non-list."""
+    rows = [
+        {"prompt": "q", "completion": "a"},
+        {"prompt": [user("p")], "completion": [assistant("a")]},
+    ]
+    with pytest.raises(
+        DataError, match=r"line 1 has plain text for a prompt, and rows\.jsonl, line"
+    ):
+        shaped(*rows)
+
+
 def test_numbers_for_labels_have_names_in_the_recipe(shaped: Callable[..., Examples]) -> None:
     names = ["O", "B-place"]
     tagged = shaped(

@@ -74,6 +74,7 @@ def load(
         name: examples(source.rows, found.format, found, notes) for name, source in sources.items()
     }
     own = examples(main.rows[: data.max_rows], found.format, found, notes)
+    _refuse_mixture([*own, *(row for rows in parts.values() for row in rows)])
     if found.format == "tagged" and not any(_SPAN.search(row.answer) for row in own):
         notes.append(
             "no tag is B-… or I-…, so nothing is a span and span_f1 stays 0: set evaluation.metric: tag_accuracy, or, "
@@ -128,6 +129,16 @@ def load(
         dropped,
         notes,
     )
+
+
+def _refuse_mixture(rows: list[Example]) -> None:
+    """Raise DataError where some prompts are plain text and others chats: a trainer reads one or the other."""
+    plain = next((row for row in rows if isinstance(row.prompt, str)), None)
+    chat = next((row for row in rows if not isinstance(row.prompt, str)), None)
+    if plain and chat:
+        raise DataError(
+            f"{plain.place} has plain text for a prompt, and {chat.place} a chat; give all rows in one way"
+        )
 
 
 def _labels(data: Data, rows: list[Example]) -> frozenset[str]:

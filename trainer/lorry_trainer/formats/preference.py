@@ -50,7 +50,7 @@ class Unpaired:
     optional: ClassVar[Names] = {"system": SYSTEM}
 
     def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
-        prompt = prompt_of(row, values["prompt"], data, values.get("system"))
+        prompt = prompt_of(row, values, data)
         completion = answer_to(prompt, row, "completion", values["completion"])
         record = {
             "prompt": prompt,
@@ -63,7 +63,6 @@ class Unpaired:
 def parted(row: Row, values: dict[str, Any], data: Data) -> tuple[Text, Text, Text]:
     """Prompt, chosen and rejected answer. Where the two are whole chats, as UltraFeedback and HH have them, all but
     their last messages is the prompt."""
-    system = values.get("system")
     good, bad = (_chat(row, c, values[c], "prompt" in values) for c in ("chosen", "rejected"))
     if good is None or bad is None:
         if "prompt" not in values:
@@ -71,7 +70,7 @@ def parted(row: Row, values: dict[str, Any], data: Data) -> tuple[Text, Text, Te
                 f"{row.place}: no prompt, and chosen and rejected are no whole chats; name its column as "
                 "data.columns.prompt"
             )
-        prompt = prompt_of(row, values["prompt"], data, system)
+        prompt = prompt_of(row, values, data)
         chosen, rejected = (answer_to(prompt, row, c, values[c]) for c in ("chosen", "rejected"))
         return prompt, chosen, rejected
     asked = good[:-1]
@@ -80,7 +79,7 @@ def parted(row: Row, values: dict[str, Any], data: Data) -> tuple[Text, Text, Te
             f"{row.place}: chosen and rejected part before their last messages; they must answer one prompt"
         )
     return (
-        prompt_of(row, asked, data, system),
+        prompt_of(row, values, data, asked),
         answer_to(asked, row, "chosen", good[-1:]),
         answer_to(asked, row, "rejected", bad[-1:]),
     )
@@ -107,17 +106,20 @@ def _chat(row: Row, column: str, value: Any, has_prompt: bool) -> Messages | Non
     ]
 
 
-def prompt_of(row: Row, value: Any, data: Data, system: Any = None) -> Text:
-    """A prompt of plain words is one as it stands, but a chat where its row has a system message."""
-    own = text(row, "system", system, may_be_empty=True).strip()
-    if isinstance(value, str):
-        if own:
-            return with_system([{"role": "user", "content": text(row, "prompt", value)}], own)
+def prompt_of(row: Row, values: dict[str, Any], data: Data, prompt: Any = None) -> Text:
+    """Its prompt, or the one that was found. Plain words are one as they stand; where the data has system messages, in
+    this row or not, they are a user's."""
+    value = values["prompt"] if prompt is None else prompt
+    own = text(row, "system", values.get("system"), may_be_empty=True).strip()
+    if not isinstance(value, list):
+        said = text(row, "prompt", value)
+        if "system" in values:
+            return with_system([{"role": "user", "content": said}], own or data.system)
         if data.system:
             raise DataError(
                 "data.system needs a chat, and `prompt` is plain text here; put it into the prompt"
             )
-        return text(row, "prompt", value)
+        return said
     messages = with_system(messages_of(row, "prompt", value), own or data.system)
     if messages[-1]["role"] != "user":
         raise DataError(f"{row.place}: prompt must end with a user's message")

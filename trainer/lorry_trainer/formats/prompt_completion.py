@@ -15,7 +15,7 @@ class PromptCompletion:
     optional: ClassVar[Names] = {"system": SYSTEM}
 
     def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
-        prompt = prompt_of(row, values["prompt"], data, values.get("system"))
+        prompt = prompt_of(row, values, data)
         completion = answer_to(prompt, row, "completion", values["completion"])
         record = {"prompt": prompt, "completion": completion}
         return Example(row.place, record, prompt, words_of(completion), question_key(prompt))

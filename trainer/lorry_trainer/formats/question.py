@@ -15,7 +15,7 @@ class Question:
     optional: ClassVar[Names] = {"answer": ("answer", "solution", "output"), "system": SYSTEM}
 
     def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
-        prompt = prompt_of(row, values["prompt"], data, values.get("system"))
+        prompt = prompt_of(row, values, data)
         answer = values.get("answer")
         right = text(row, "answer", str(answer)) if answer not in (None, "") else ""
         return Example(
