@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from lorry_client._blocking import BlockingDriver
-from lorry_client._calls import access, admin, inference, registry
+from lorry_client._calls import access, admin, bases, inference, registry
 from lorry_client._calls.registry import Target
 from lorry_client._compose import compose
 from lorry_client._login import Login
@@ -22,6 +22,7 @@ from lorry_client.results import (
     Adapter,
     Alias,
     AliasMove,
+    Base,
     Chunk,
     Classification,
     Completion,
@@ -179,6 +180,10 @@ class Client(VersionVerbs):
     def models(self) -> list[Model]:
         """Lists what a request may name: the base, then the registry's adapters."""
         return self._driver.run(all_pages(inference.models))
+
+    def base(self, fingerprint: str, *, timeout: float | None = None) -> Base:
+        """Returns what the registry knows of a base. Raises NotFound where no server has announced it."""
+        return self._driver.call(bases.get_base(fingerprint), timeout)
 
     def versions(
         self,

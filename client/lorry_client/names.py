@@ -55,6 +55,11 @@ def alias(name: str, alias_id: str) -> str:
     return f"{adapter(name)}/aliases/{alias_id}"
 
 
+def base(fingerprint: str) -> str:
+    """The resource name of the base with a fingerprint."""
+    return f"bases/{fingerprint}"
+
+
 def version(name: str, number: int) -> str:
     """The resource name of an adapter's version."""
     return f"{adapter(name)}/versions/{number}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,17 @@ async def test_awaiting_does_the_same(server: Any, folder: Path) -> None:
         assert (await client.status()).base == "lorry-tiny"
         assert len(await client.residents()) == 1
         assert (await client.pin("intent")).pinned
+
+
+def test_bases(server: Any) -> None:
+    known = f"sha256:{'b' * 64}"
+
+    async def awaited() -> Any:
+        async with AsyncClient() as client:
+            return await client.base(known)
+
+    with Client() as client:
+        for base in (client.base(known), asyncio.run(awaited())):
+            assert (base.fingerprint, base.display_name, base.max_rank) == (known, "lorry-tiny", 64)
+        with pytest.raises(lorry_client.NotFound):
+            client.base(f"sha256:{'c' * 64}")

@@ -15,6 +15,8 @@ import typer
 import yaml
 from typer.testing import CliRunner, Result
 
+from lorry_client import Login
+from lorry_client.cli.session import Session
 from lorry_trainer import cli
 
 Write = Callable[..., Path]
@@ -54,14 +56,12 @@ def recipe_file(
 
 @pytest.fixture
 def pushed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Stands in for lorry_client.Client and remembers what it was asked to push."""
-    import lorry_client
-
+    """Stands in for a client whose server would take everything, and remembers what it was asked to push."""
     calls: list[dict[str, Any]] = []
 
     class Client:
-        def __init__(self, server: str | None = None) -> None:
-            self.server = server
+        def __init__(self, server: str | None, login: Login) -> None:
+            self.server, self.login = server, login
 
         def __enter__(self) -> Client:
             return self
@@ -69,10 +69,12 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         def __exit__(self, *_: object) -> None: ...
 
         def push(self, folder: Path, name: str, **options: Any) -> SimpleNamespace:
-            calls.append({"folder": folder, "name": name, "server": self.server} | options)
+            where = {"server": self.server, "token": self.login.token}
+            calls.append({"folder": folder, "name": name} | where | options)
             return SimpleNamespace(reference=f"default/{name}@sha256:00")
 
-    monkeypatch.setattr(lorry_client, "Client", Client, raising=False)
+    monkeypatch.setattr("lorry_client.client.Client", Client)
+    monkeypatch.setattr("lorry_trainer.preflight.check_destination", lambda *_: None)
     return calls
 
 
@@ -97,9 +99,10 @@ def test_json_is_one_object(invoke: Invoke, recipe_file: Path) -> None:
 def test_push_prints_the_reference(
     invoke: Invoke, recipe_file: Path, pushed: list[dict[str, Any]]
 ) -> None:
+    """With the token of `lorry --token`, which was not passed on once."""
     done = invoke(
         str(recipe_file), "--push", "letters", "--alias", "production",
-        "--server", "example:7070",
+        "--server", "example:7070", obj=Session(login=Login("secret")),
     )  # fmt: skip
     assert done.stdout == "default/letters@sha256:00\n"
     assert pushed == [
@@ -107,6 +110,7 @@ def test_push_prints_the_reference(
             "folder": Path("adapters/letters"),
             "name": "letters",
             "server": "example:7070",
+            "token": "secret",
             "alias": "production",
             "description": "Letters.",
         }

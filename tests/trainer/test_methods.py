@@ -87,6 +87,7 @@ def test_a_method_learns_and_peft_alone_loads_what_it_wrote(
         config = json.loads((result.folder / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == "lorry-tiny"
         assert str(Path.home()) not in json.dumps(config)
+        assert METHODS[method].published_rank(recipe) == config.get("r", 0)
         if rank := PARAMETERS_AS_TRAINED.get(method):
             assert config["r"] == rank
             assert config.get("init_lora_weights", True) is True

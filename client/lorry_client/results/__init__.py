@@ -1,6 +1,7 @@
 """What calls return: frozen dataclasses, read from the contract's messages. Nothing here talks to a server."""
 
 from lorry_client.results.admin import Merge, RegistryLink, Resident, Status
+from lorry_client.results.bases import Base
 from lorry_client.results.catalogue import (
     Adapter,
     AdapterSpec,
@@ -52,6 +53,7 @@ __all__ = [
     "Alias",
     "AliasMove",
     "AliasTarget",
+    "Base",
     "Chunk",
     "Classification",
     "Comparison",

@@ -14,6 +14,7 @@ from lorry_trainer.cli.loading import interruption, read_recipes, refusals
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lorry_client.cli.session import Session
     from lorry_trainer.bases import Bases
     from lorry_trainer.recipe import Recipe
     from lorry_trainer.run import Result
@@ -58,7 +59,8 @@ def train(
     """Train an adapter, score it on held-out rows, publish it if asked; prints its folder or reference.
 
     Ends with 1 when training or writing failed or the recipe's `require` is not met, with 2 when the recipe or its data
-    is wrong. When publishing fails, it ends as `lorry push` does, and the folder stays.
+    is wrong, or --push names a server that would not take the adapter. When that does not answer, or publishing fails,
+    it ends as `lorry push` does; what was trained by then stays.
     """
     if alias and not push:
         raise typer.BadParameter("needs --push NAME", param_hint="--alias")
@@ -74,6 +76,8 @@ def train(
     console = Console(stderr=True, quiet=not processes.is_first())
     with refusals(shared.as_json):
         read = read_recipes(recipes, console)
+        if push and processes.is_first():
+            _ask_destination(read[0], push, shared, console)
         if check or dry_run or preview:
             if not processes.is_first():
                 return
@@ -91,10 +95,18 @@ def train(
             reference = None
             if push:
                 given = None if result.missed else alias
-                reference = _publish(result, recipe, push, given, shared.server, console)
+                reference = _publish(result, recipe, push, given, shared, console)
             _print(result, reference, shared.as_json)
             if result.missed:
                 _say_missed(result, alias, console)
+
+
+def _ask_destination(recipe: Recipe, name: str, shared: Session, console: Console) -> None:
+    from lorry_trainer.preflight import check_destination
+
+    with shared.connect() as client:
+        if note := check_destination(recipe, name, client):
+            console.print(note, style="yellow", markup=False)
 
 
 def _run(
@@ -156,13 +168,13 @@ def _publish(
     recipe: Recipe,
     name: str,
     alias: str | None,
-    server: str | None,
+    shared: Session,
     console: Console,
 ) -> str:
-    from lorry_trainer.push import push
-
     console.print(f"publishing {result.folder} as {name}…", style="dim", markup=False)
-    return push(result.folder, name, alias=alias, server=server, description=recipe.description)
+    with shared.connect() as client:
+        pushed = client.push(result.folder, name, alias=alias, description=recipe.description)
+    return str(pushed.reference)
 
 
 def _print(result: Result, reference: str | None, as_json: bool) -> None:

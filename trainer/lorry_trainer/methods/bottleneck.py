@@ -116,6 +116,9 @@ class Bottleneck:
     def virtual_tokens(self, recipe: Recipe) -> int:
         return 0
 
+    def published_rank(self, recipe: Recipe) -> int:
+        return 0
+
     def attach(self, base: Base, recipe: Recipe, task: str) -> Any:
         model: Any = base.model
         section = recipe.bottleneck or Section()

@@ -25,6 +25,10 @@ class Method(Protocol):
         """Positions of the context that the adapter takes for itself."""
         ...
 
+    def published_rank(self, recipe: Recipe) -> int:
+        """The rank of the factors that are published; 0 where there are none."""
+        ...
+
     def attach(self, base: Base, recipe: Recipe, task: str) -> Any:
         """`base.model`, changed in place so that what is learnt, and nothing else, requires a gradient. `task` is
         PEFT's task type. The recipe is a resolved one. Raises ValueError where it cannot be put on this base."""
@@ -53,6 +57,9 @@ class Peft:
     exact: ClassVar[bool] = True
 
     def virtual_tokens(self, recipe: Recipe) -> int:
+        return 0
+
+    def published_rank(self, recipe: Recipe) -> int:
         return 0
 
     def config(self, recipe: Recipe, task: str) -> PeftConfig:

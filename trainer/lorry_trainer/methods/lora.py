@@ -26,6 +26,9 @@ class Lora(Peft):
     dora: bool = False
     learning_rate_ratio: float = 1.0
 
+    def published_rank(self, recipe: Recipe) -> int:
+        return recipe.lora.rank
+
     def config(self, recipe: Recipe, task: str) -> LoraConfig:
         lora = recipe.lora
         targets = lora.target_modules

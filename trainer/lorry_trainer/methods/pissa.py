@@ -18,6 +18,9 @@ from lorry_trainer.recipe import Recipe
 
 
 class Pissa(Lora):
+    def published_rank(self, recipe: Recipe) -> int:
+        return 2 * recipe.lora.rank
+
     def config(self, recipe: Recipe, task: str) -> LoraConfig:
         config = super().config(recipe, task)
         config.init_lora_weights = "pissa"
