@@ -12,6 +12,7 @@ from lorry.registry.v1 import resources_pb2 as resources
 from lorry_client import _direct, _transfer
 from lorry_client._calls import blobs, registry
 from lorry_client._folder import AdapterFolder, LocalFile, lineage_message, read_folder
+from lorry_client._origin import doubts
 from lorry_client._signing import signed
 from lorry_client._steps import Steps, ask
 from lorry_client.errors import (
@@ -81,7 +82,8 @@ def push(
     moved = None
     if alias is not None:
         moved = yield from ask(registry.point_alias(name, alias, {version.number: 1}))
-    return Pushed(version.reference, version, moved, files, tuple(local.skipped))
+    warnings = yield from doubts(folder, message, version)
+    return Pushed(version.reference, version, moved, files, tuple(local.skipped), tuple(warnings))
 
 
 def _for_base(lineage: resources.Lineage | None, fingerprint: str) -> resources.Lineage:

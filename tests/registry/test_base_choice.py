@@ -1,6 +1,7 @@
 """Which base an adapter is for, where several fit, and what may be changed about a base that is known."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -179,6 +180,55 @@ def test_push_says_which_base(
     lineage = catalogue.resolve("support").lineage
     assert (lineage.base_fingerprint, lineage.base_name) == (fingerprint("a"), "tiny")
     assert lineage.producer == "me"
+
+
+@pytest.mark.parametrize(
+    ("named", "doubted"),
+    [
+        ("meta-llama/Llama-3.2-1B", True),
+        ("/models/tiny-finetuned/", True),
+        ("org/Tiny@main", False),
+        ("C:\\models\\tiny\\", False),
+        ("/root/.cache/huggingface/hub/models--org--tiny/snapshots/0a1b2c", False),
+        ("/root/.cache/huggingface/hub/models--tiny/snapshots/0a1b2c", False),
+        ("", False),
+    ],
+)
+def test_a_base_by_another_name_is_doubted(
+    named: str, doubted: bool, catalogue: Catalogue, tmp_path: Path
+) -> None:
+    """An adapter for other weights of the same shapes was published for the only base that is known without a word."""
+    know(catalogue, a="tiny")
+    folder = write_folder(tmp_path / "adapter", trained_on(named))
+    with served(catalogue) as address, Client(address) as client:
+        warnings = client.push(folder, "support").warnings
+        assert len(warnings) == doubted
+        if doubted:
+            for said in (repr(named), "'tiny'", f"--base {fingerprint('a')}", "version 1"):
+                assert said in warnings[0]
+        # Who says which base it is knows.
+        assert client.push(folder, "support", base=fingerprint("a")).warnings == ()
+
+
+def test_a_doubt_is_told_on_the_command_line(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from lorry_client.cli.main import build_app
+
+    know(catalogue, a="tiny")
+    folder = write_folder(tmp_path / "adapter", trained_on("elsewhere"))
+    with served(catalogue) as address:
+        monkeypatch.setenv("LORRY_SERVER", address)
+        for words in (["push"], ["import"]):
+            result = CliRunner().invoke(build_app(), [*words, str(folder), "support"])
+            assert result.exit_code == 0, result.output
+            assert "warning: the adapter says it was trained on 'elsewhere'" in result.stderr
+            assert "elsewhere" not in result.stdout
+        told = CliRunner().invoke(build_app(), ["--json", "push", str(folder), "support"])
+    (warning,) = json.loads(told.stdout)["warnings"]
+    assert "'elsewhere'" in warning
 
 
 # What is known of a base.

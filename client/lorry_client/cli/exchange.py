@@ -69,6 +69,8 @@ def import_(
             other=_other(shared.login, other_token_file, other_tls_ca),
             progress=progress,
         )
+    for warning in pushed.warnings:
+        output.note(f"warning: {warning}")
     if shared.as_json:
         output.print_json({"reference": pushed.reference, "version": pushed.version.number})
     else:

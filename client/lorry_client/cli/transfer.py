@@ -80,6 +80,8 @@ def push(
             progress=progress,
         )
     version = pushed.version
+    for warning in pushed.warnings:
+        note(f"warning: {warning}")
     if shared.as_json:
         print_json(
             {
@@ -90,6 +92,7 @@ def push(
                 "alias": pushed.alias.name if pushed.alias else None,
                 "files": pushed.files,
                 "skipped": pushed.skipped,
+                "warnings": pushed.warnings,
             }
         )
         return

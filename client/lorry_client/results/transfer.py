@@ -29,6 +29,7 @@ class Pushed:
         reference: `namespace/name@sha256:…`.
         alias: the alias that points at it now, where one was asked for.
         skipped: files of the folder that were left out.
+        warnings: what speaks against its being what it is taken for.
     """
 
     reference: str
@@ -36,6 +37,7 @@ class Pushed:
     alias: Alias | None
     files: tuple[TransferredFile, ...]
     skipped: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
