@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lorry_trainer.bootstrap import interval, of_ratio
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.gate import shortfalls
 from lorry_trainer.judge import OTHER, judge
+from lorry_trainer.metrics import wins
 from lorry_trainer.recipe_file import parse_recipe
 from lorry_trainer.shots import with_shots
 
@@ -50,6 +52,39 @@ def test_intervals_hold_the_figure_and_narrow_with_rows() -> None:
     assert high - low == pytest.approx(2 * 1.96 * (0.25 / 1000) ** 0.5, rel=0.15)
     assert high - low < few.intervals["exact_match"][1] - few.intervals["exact_match"][0]
     assert few == judge(["a", "b"] * 10, ["a"] * 20, LABELS)
+
+
+def test_figures_of_a_whole_have_intervals_too() -> None:
+    """BLEU and chrF had none."""
+    answers = [f"the {word} sat on the mat" for word in ("cat", "dog", "cow", "cat") * 10]
+    found = judge(answers, ["the cat sat on the mat"] * 40)
+    assert found.intervals.keys() == found.metrics.keys()
+    for name in ("bleu", "chrf"):
+        low, high = found.intervals[name]
+        assert low < found.metrics[name] < high
+
+
+def test_the_interval_of_a_sum_over_a_sum() -> None:
+    """Held against the delta method, for a sum over a sum: se² = Σ(total - ratio · count)² / (Σ count)²."""
+    chance = np.random.default_rng(1)
+    counts = chance.integers(1, 20, 2000)
+    totals = counts * chance.gamma(2.0, 0.5, 2000)
+    low, high = of_ratio(totals, counts, seed=0)
+    ratio = totals.sum() / counts.sum()
+    error = np.sqrt(((totals - ratio * counts) ** 2).sum()) / counts.sum()
+    assert low < ratio < high
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
+
+
+def test_strata_keep_their_rows() -> None:
+    kinds = ["rare", *["usual"] * 30]
+    seen = []
+    interval(lambda rows: float(seen.append((rows == 0).sum()) or 0), 31, 0, strata=kinds)
+    assert set(seen) == {1}
+
+
+def test_ties_are_won_by_half() -> None:
+    assert wins([1.0, 2.0, 3.0], [1.0, 3.0, 2.0]) == [0.5, 0.0, 1.0]
 
 
 def test_figures_of_free_text() -> None:

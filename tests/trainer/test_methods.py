@@ -16,7 +16,7 @@ from lorry_trainer.bases import Bases
 from lorry_trainer.data import choose, load
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.generation import pad_id
-from lorry_trainer.likelihood import answer_loss
+from lorry_trainer.likelihood import answer_losses, mean_loss
 from lorry_trainer.methods import METHODS
 from lorry_trainer.methods.bottleneck import load_bottleneck
 from lorry_trainer.methods.svd import truncate
@@ -57,7 +57,7 @@ def base_of(recipe: Recipe, bases: Bases) -> Base:
 def loss_of(model: Any, base: Base, recipe: Recipe) -> float:
     test = choose(load(recipe.data, FOLDER, 0).test, recipe.evaluation.max_rows, 0)
     pad = pad_id(base.tokenizer, base.eos_token_ids)
-    return answer_loss(model.eval(), base.tokenizer, test, pad, 8)
+    return mean_loss(answer_losses(model.eval(), base.tokenizer, test, pad, 8))
 
 
 def test_there_is_an_example_of_every_method() -> None:

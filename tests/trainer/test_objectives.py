@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from lorry_trainer.examples.objectives.generate import TASKS, rows, write
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.looking import look
 from lorry_trainer.objectives import OBJECTIVES, find
-from lorry_trainer.objectives.labels import judge_spans, spans
+from lorry_trainer.objectives.labels import span_metrics, spans
 from lorry_trainer.progress import Silent
 from lorry_trainer.recipe import OBJECTIVE_SECTIONS
 from lorry_trainer.recipe_file import read_recipe
@@ -214,8 +215,42 @@ def test_a_reward_is_earned_and_the_divergence_reported(
         reinforcement={"reward": "brief.py:brief", "max_new_tokens": 6},
         training={"max_steps": 6, "learning_rate": 0.003},
     )
-    assert result.metrics["train_kl"] > 0
-    assert 0 <= result.metrics["test_reward"] <= 1
+    metrics = result.metrics
+    assert metrics["train_kl"] > 0
+    assert metrics["test_reward_low"] <= metrics["test_reward"] <= metrics["test_reward_high"]
+    assert metrics["base_test_win_rate"] == 0.5
+    assert 0 <= metrics["test_win_rate"] <= 1
+    resolved = read_recipe(result.folder / "recipe.yaml").evaluation
+    assert (resolved.reward, resolved.max_new_tokens) == ("brief.py:brief", 6)
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo", "kto"])
+def test_answers_of_any_objective_are_judged_by_a_reward(
+    learn: Callable[..., Result], tmp_path: Path, objective: str
+) -> None:
+    """The rewards are those of the answers that the report shows, and the win rate is over the bare base's."""
+    (tmp_path / "judge.py").write_text(
+        "def judge(prompt, said, answer):\n"
+        "    open('said.txt', 'a').write(repr(said) + '\\n')\n"
+        "    return said.count('a') - said.count('b')\n".replace("said.txt", str(tmp_path / "said"))
+    )
+    result = learn(
+        objective,
+        [{"instruction": f"say {i}", "output": "aaa"} for i in range(60)]
+        if objective == "sft"
+        else None,
+        evaluation={"reward": "judge.py:judge", "max_new_tokens": 4, "max_rows": 6},
+    )
+    said = [ast.literal_eval(line) for line in (tmp_path / "said").read_text().splitlines()]
+    rewards = [s.count("a") - s.count("b") for s in said]
+    bare, adapted = rewards[: len(rewards) // 2], rewards[len(rewards) // 2 :]
+    metrics = result.metrics
+    assert metrics["base_test_reward"] == pytest.approx(sum(bare) / len(bare))
+    assert metrics["test_reward"] == pytest.approx(sum(adapted) / len(adapted))
+    won = [(a > b) + (a == b) / 2 for a, b in zip(adapted, bare, strict=True)]
+    assert metrics["test_win_rate"] == pytest.approx(sum(won) / len(won))
+    if objective == "sft":
+        assert metrics["test_win_rate"] == 1
 
 
 def test_a_run_ends_where_the_divergence_leaves_its_bound(
@@ -260,7 +295,7 @@ def test_a_reward_model_that_was_trained_here_is_a_reward(
     trained = learn("reward").folder
     config = trained / "adapter_config.json"  # it names the base without this machine's path
     config.write_text(config.read_text().replace(f'"{base_folder.name}"', f'"{base_folder}"'))
-    judge = find_reward(trained.name, tmp_path, "cpu")
+    judge = find_reward(trained.name, tmp_path, "cpu").judge
     row = rows("polite")[0]
     kind, rude = judge([row["prompt"]] * 2, [row["chosen"], row["rejected"]], ["", ""])
     assert kind > rude
@@ -275,26 +310,26 @@ def test_spans_are_those_of_conll() -> None:
 
 
 def test_half_a_span_is_no_span() -> None:
-    judged = judge_spans([["B-a", "O", "B-b"]], [["B-a", "I-a", "B-b"]])
-    assert judged.metrics["span_f1"] == pytest.approx(0.5)
-    assert judged.metrics["tag_accuracy"] == pytest.approx(2 / 3)
-    assert judged.intervals["span_f1"] == (0.5, 0.5)  # of one row there is one choice
+    figures, sure = span_metrics([["B-a", "O", "B-b"]], [["B-a", "I-a", "B-b"]])
+    assert figures["span_f1"] == pytest.approx(0.5)
+    assert figures["tag_accuracy"] == pytest.approx(2 / 3)
+    assert sure["span_f1"] == (0.5, 0.5)  # of one row there is one choice
 
 
 def test_a_span_f1_is_surer_of_more_rows() -> None:
     right, wrong = ["B-a", "O"], ["O", "O"]
     widths = []
     for times in (5, 50):
-        judged = judge_spans([right, wrong] * times, [right, right] * times)
-        low, high = judged.intervals["span_f1"]
-        assert judged.metrics["span_f1"] == pytest.approx(2 / 3)
+        figures, sure = span_metrics([right, wrong] * times, [right, right] * times)
+        low, high = sure["span_f1"]
+        assert figures["span_f1"] == pytest.approx(2 / 3)
         assert low < 2 / 3 < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 2
 
 
 def test_a_sentence_without_spans_tagged_so_has_no_span_f1() -> None:
-    assert judge_spans([["O"]], [["O"]]).metrics["span_f1"] == 0
+    assert span_metrics([["O"]], [["O"]])[0]["span_f1"] == 0
 
 
 def test_a_sum_is_judged_by_its_last_number() -> None:
@@ -310,6 +345,19 @@ def test_a_label_that_only_held_out_rows_have(learn: Callable[..., Result]) -> N
     odd = [{"text": f"odd {i}", "label": f"odd-{i}"} for i in range(12)]
     with pytest.raises(DataError, match="no training row has"):
         learn("classification", colours(40) + odd)
+
+
+def test_labels_that_differ_in_case_only(learn: Callable[..., Result]) -> None:
+    """They were two outputs of the head and one row of the confusion."""
+    data = [{"text": f"paint {i}", "label": ["Warm", "warm", "cold"][i % 3]} for i in range(60)]
+    with pytest.raises(DataError, match="'Warm' and 'warm' differ in case"):
+        learn("classification", data)
+
+
+def test_few_scored_rows_of_one_label(learn: Callable[..., Result]) -> None:
+    """The area under the curve was NaN."""
+    with pytest.raises(DataError, match=r"scored test rows have the same label.*max_rows"):
+        learn("kto", evaluation={"max_new_tokens": None, "max_rows": 1})
 
 
 def test_one_label_alone(learn: Callable[..., Result]) -> None:
@@ -376,7 +424,12 @@ def test_what_a_text_is_judged_as_is_shown_in_words(
 
     def learnt(objective: str, data: list[dict[str, Any]], **sections: Any) -> str:
         write_rows(data)
-        recipe = tiny_recipe(objective=objective, data={"splits": {"validation": 0.0}}, **sections)
+        recipe = tiny_recipe(
+            objective=objective,
+            data={"splits": {"validation": 0.0}},
+            evaluation={"max_new_tokens": None},
+            **sections,
+        )
         [row] = look(recipe, "it", tmp_path, Silent(), rows=1).rows
         return "".join(text for text, is_learnt in row if is_learnt)
 
@@ -402,7 +455,9 @@ def test_the_token_that_speaks_for_a_word_has_seen_all_of_it(
 
 def test_a_figure_that_the_objective_has_not(learn: Callable[..., Result]) -> None:
     with pytest.raises(RecipeError, match="choose of preference_accuracy"):
-        learn("dpo", evaluation={"metric": "accuracy", "max_rows": 4})
+        learn("dpo", evaluation={"metric": "accuracy", "max_new_tokens": None})
+    with pytest.raises(RecipeError, match=r"name an evaluation\.reward"):
+        learn("dpo", require={"win_rate": {"min": 0.6}})
 
 
 # The examples.

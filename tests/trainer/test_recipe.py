@@ -100,6 +100,20 @@ def test_texts_that_are_no_recipe(text: str, part: str) -> None:
         ("objective: classification\ntraining: {packing: true}", "`training.packing` belongs to"),
         ("objective: dpo\nevaluation: {shots: 2}", "`evaluation.shots` belongs to sft"),
         ("objective: tokens\nevaluation: {general: a.txt}", "`evaluation.general` belongs to sft"),
+        ("objective: reward\nevaluation: {reward: number}", "`evaluation.reward` belongs to sft"),
+        ("objective: tokens\nevaluation: {max_new_tokens: 5}", "and the objective is tokens"),
+        ("objective: dpo\nevaluation: {max_new_tokens: 5}", "only where `evaluation.reward` is"),
+        (
+            "objective: grpo\nreinforcement: {reward: number}\ntraining: {early_stopping_patience: 2}",
+            "`training.early_stopping_patience` belongs to",
+        ),
+        ("method: p_tuning\nvirtual: {text: hi}", "`virtual.text` belongs to prompt_tuning"),
+        (
+            "method: prompt_tuning\nvirtual: {encoder_hidden_size: 8}",
+            "`virtual.encoder_hidden_size` belongs to p_tuning, prefix_tuning",
+        ),
+        ("method: dora\nlora: {dora: false}", "which is false"),
+        ("method: rslora\nlora: {rslora: false}", "which is false"),
     ],
 )
 def test_a_key_that_would_have_no_effect_is_refused(lines: str, part: str) -> None:

@@ -145,3 +145,28 @@ def test_half_a_checkpoint_is_passed_over(
 
 def test_resume_without_anything_to_resume_starts(recipe: Any, tmp_path: Path) -> None:
     assert go(recipe, tmp_path, "out", resume=True).folder.is_dir()
+
+
+def test_a_run_with_another_reward_takes_no_checkpoint(
+    recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the name of the file was looked at: a run went on half trained for what the file said before."""
+    judge = tmp_path / "judge.py"
+    judge.write_text("def judge(*row): return 1.0")
+    values = recipe.model_dump()
+    values["evaluation"] |= {"reward": "judge.py:judge"}
+    rewarded = type(recipe).model_validate(values)
+    make = train.make_trainer
+
+    def breaking(*arguments: Any) -> Any:
+        trainer = make(*arguments)
+        trainer.add_callback(Breaks(4))
+        return trainer
+
+    with monkeypatch.context() as broken:
+        broken.setattr(train, "make_trainer", breaking)
+        with pytest.raises(KeyboardInterrupt):
+            go(rewarded, tmp_path, "out")
+    judge.write_text("def judge(*row): return 2.0")
+    with pytest.raises(RecipeError, match="of a run with another reward"):
+        go(rewarded, tmp_path, "out", resume=True)

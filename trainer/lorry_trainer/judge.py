@@ -1,22 +1,23 @@
 """Judge answers against what was expected: figures over all rows, how sure they are, and each label's own.
 
-Intervals are percentile bootstraps over the rows (Efron 1979), seeded. Knows nothing about models: the answers may come
-from one in this process or from a server.
+Knows nothing about models: the answers may come from one in this process or from a server.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 
+from lorry_trainer import bootstrap
+from lorry_trainer.bootstrap import Interval
 from lorry_trainer.metrics import exact_match, normalised, token_f1
 
 OTHER = "(no label)"  # what an answer counts as that is none of the labels
-RESAMPLES = 1000
-COVERAGE = 0.95
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,7 @@ class LabelFigures:
 @dataclass(frozen=True)
 class Judgement:
     metrics: dict[str, float]
-    intervals: dict[
-        str, tuple[float, float]
-    ]  # 95 %, for the metrics that are means over rows, and F1
+    intervals: dict[str, Interval]  # 95 %
     per_label: dict[str, LabelFigures] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     confusion: list[list[int]] = field(
@@ -56,7 +55,8 @@ def judge(
         return _with_labels(answers, expected, labels, rows, seed)
     rows["rouge_l"] = _rouge_l(answers, expected)
     metrics = {name: float(values.mean()) for name, values in rows.items()}
-    return Judgement(metrics | _corpus(answers, expected), intervals(rows, seed))
+    whole, sure = _corpus(answers, expected, seed)
+    return Judgement(metrics | whole, bootstrap.of_means(rows, seed) | sure)
 
 
 def _with_labels(
@@ -80,12 +80,18 @@ def _with_labels(
         "f1": float(f1[present].mean()),
     }
 
-    def macro_f1(chosen: np.ndarray) -> float:
-        some = _table(wanted[chosen], got[chosen], len(names))
-        return float(_rates(some)[2][some.sum(axis=1) > 0].mean())
+    def macro(which: int) -> bootstrap.Figure:
+        def figure(chosen: np.ndarray) -> float:
+            some = _table(wanted[chosen], got[chosen], len(names))
+            return float(_rates(some)[which][some.sum(axis=1) > 0].mean())
 
-    sure = intervals(rows | {"accuracy": (wanted == got).astype(float)}, seed)
-    sure["f1"] = interval(macro_f1, len(wanted), seed)
+        return figure
+
+    right = (wanted == got).astype(float)
+    sure = bootstrap.of_means(rows | {"accuracy": right}, seed) | {
+        name: bootstrap.interval(macro(which), len(wanted), seed)
+        for which, name in enumerate(("precision", "recall", "f1"))
+    }
     per_label = {
         name: LabelFigures(float(precision[i]), float(recall[i]), float(f1[i]), int(table[i].sum()))
         for i, name in enumerate(names)
@@ -106,29 +112,6 @@ def _rates(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     precision = hits / np.maximum(answered, 1)
     recall = hits / np.maximum(wanted, 1)
     return precision, recall, 2 * hits / np.maximum(answered + wanted, 1)
-
-
-def intervals(
-    rows: Mapping[str, Sequence[float] | np.ndarray], seed: int
-) -> dict[str, tuple[float, float]]:
-    """Of means: by figure, its value in each row."""
-
-    def mean_of(values: np.ndarray) -> Callable[[np.ndarray], float]:
-        return lambda chosen: float(values[chosen].mean())
-
-    return {
-        name: interval(mean_of(np.asarray(of, dtype=float)), len(of), seed)
-        for name, of in rows.items()
-    }
-
-
-def interval(figure: Callable[[np.ndarray], float], rows: int, seed: int) -> tuple[float, float]:
-    """Of any figure, told for rows by their numbers; a choice of rows that has no such figure is told as NaN, and left
-    out."""
-    chance = np.random.default_rng(seed)
-    found = [figure(chance.integers(0, rows, rows)) for _ in range(RESAMPLES)]
-    low, high = np.nanquantile(found, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return float(low), float(high)
 
 
 def _each(
@@ -153,14 +136,24 @@ def _rouge_l(answers: Sequence[str], expected: Sequence[str]) -> np.ndarray:
     )
 
 
-def _corpus(answers: Sequence[str], expected: Sequence[str]) -> dict[str, float]:
-    """Figures of the whole, not means over rows, so without an interval."""
+def _corpus(
+    answers: Sequence[str], expected: Sequence[str], seed: int
+) -> tuple[dict[str, float], dict[str, Interval]]:
+    """Figures of the whole, not means over rows."""
     from sacrebleu.metrics import BLEU, CHRF
 
-    references = [list(expected)]
-    scores = {"bleu": BLEU(effective_order=True), "chrf": CHRF()}
-    return {
-        # BLEU's is an exponential of logarithms, and rounds to more than all.
-        name: min(1.0, metric.corpus_score(list(answers), references).score / 100)
-        for name, metric in scores.items()
-    }
+    figures: dict[str, float] = {}
+    intervals: dict[str, Interval] = {}
+    for name, metric in {"bleu": BLEU(effective_order=True), "chrf": CHRF()}.items():
+        # Each row's counts, of which the figure is made. sacrebleu's own bootstrap breaks off at an empty answer.
+        counts = np.array(metric._extract_corpus_statistics(list(answers), [list(expected)]))
+        of = partial(_from_counts, metric, counts)
+        figures[name] = of(np.arange(len(counts)))
+        intervals[name] = bootstrap.interval(of, len(counts), seed)
+    return figures, intervals
+
+
+def _from_counts(metric: Any, counts: np.ndarray, rows: np.ndarray) -> float:
+    score = metric._compute_score_from_stats(counts[rows].sum(axis=0).tolist()).score
+    # BLEU's is an exponential of logarithms, and rounds to more than all.
+    return min(1.0, float(score) / 100)

@@ -47,17 +47,19 @@ def token_losses(
 
 def token_loss(model: Any, rows: list[Scored], pad: int, batch_size: int) -> float:
     """Mean cross-entropy in nats over the scored tokens of all rows."""
-    losses = token_losses(model, rows, pad, batch_size)
+    return mean_loss(token_losses(model, rows, pad, batch_size))
+
+
+def mean_loss(losses: list[tuple[float, int]]) -> float:
     return sum(total for total, _ in losses) / max(1, sum(count for _, count in losses))
 
 
-def answer_loss(
+def answer_losses(
     model: Any, tokenizer: Any, rows: list[Example], pad: int, batch_size: int
-) -> float:
-    """Loss per token of the expected answers, from the prompts that the evaluation asks."""
-    return token_loss(
-        model, [tokens_of(tokenizer, row.prompt, row.whole) for row in rows], pad, batch_size
-    )
+) -> list[tuple[float, int]]:
+    """`token_losses` of the expected answers, from the prompts that the evaluation asks."""
+    read = [tokens_of(tokenizer, row.prompt, row.whole) for row in rows]
+    return token_losses(model, read, pad, batch_size)
 
 
 def perplexity(loss: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 
 
 def normalised(text: str) -> str:
@@ -25,3 +26,9 @@ def token_f1(answer: str, expected: str) -> float:
     if not got or not wanted:
         return float(got == wanted)
     return 2 * shared / (sum(got.values()) + sum(wanted.values()))
+
+
+def wins(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Row by row: 1 where ours is the better reward, 0 where theirs is, ½ where neither. The mean is the win rate, ties
+    counted as in AlpacaEval (Dubois et al. 2024, arXiv 2404.04475)."""
+    return [(a > b) + (a == b) / 2 for a, b in zip(ours, theirs, strict=True)]

@@ -13,8 +13,9 @@ from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.objectives import OBJECTIVES, find
 from lorry_trainer.progress import Progress, Silent
-from lorry_trainer.recipe import HELD, Recipe
+from lorry_trainer.recipe import FREE, HELD, Recipe
 from lorry_trainer.resolve import Facts, Resolved, resolve
+from lorry_trainer.rewards import Rewards, find_rewards
 
 if TYPE_CHECKING:
     from lorry_bases import Quantization
@@ -30,6 +31,7 @@ class Prepared:
     test: list[Example]  # the test rows that are scored
     objective: Objective
     base: Base
+    rewards: Rewards
 
     @property
     def recipe(self) -> Recipe:
@@ -57,13 +59,13 @@ def prepare(
     Raises RecipeError or DataError.
     """
     objective = find(recipe.objective)
-    if recipe.evaluation.metric not in (None, *objective.metrics):
-        raise RecipeError(
-            f"evaluation.metric is {recipe.evaluation.metric}, which objective {recipe.objective} has not; choose of "
-            f"{', '.join(objective.metrics)}"
-        )
+    _refuse_unmeasured(recipe, objective)
     base = (load or load_base)(recipe, objective, data)
     objective.refuse(base, data, recipe)
+    if data.format == "text" and recipe.evaluation.reward:
+        raise RecipeError(
+            "evaluation.reward: rows of plain text ask nothing that could be answered"
+        )
     limit = _longest_row(recipe, base)
     skip = recipe.data.unfit == "skip"
     told = len(data.notes)
@@ -78,12 +80,36 @@ def prepare(
         columns=data.columns,
         train_rows=len(data.train),
         processes=processes.count(),
-        longest_answer=objective.answer_length(base, data.train),
+        longest_answer=(
+            objective.answer_length(base, data.train)
+            if objective.generates or recipe.evaluation.reward
+            else 0
+        ),
         metric=objective.metrics[0],
     )
     resolved = resolve(recipe, facts)
     test = choose(data.test, recipe.evaluation.max_rows, recipe.training.seed)
-    return Prepared(name, resolved, data, test, objective, base)
+    rewards = find_rewards(resolved.recipe, data.folder, base.model.device.type)
+    return Prepared(name, resolved, data, test, objective, base, rewards)
+
+
+def _refuse_unmeasured(recipe: Recipe, objective: Objective) -> None:
+    """Raise RecipeError where a figure is asked for that this objective never has."""
+    earned = ("reward", "win_rate") if recipe.evaluation.reward else ()
+    known = tuple(dict.fromkeys((*objective.metrics, *earned)))
+    asked = {f"require.{name}": str(name) for name in recipe.require}
+    if recipe.evaluation.metric:
+        asked["evaluation.metric"] = recipe.evaluation.metric
+    for key, name in asked.items():
+        if name not in known:
+            way = (
+                ", or name an evaluation.reward"
+                if name in ("reward", "win_rate") and recipe.objective in FREE
+                else ""
+            )
+            raise RecipeError(
+                f"{key}: {name} is no figure of objective {recipe.objective}; choose of {', '.join(known)}{way}"
+            )
 
 
 def held(recipe: Recipe) -> Quantization:

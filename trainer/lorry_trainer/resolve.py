@@ -55,6 +55,8 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
 
     if recipe.method in FACTORS:
         choose("lora", "alpha", 2.0 * recipe.lora.rank, "twice the rank")
+        for switch in ("rslora", "dora"):
+            choose("lora", switch, recipe.method == switch, f"method: {recipe.method}")
     if "nf4" in HELD[recipe.method]:
         held = Quantization(type=HELD[recipe.method][0])
         why = "as the QLoRA paper has it" if recipe.method == "qlora" else "as it is served"
@@ -84,6 +86,10 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
     choose("training", "eval_steps", max(1, total // 10), "ten times in the run")
 
     choose("evaluation", "metric", facts.metric, f"{recipe.objective}'s first")
+    if recipe.reinforcement is not None:
+        learning = recipe.reinforcement
+        choose("evaluation", "reward", learning.reward, "what is trained for")
+        choose("evaluation", "max_new_tokens", learning.max_new_tokens, "as long as in training")
     if facts.longest_answer:
         choose(
             "evaluation",

@@ -5,19 +5,38 @@ A rule is a function here and a line in `RULES`. A reward is asked with what was
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Text
 from lorry_trainer.metrics import exact_match, normalised
 
+if TYPE_CHECKING:
+    from lorry_trainer.recipe import Recipe
+
 # (prompts, what was said to each, the rows' answers) -> a number each
-Reward = Callable[[list[Text], list[str], list[str]], list[float]]
+Judge = Callable[[list[Text], list[str], list[str]], list[float]]
 Rule = Callable[[str, str], float]  # (what was said, the row's answer)
+
+
+@dataclass(frozen=True)
+class Reward:
+    judge: Judge
+    digest: str  # of what it is made from: another digest, another reward
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """What a run is trained to earn, and what its answers to the test rows are judged by."""
+
+    training: Reward | None
+    test: Reward | None
 
 
 def contains(said: str, answer: str) -> float:
@@ -33,42 +52,58 @@ def number(said: str, answer: str) -> float:
 RULES: dict[str, Rule] = {"exact_match": exact_match, "contains": contains, "number": number}
 
 
-def find_reward(name: str, folder: Path, device: str) -> Reward:
-    """The reward that a recipe names: a rule, `FILE.py:FUNCTION`, or the folder of an adapter with `objective: reward`.
+def find_rewards(recipe: Recipe, folder: Path, device: str) -> Rewards:
+    """Those of a resolved recipe; one that is named twice is loaded once. Raises RecipeError."""
+    learnt = recipe.reinforcement.reward if recipe.reinforcement else None
+    training = find_reward(learnt, folder, device) if learnt else None
+    asked = recipe.evaluation.reward
+    if asked in (None, learnt):
+        return Rewards(training, training)
+    return Rewards(training, find_reward(asked, folder, device, key="evaluation.reward"))
 
-    Paths start at `folder`, the recipe's. Raises RecipeError.
+
+def find_reward(
+    name: str, folder: Path, device: str, *, key: str = "reinforcement.reward"
+) -> Reward:
+    """The reward of that name: a rule, `FILE.py:FUNCTION`, or the folder of an adapter with `objective: reward`.
+
+    Paths start at `folder`, the recipe's; `key` stands in messages. Raises RecipeError.
     """
     if name in RULES:
         rule = RULES[name]
-        return lambda _, said, answers: [rule(s, a) for s, a in zip(said, answers, strict=True)]
+
+        def judge(_: list[Text], said: list[str], answers: list[str]) -> list[float]:
+            return [rule(s, a) for s, a in zip(said, answers, strict=True)]
+
+        return Reward(judge, name)
     file, _, function = name.rpartition(":")
     if file.endswith(".py"):
-        return _from_file(folder / file, function)
+        return _from_file(folder / file, function, key)
     if (folder / name / "adapter_config.json").is_file():
-        return _from_model(folder / name, device)
+        return _from_model(folder / name, device, key)
     raise RecipeError(
-        f"reinforcement.reward {name!r} is none of {', '.join(RULES)}, no FILE.py:FUNCTION, and no folder of an "
+        f"{key} {name!r} is none of {', '.join(RULES)}, no FILE.py:FUNCTION, and no folder of an "
         f"adapter that `objective: reward` trained (looked for {folder / name})"
     )
 
 
-def _from_file(file: Path, function: str) -> Reward:
+def _from_file(file: Path, function: str, key: str) -> Reward:
     spec = importlib.util.spec_from_file_location("lorry_reward", file)
     if spec is None or spec.loader is None or not file.is_file():
-        raise RecipeError(f"reinforcement.reward: there is no file {file}")
+        raise RecipeError(f"{key}: there is no file {file}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    judge = getattr(module, function, None)
-    if not callable(judge):
-        raise RecipeError(f"reinforcement.reward: {file} has no function {function!r}")
+    given = getattr(module, function, None)
+    if not callable(given):
+        raise RecipeError(f"{key}: {file} has no function {function!r}")
 
-    def reward(prompts: list[Text], said: list[str], answers: list[str]) -> list[float]:
-        return [float(judge(*row)) for row in zip(prompts, said, answers, strict=True)]
+    def judge(prompts: list[Text], said: list[str], answers: list[str]) -> list[float]:
+        return [float(given(*row)) for row in zip(prompts, said, answers, strict=True)]
 
-    return reward
+    return Reward(judge, f"{_digest(file)} {function}")
 
 
-def _from_model(folder: Path, device: str) -> Reward:
+def _from_model(folder: Path, device: str, key: str) -> Reward:
     """The base that the adapter was trained on, loaded once more with the adapter's own head."""
     import json
 
@@ -80,18 +115,22 @@ def _from_model(folder: Path, device: str) -> Reward:
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     if config.get("task_type") != "SEQ_CLS":
         raise RecipeError(
-            f"reinforcement.reward: the adapter in {folder} was trained for {config.get('task_type')}; "
+            f"{key}: the adapter in {folder} was trained for {config.get('task_type')}; "
             "it takes one of `objective: reward`"
         )
     base = load_base(config["base_model_name_or_path"], device=device, head=HEAD)
     base.model.config.pad_token_id = base.tokenizer.pad_token_id if base.tokenizer else None
     model: Any = PeftModel.from_pretrained(base.model, folder)
 
-    def reward(prompts: list[Text], said: list[str], answers: list[str]) -> list[float]:
+    def judge(prompts: list[Text], said: list[str], answers: list[str]) -> list[float]:
         pairs = [(p, _as_answer(p, s)) for p, s in zip(prompts, said, strict=True)]
         return rewards(base, model, pairs)
 
-    return reward
+    return Reward(judge, _digest(folder / "adapter_model.safetensors"))
+
+
+def _digest(file: Path) -> str:
+    return "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _as_answer(prompt: Text, said: str) -> Text:

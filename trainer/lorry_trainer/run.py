@@ -68,7 +68,7 @@ def run(
         _train_along(prepared, target)
         return None
     before = score(prepared, bare, progress, "scoring base")
-    shots = score_with_shots(prepared, progress)
+    shots = score_with_shots(prepared, progress, before)
     general_before = general_loss(prepared, bare, general)
     clock.lap("score_base")
     from lorry_trainer.methods import METHODS
@@ -85,9 +85,11 @@ def run(
         prepared, checkpoints=checkpoints.folder, progress=progress, resume_from=resume_from
     )
     clock.lap("train")
-    trained = None if method.exact else score(prepared, outcome.model, progress, "scoring model")
+    trained = (
+        None if method.exact else score(prepared, outcome.model, progress, "scoring model", before)
+    )
     model, figures = method.finish(prepared.base, outcome.model, prepared.recipe)
-    after = score(prepared, model, progress, "scoring adapter")
+    after = score(prepared, model, progress, "scoring adapter", before)
     general_after = general_loss(prepared, model, general)
     clock.lap("score_adapter")
 

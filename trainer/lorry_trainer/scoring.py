@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorry_trainer.bootstrap import of_means
 from lorry_trainer.data import choose
 from lorry_trainer.errors import DataError
+from lorry_trainer.metrics import wins
 from lorry_trainer.prepare import Prepared
-from lorry_trainer.progress import Progress
+from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.prompts import encode
 from lorry_trainer.read import read_source
 from lorry_trainer.shots import with_shots
@@ -19,15 +22,43 @@ if TYPE_CHECKING:
 _PIECE = 256  # tokens of general text that are read at once
 
 
-def score(run: Prepared, model: Any, progress: Progress, stage: str) -> Scores | None:
-    """None without test rows."""
+def score(
+    run: Prepared, model: Any, progress: Progress, stage: str, bare: Scores | None = None
+) -> Scores | None:
+    """None without test rows. `bare` are the bare base's, which win rates are over; itself it wins half."""
     if not run.test:
         return None
     progress.start(stage, len(run.test))
-    return run.objective.score(run.base, model, run.test, run.data, run.recipe, progress)
+    scores = run.objective.score(run.base, model, run.test, run.data, run.recipe, progress)
+    return _rewarded(run, model, scores, bare, progress)
 
 
-def score_with_shots(run: Prepared, progress: Progress) -> Scores | None:
+def _rewarded(
+    run: Prepared, model: Any, scores: Scores, bare: Scores | None, progress: Progress
+) -> Scores:
+    """With what the answers earn, where the recipe names a reward. Answers that the objective only compares are given
+    in the model's own words then."""
+    if run.rewards.test is None:
+        return scores
+    answers = scores.answers
+    if not run.objective.generates:
+        from lorry_trainer.objectives.answers import answered
+
+        answers = answered(run.base, model, run.test, run.recipe, Silent())
+    prompts, expected = [row.prompt for row in run.test], [row.answer for row in run.test]
+    rewards = run.rewards.test.judge(prompts, answers, expected)
+    each = {"reward": rewards, "win_rate": wins(rewards, bare.rewards if bare else rewards)}
+    means = {name: sum(values) / len(values) for name, values in each.items()}
+    return replace(
+        scores,
+        answers=answers,
+        rewards=rewards,
+        metrics=means | scores.metrics,
+        intervals=scores.intervals | of_means(each, run.recipe.training.seed),
+    )
+
+
+def score_with_shots(run: Prepared, progress: Progress, bare: Scores | None) -> Scores | None:
     """The bare base's with `evaluation.shots` solved training rows before each question; None where none are asked."""
     wanted = run.recipe.evaluation.shots
     if not wanted or not run.test or run.objective.task != "CAUSAL_LM" or not run.test[0].prompt:
@@ -39,7 +70,9 @@ def score_with_shots(run: Prepared, progress: Progress) -> Scores | None:
         run.test, shown, room, lambda prompt: len(encode(tokenizer, prompt, to_answer=True))
     )
     progress.start("scoring shots", len(rows))
-    return run.objective.score(run.base, run.base.model, rows, run.data, run.recipe, progress)
+    model = run.base.model
+    scores = run.objective.score(run.base, model, rows, run.data, run.recipe, progress)
+    return _rewarded(run, model, scores, bare, progress)
 
 
 def read_general(run: Prepared, folder: Path) -> list[tuple[list[int], int]]:

@@ -115,7 +115,8 @@ def make_trainer(run: Prepared, scratch: str, watched: bool) -> Trainer:
     try:
         model = METHODS[recipe.method].attach(base, recipe, run.objective.task)
         arguments = _arguments(recipe, run.resolved.total_steps, scratch, _validated(run), watched)
-        setup = Setup(base, model, recipe, run.data.train, validation, arguments)
+        reward = run.rewards.training
+        setup = Setup(base, model, recipe, run.data.train, validation, reward, arguments)
         return run.objective.trainer(setup)
     except ValueError as error:
         # PEFT: no layer has such a name, or the family is unknown; TRL: the head is fused

@@ -28,6 +28,7 @@ class Unfinished:
             "datasets": sorted(f"{d.split} {d.digest}" for d in run.data.datasets),
             "base": run.base.fingerprint,
             "producer": producer(),
+            "reward": [r.digest if r else None for r in (run.rewards.training, run.rewards.test)],
             "number of processes": processes.count(),
         }
 

@@ -53,10 +53,9 @@ class Results:
             if scores is None:
                 continue
             metrics |= {prefix + name: value for name, value in scores.metrics.items()}
-            if scores.judgement:
-                for name, (low, high) in scores.judgement.intervals.items():
-                    if name in scores.metrics:
-                        metrics |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
+            for name, (low, high) in scores.intervals.items():
+                if name in scores.metrics:
+                    metrics |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
         if self.general:
             before, after = map(perplexity, self.general)
             metrics |= {"base_general_perplexity": before, "general_perplexity": after}

@@ -40,8 +40,8 @@ class Lora(Peft):
             target_modules=targets if isinstance(targets, str) else list(targets),
             exclude_modules=list(lora.exclude_modules) or None,
             modules_to_save=list(lora.modules_to_save) or None,
-            use_rslora=lora.rslora or self.rslora,
-            use_dora=lora.dora or self.dora,
+            use_rslora=bool(lora.rslora) or self.rslora,
+            use_dora=bool(lora.dora) or self.dora,
             bias="none",
         )
 

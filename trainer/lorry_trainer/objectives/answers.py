@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from lorry_bases.load import Base
+from lorry_trainer.bootstrap import of_means
 from lorry_trainer.formats.contract import Example, Text
-from lorry_trainer.generation import pad_id
-from lorry_trainer.judge import Judgement, intervals
+from lorry_trainer.generation import generate, pad_id
 from lorry_trainer.likelihood import Scored, token_losses, tokens_of
 from lorry_trainer.objectives.contract import Scores
 from lorry_trainer.progress import Progress
@@ -22,12 +22,37 @@ def read(base: Base, prompt: Text, answer: Text) -> Scored:
     return tokens_of(base.tokenizer, prompt, prompt + answer)  # type: ignore[operator]
 
 
+def answered(
+    base: Base, model: Any, rows: list[Example], recipe: Recipe, progress: Progress
+) -> list[str]:
+    """What the model says to each row's prompt, greedily; `recipe` is a resolved one."""
+    return generate(
+        model,
+        base.tokenizer,
+        rows,
+        eos_token_ids=base.eos_token_ids,
+        max_new_tokens=recipe.evaluation.max_new_tokens or 1,
+        batch_size=recipe.evaluation.batch_size,
+        progress=progress,
+    )
+
+
 def longest(base: Base, rows: list[Example], columns: tuple[str, ...]) -> list[int]:
     """Tokens of each row's prompt with the longest of its answers."""
     return [
         max(len(read(base, row.record["prompt"], row.record[name])[0]) for name in columns)
         for row in rows
     ]
+
+
+def longest_answer(base: Base, rows: list[Example], columns: tuple[str, ...]) -> int:
+    """Tokens of the longest answer of all rows."""
+    return max(
+        len(ids) - given
+        for row in rows
+        for name in columns
+        for ids, given in [read(base, row.record["prompt"], row.record[name])]
+    )
 
 
 def answer_logprobs(base: Base, model: Any, pairs: list[Pair], batch_size: int) -> list[float]:
@@ -51,6 +76,7 @@ def compare(
     """How often, and by how much (the figure `margin`), a chosen answer's value is above a rejected one's."""
     batch_size = recipe.evaluation.batch_size
     margins: list[float] = []
+    batch_size = recipe.evaluation.batch_size
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         chosen, rejected = (
@@ -59,8 +85,9 @@ def compare(
         )
         margins += [a - b for a, b in zip(chosen, rejected, strict=True)]
         progress.advance(len(batch))
-    better = [float(m > 0) for m in margins]
-    figures = {"preference_accuracy": better, margin: margins}
-    metrics = {name: sum(of) / len(of) for name, of in figures.items()}
-    judged = Judgement(metrics, intervals(figures, recipe.training.seed))
-    return Scores(metrics, ["chosen" if m > 0 else "rejected" for m in margins], judged)
+    each = {"preference_accuracy": [float(m > 0) for m in margins], margin: margins}
+    return Scores(
+        {name: sum(values) / len(values) for name, values in each.items()},
+        ["chosen" if m > 0 else "rejected" for m in margins],
+        intervals=of_means(each, recipe.training.seed),
+    )

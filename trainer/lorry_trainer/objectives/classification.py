@@ -67,7 +67,9 @@ class Classification(encoded.Encoded):
             progress.advance(len(batch))
         labels = frozenset(map(normalised, names.values()))
         judged = judge(answers, [row.answer for row in rows], labels, seed=recipe.training.seed)
-        return Scores({name: judged.metrics[name] for name in self.metrics}, answers, judged)
+        return Scores(
+            {name: judged.metrics[name] for name in self.metrics}, answers, judged, judged.intervals
+        )
 
 
 OBJECTIVE = Classification

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from datasets import Dataset
@@ -13,11 +13,13 @@ from transformers import Trainer
 
 from lorry_bases import Quantization
 from lorry_bases.load import Base
+from lorry_trainer.bootstrap import Interval
 from lorry_trainer.data import Examples
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.judge import Judgement
 from lorry_trainer.progress import Progress
 from lorry_trainer.recipe import Recipe
+from lorry_trainer.rewards import Reward
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Setup:
     recipe: Recipe  # resolved
     rows: list[Example]
     validation: list[Example]
+    reward: Reward | None  # what is earned, where the objective is to earn one
     arguments: dict[str, Any]  # of transformers.TrainingArguments: the same for every objective
 
 
@@ -39,7 +42,9 @@ Segments = list[tuple[str, bool]]  # text, and whether its tokens carry loss
 class Scores:
     metrics: dict[str, float]  # over all rows, by metric
     answers: list[str]  # in the order of the rows
-    judgement: Judgement | None = None  # of the answers: intervals, and each label's figures
+    judgement: Judgement | None = None  # of the answers: each label's figures
+    intervals: dict[str, Interval] = field(default_factory=dict)  # 95 %, by metric
+    rewards: list[float] = field(default_factory=list)  # each answer's, where a reward is asked for
 
 
 def dataset(rows: list[Example]) -> Dataset:
@@ -51,6 +56,7 @@ class Objective(Protocol):
     task: ClassVar[str]  # PEFT's task type
     metrics: ClassVar[tuple[str, ...]]  # that a recipe may look at, the usual one first
     sequences: ClassVar[int]  # that a row is in a forward pass: two where answers are compared
+    generates: ClassVar[bool]  # whether what is scored are answers in the model's own words
     validates: ClassVar[bool]  # whether validation rows steer training
     reports: ClassVar[
         tuple[str, ...]

@@ -30,6 +30,7 @@ class Encoded:
     """The verbs that are the same for all of them; a subclass says how a row becomes token ids."""
 
     sequences: ClassVar[int] = 1
+    generates: ClassVar[bool] = False
     validates: ClassVar[bool] = True
     reports: ClassVar[tuple[str, ...]] = ()
 

@@ -88,7 +88,9 @@ class Extraction(encoded.Encoded):
                 answers.append(context[begin:end].strip())
             progress.advance(len(batch))
         judged = judge(answers, [row.answer for row in rows], seed=recipe.training.seed)
-        return Scores({name: judged.metrics[name] for name in self.metrics}, answers, judged)
+        return Scores(
+            {name: judged.metrics[name] for name in self.metrics}, answers, judged, judged.intervals
+        )
 
 
 def best_span(

@@ -19,7 +19,7 @@ class Grpo(Reinforcement):
         return Trainer(
             model=setup.model,
             args=GRPOConfig(**self.arguments(setup)),
-            reward_funcs=self.judge,
+            reward_funcs=self.judge(setup),
             train_dataset=dataset(setup.rows),
             processing_class=setup.base.tokenizer,
             callbacks=[BoundKl(setup.recipe.reinforcement.max_kl)],

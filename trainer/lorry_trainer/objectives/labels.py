@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from lorry_trainer.bootstrap import Interval, of_ratio
 from lorry_trainer.data import Examples
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example
-from lorry_trainer.judge import Judgement, interval
+from lorry_trainer.metrics import normalised
 
 LabelsOf = Callable[[Example], Iterable[str]]
 
@@ -21,6 +22,12 @@ def label_set(data: Examples, labels_of: LabelsOf) -> tuple[str, ...]:
         raise DataError(
             f"all {len(data.train)} training rows have the label {', '.join(known)}; nothing can be told apart"
         )
+    seen: dict[str, str] = {}
+    for label in sorted(known):
+        if (other := seen.setdefault(normalised(label), label)) != label:
+            raise DataError(
+                f"labels {other!r} and {label!r} differ in case or blank space only; write them alike"
+            )
     for row in data.validation + data.test:
         for label in labels_of(row):
             if label not in known:
@@ -48,32 +55,30 @@ def spans(tags: Sequence[str]) -> set[Span]:
     return found
 
 
-def judge_spans(
+def span_metrics(
     given: Sequence[Sequence[str]], expected: Sequence[Sequence[str]], seed: int = 0
-) -> Judgement:
-    """Precision, recall and F1 of whole spans (micro), and the accuracy of single tags. At least one row."""
-    counts = np.array([_counts(*row) for row in zip(given, expected, strict=True)])
-    metrics = _rates(counts)
-
-    def f1(chosen: np.ndarray) -> float:
-        return _rates(counts[chosen])["span_f1"]
-
-    return Judgement(metrics, {"span_f1": interval(f1, len(counts), seed)})
-
-
-def _counts(given: Sequence[str], expected: Sequence[str]) -> tuple[int, ...]:
-    """Of a row: spans found, spans given, spans expected; tags found, tags."""
-    said, right = spans(given), spans(expected)
-    hits = sum(a == b for a, b in zip(given, expected, strict=True))
-    return len(said & right), len(said), len(right), hits, len(expected)
-
-
-def _rates(counts: np.ndarray) -> dict[str, float]:
-    """`counts` is [rows, 5]."""
-    hits, said, right, tags, of = (int(total) for total in counts.sum(axis=0))
-    return {
-        "span_f1": 2 * hits / (said + right) if said + right else 0.0,
-        "span_precision": hits / said if said else 0.0,
-        "span_recall": hits / right if right else 0.0,
-        "tag_accuracy": tags / of,
+) -> tuple[dict[str, float], dict[str, Interval]]:
+    """Precision, recall and F1 of whole spans (micro), and the accuracy of single tags, with their intervals."""
+    counts = np.array(
+        [_counts(said, right) for said, right in zip(given, expected, strict=True)], dtype=float
+    )
+    # A share of what was said or meant, in each row: hits over spans said, over spans meant, over the mean of both.
+    hits, said, meant, same, words = counts.T
+    shares = {
+        "span_f1": (hits, (said + meant) / 2),
+        "span_precision": (hits, said),
+        "span_recall": (hits, meant),
+        "tag_accuracy": (same, words),
     }
+    metrics = {
+        name: float(above.sum() / below.sum()) if below.sum() else 0.0
+        for name, (above, below) in shares.items()
+    }
+    return metrics, {name: of_ratio(above, below, seed) for name, (above, below) in shares.items()}
+
+
+def _counts(given: Sequence[str], expected: Sequence[str]) -> tuple[int, int, int, int, int]:
+    """Of one row: spans hit, said and meant; tags that are the same, and all."""
+    said, meant = spans(given), spans(expected)
+    same = sum(a == b for a, b in zip(given, expected, strict=True))
+    return len(said & meant), len(said), len(meant), same, len(expected)

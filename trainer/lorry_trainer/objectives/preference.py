@@ -13,11 +13,11 @@ from sklearn.metrics import roc_auc_score
 
 from lorry_bases import Quantization
 from lorry_bases.load import Base, load_base
-from lorry_trainer.data import Examples
+from lorry_trainer.bootstrap import interval
+from lorry_trainer.data import Examples, choose
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example
-from lorry_trainer.judge import Judgement, interval
-from lorry_trainer.objectives.answers import answer_logprobs, compare, longest
+from lorry_trainer.objectives.answers import answer_logprobs, compare, longest, longest_answer
 from lorry_trainer.objectives.contract import Scores, Segments, Setup
 from lorry_trainer.progress import Progress
 from lorry_trainer.prompts import refuse_base_without
@@ -29,6 +29,7 @@ class CausalPreference:
 
     task: ClassVar[str] = "CAUSAL_LM"
     sequences: ClassVar[int] = 1
+    generates: ClassVar[bool] = False
     validates: ClassVar[bool] = True
     reports: ClassVar[tuple[str, ...]] = ()
     answers: ClassVar[tuple[str, ...]]  # the columns that hold answers
@@ -45,7 +46,7 @@ class CausalPreference:
         return longest(base, rows, self.answers)
 
     def answer_length(self, base: Base, rows: list[Example]) -> int:
-        return 0
+        return longest_answer(base, rows, self.answers)
 
     def preview(self, trainer: Any) -> list[Segments]:
         return preview(trainer)
@@ -82,10 +83,12 @@ class Judged(CausalPreference):
 
     def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
         super().refuse(base, data, recipe)
-        for name, rows in (("training", data.train), ("test", data.test)):
+        scored = choose(data.test, recipe.evaluation.max_rows, recipe.training.seed)
+        for name, rows in (("training", data.train), ("scored test", scored)):
             if rows and len({row.record["label"] for row in rows}) < 2:
                 raise DataError(
-                    f"all {len(rows)} {name} rows have the same label; answers of both kinds are needed"
+                    f"all {len(rows)} {name} rows have the same label; answers of both kinds are needed. Add rows, or "
+                    "raise evaluation.max_rows"
                 )
 
     def score(
@@ -108,16 +111,14 @@ class Judged(CausalPreference):
         labels, values = np.array([row.record["label"] for row in rows]), np.array(likely)
 
         def area(chosen: np.ndarray) -> float:
-            if len(set(labels[chosen])) < 2:
-                return float("nan")
             return float(roc_auc_score(labels[chosen], values[chosen]))
 
-        metrics = {"preference_auc": area(np.arange(len(rows)))}
-        sure = {}
-        if len(set(labels)) == 2:
-            sure["preference_auc"] = interval(area, len(rows), recipe.training.seed)
-        judged = Judgement(metrics, sure)
-        return Scores(metrics, [f"{value:.2f}" for value in likely], judged)
+        sure = interval(area, len(rows), recipe.training.seed, strata=labels.tolist())
+        return Scores(
+            {"preference_auc": area(np.arange(len(rows)))},
+            [f"{value:.2f}" for value in likely],
+            intervals={"preference_auc": sure},
+        )
 
 
 def preview(trainer: Any) -> list[Segments]:

@@ -6,6 +6,7 @@ from it, which is reported, and ends the run where it leaves its bound.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from transformers import TrainerCallback
@@ -15,26 +16,24 @@ from lorry_bases.load import Base, load_base
 from lorry_trainer.data import Examples
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Example
-from lorry_trainer.generation import generate
-from lorry_trainer.judge import Judgement, intervals
+from lorry_trainer.objectives.answers import answered
 from lorry_trainer.objectives.contract import Scores, Segments, Setup
 from lorry_trainer.progress import Progress
 from lorry_trainer.prompts import count_tokens, refuse_base_without
 from lorry_trainer.recipe import Recipe
-from lorry_trainer.rewards import Reward, find_reward
 
 
 class Reinforcement:
     """A subclass says with which trainer."""
 
     task: ClassVar[str] = "CAUSAL_LM"
-    metrics: ClassVar[tuple[str, ...]] = ("reward",)
+    metrics: ClassVar[tuple[str, ...]] = ("reward", "win_rate")
+    generates: ClassVar[bool] = True
     sequences: ClassVar[int] = 1
     validates: ClassVar[bool] = False  # to sample for them costs as much as to train
     reports: ClassVar[tuple[str, ...]] = ("kl",)
 
     def __init__(self) -> None:
-        self._reward: Reward | None = None
         self._longest_answer = 0
 
     def load(
@@ -52,7 +51,6 @@ class Reinforcement:
             )
         refuse_base_without(base.tokenizer, data.all(), base.name)
         self._longest_answer = recipe.reinforcement.max_new_tokens
-        self._reward = find_reward(recipe.reinforcement.reward, data.folder, base.model.device.type)
 
     def lengths(self, base: Base, rows: list[Example]) -> list[int]:
         """With the longest answer that may be sampled: both must have room in the context."""
@@ -78,22 +76,8 @@ class Reinforcement:
         recipe: Recipe,
         progress: Progress,
     ) -> Scores:
-        """The mean reward of greedy answers."""
-        assert self._reward is not None
-        assert recipe.reinforcement is not None
-        answers = generate(
-            model,
-            base.tokenizer,
-            rows,
-            eos_token_ids=base.eos_token_ids,
-            max_new_tokens=recipe.reinforcement.max_new_tokens,
-            batch_size=recipe.evaluation.batch_size,
-            progress=progress,
-        )
-        given = self._reward([r.prompt for r in rows], answers, [r.answer for r in rows])
-        metrics = {"reward": sum(given) / len(given)}
-        judged = Judgement(metrics, intervals({"reward": given}, recipe.training.seed))
-        return Scores(metrics, answers, judged)
+        """Greedy answers, which the recipe's reward says all of."""
+        return Scores({}, answered(base, model, rows, recipe, progress))
 
     def arguments(self, setup: Setup) -> dict[str, Any]:
         """For TRL's configuration."""
@@ -106,11 +90,16 @@ class Reinforcement:
             "beta": learning.kl_penalty,
         }
 
-    def judge(self, prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
-        """As TRL asks for rewards."""
-        assert self._reward is not None
-        said = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
-        return self._reward(prompts, said, columns["answer"])
+    def judge(self, setup: Setup) -> Callable[..., list[float]]:
+        """The reward as TRL asks for it."""
+        assert setup.reward is not None  # `prepare` found it
+        given = setup.reward.judge
+
+        def reward(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
+            said = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
+            return given(prompts, said, columns["answer"])
+
+        return reward
 
 
 class BoundKl(TrainerCallback):  # type: ignore[misc]

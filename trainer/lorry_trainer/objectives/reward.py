@@ -33,6 +33,7 @@ class Reward:
     task: ClassVar[str] = "SEQ_CLS"
     metrics: ClassVar[tuple[str, ...]] = ("preference_accuracy",)
     sequences: ClassVar[int] = 2
+    generates: ClassVar[bool] = False
     validates: ClassVar[bool] = True
     reports: ClassVar[tuple[str, ...]] = ()
 

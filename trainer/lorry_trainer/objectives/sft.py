@@ -9,11 +9,13 @@ from trl import SFTConfig
 
 from lorry_bases import Quantization
 from lorry_bases.load import Base, load_base
+from lorry_trainer.bootstrap import of_ratio
 from lorry_trainer.data import Examples
 from lorry_trainer.formats.contract import Example
-from lorry_trainer.generation import generate, pad_id
+from lorry_trainer.generation import pad_id
 from lorry_trainer.judge import judge
-from lorry_trainer.likelihood import answer_loss, perplexity
+from lorry_trainer.likelihood import answer_losses, mean_loss, perplexity
+from lorry_trainer.objectives.answers import answered
 from lorry_trainer.objectives.contract import Scores, Segments, Setup, dataset
 from lorry_trainer.objectives.sft_trainer import Trainer
 from lorry_trainer.progress import Progress
@@ -37,6 +39,7 @@ class Sft:
         "perplexity",
     )
     sequences: ClassVar[int] = 1
+    generates: ClassVar[bool] = True
     validates: ClassVar[bool] = True
     reports: ClassVar[tuple[str, ...]] = ()
 
@@ -96,26 +99,19 @@ class Sft:
         progress: Progress,
     ) -> Scores:
         model.eval()
-        size = recipe.evaluation.batch_size
+        seed = recipe.training.seed
         pad = pad_id(base.tokenizer, base.eos_token_ids)
-        loss = answer_loss(model, base.tokenizer, rows, pad, size)
+        losses = answer_losses(model, base.tokenizer, rows, pad, recipe.evaluation.batch_size)
+        loss, (totals, counts) = mean_loss(losses), zip(*losses, strict=True)
+        sure = of_ratio(totals, counts, seed)
         figures = {"loss": loss, "perplexity": perplexity(loss)}
+        intervals = {"loss": sure, "perplexity": (perplexity(sure[0]), perplexity(sure[1]))}
         if recipe.data.format == "text":  # it asks nothing
             progress.advance(len(rows))
-            return Scores(figures, [""] * len(rows))
-        answers = generate(
-            model,
-            base.tokenizer,
-            rows,
-            eos_token_ids=base.eos_token_ids,
-            max_new_tokens=recipe.evaluation.max_new_tokens or 1,
-            batch_size=size,
-            progress=progress,
-        )
-        judged = judge(
-            answers, [row.answer for row in rows], data.labels, seed=recipe.training.seed
-        )
-        return Scores(judged.metrics | figures, answers, judged)
+            return Scores(figures, [""] * len(rows), intervals=intervals)
+        answers = answered(base, model, rows, recipe, progress)
+        judged = judge(answers, [row.answer for row in rows], data.labels, seed)
+        return Scores(judged.metrics | figures, answers, judged, judged.intervals | intervals)
 
 
 OBJECTIVE = Sft

@@ -19,7 +19,7 @@ from lorry_trainer.data import Examples
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.objectives import encoded
 from lorry_trainer.objectives.contract import Scores, Setup
-from lorry_trainer.objectives.labels import judge_spans, label_set
+from lorry_trainer.objectives.labels import label_set, span_metrics
 from lorry_trainer.progress import Progress
 from lorry_trainer.recipe import Recipe
 
@@ -96,8 +96,10 @@ class Tokens(encoded.Encoded):
             for row, labels in zip(batch, best, strict=True):
                 tags.append([names[labels[at]] for at in row["places"]])
             progress.advance(len(batch))
-        judged = judge_spans(tags, [row.record["tags"] for row in rows], recipe.training.seed)
-        return Scores(judged.metrics, [" ".join(row) for row in tags], judged)
+        metrics, intervals = span_metrics(
+            tags, [row.record["tags"] for row in rows], recipe.training.seed
+        )
+        return Scores(metrics, [" ".join(row) for row in tags], intervals=intervals)
 
 
 def _reads_onward(model: torch.nn.Module) -> bool:

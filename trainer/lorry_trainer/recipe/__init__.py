@@ -18,10 +18,11 @@ from lorry_trainer.recipe.method import (
 from lorry_trainer.recipe.objective import Preference, Reinforcement
 from lorry_trainer.recipe.section import Section
 from lorry_trainer.recipe.training import Training
-from lorry_trainer.recipe.whole import FACTORS, OBJECTIVE_SECTIONS, SECTIONS, Recipe
+from lorry_trainer.recipe.whole import FACTORS, FREE, OBJECTIVE_SECTIONS, SECTIONS, Recipe
 
 __all__ = [
     "FACTORS",
+    "FREE",
     "HELD",
     "OBJECTIVE_SECTIONS",
     "SECTIONS",

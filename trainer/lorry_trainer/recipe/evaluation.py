@@ -25,6 +25,7 @@ Metric = Literal[
     "preference_accuracy",
     "preference_auc",
     "reward",
+    "win_rate",
 ]
 
 
@@ -42,6 +43,13 @@ class Evaluation(Section):
         default=None,
         ge=1,
         description="Longest answer in tokens. Left out: a quarter more than the longest expected answer.",
+    )
+    reward: str | None = Field(
+        default=None,
+        min_length=1,
+        description="What the answers earn, named as `reinforcement.reward` is, whatever the objective: `reward` is "
+        "its mean, `win_rate` how often the adapter's answer earns more than the bare base's, ties counted as half. "
+        "Left out: `reinforcement.reward` for `grpo` and `rloo`, none for the others.",
     )
     max_rows: int = Field(
         default=200, ge=1, description="Score at most so many test rows, a seeded choice."

@@ -44,12 +44,14 @@ class Lora(Section):
         "words that the base does not know: embeddings, norms and the output head, which are never quantized. A new "
         "head is learnt whole anyway.",
     )
-    rslora: bool = Field(
-        default=False, description="Scale by alpha / sqrt(rank) instead (rank-stabilised LoRA)."
+    rslora: bool | None = Field(
+        default=None,
+        description="Scale by alpha / sqrt(rank) instead (rank-stabilised LoRA). Left out: with `method: rslora` only.",
     )
-    dora: bool = Field(
-        default=False,
-        description="Learn each output's magnitude apart from its direction (DoRA); slower.",
+    dora: bool | None = Field(
+        default=None,
+        description="Learn each output's magnitude apart from its direction (DoRA); slower. Left out: with `method: "
+        "dora` only.",
     )
     learning_rate_ratio: float | None = Field(
         default=None,

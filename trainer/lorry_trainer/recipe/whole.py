@@ -38,11 +38,23 @@ OBJECTIVE_SECTIONS: dict[str, tuple[str, ...]] = {
 FACTORS = ("lora", "qlora", "rslora", "dora", "lora_plus", "pissa", "loftq", "full")
 _FACTORS_ALONE = ("full", "pissa")  # all that they publish
 _JUDGES = ("classification", "tokens", "extraction", "reward")  # with a head of their own
+# objectives whose model answers in its own words
+FREE = ("sft", "dpo", "kto", "orpo", "grpo", "rloo")
+_EARNS = OBJECTIVE_SECTIONS["reinforcement"]
+_OTHERS = ("sft", *_JUDGES, *OBJECTIVE_SECTIONS["preference"])
 # key -> the objectives that it says anything to
 _OBJECTIVES_OF: dict[str, tuple[str, ...]] = {
     "training.packing": ("sft",),
-    "evaluation.shots": ("sft", "grpo", "rloo"),
-    "evaluation.general": ("sft", "dpo", "kto", "orpo", "grpo", "rloo"),
+    "training.early_stopping_patience": _OTHERS,  # the rest have no validation loss
+    "evaluation.shots": ("sft", *_EARNS),
+    "evaluation.general": FREE,
+    "evaluation.reward": FREE,
+    "evaluation.max_new_tokens": FREE,
+}
+# key -> the methods that it says anything to
+_METHODS_OF: dict[str, tuple[str, ...]] = {
+    "virtual.text": ("prompt_tuning",),
+    "virtual.encoder_hidden_size": ("p_tuning", "prefix_tuning"),
 }
 
 
@@ -176,15 +188,34 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _keys_fit_the_objective(self) -> Self:
-        asked = {
-            "training.packing": self.training.packing,
-            "evaluation.shots": self.evaluation.shots,
-            "evaluation.general": self.evaluation.general,
-        }
-        for key, value in asked.items():
-            if value and self.objective not in _OBJECTIVES_OF[key]:
-                raise ValueError(
-                    f"`{key}` belongs to {', '.join(_OBJECTIVES_OF[key])}, and the objective is {self.objective}"
-                )
+    def _keys_say_something(self) -> Self:
+        for kind, own, table in (
+            ("objective", self.objective, _OBJECTIVES_OF),
+            ("method", self.method, _METHODS_OF),
+        ):
+            for key, kinds in table.items():
+                if own not in kinds and _is_given(self, key):
+                    raise ValueError(
+                        f"`{key}` belongs to {', '.join(kinds)}, and the {kind} is {own}; leave it out"
+                    )
+        for switch in ("rslora", "dora"):
+            if self.method == switch and getattr(self.lora, switch) is False:
+                raise ValueError(f"`method: {switch}` is LoRA with `lora.{switch}`, which is false")
+        if (
+            self.objective in OBJECTIVE_SECTIONS["preference"]
+            and self.evaluation.max_new_tokens
+            and not self.evaluation.reward
+        ):
+            raise ValueError(
+                f"`evaluation.max_new_tokens` is for answers, and `objective: {self.objective}` gives some only where "
+                "`evaluation.reward` is given"
+            )
         return self
+
+
+def _is_given(recipe: Recipe, key: str) -> bool:
+    """Whether a key asks for something that leaving it out does not: neither off nor its default."""
+    section, _, name = key.partition(".")
+    holder = getattr(recipe, section)
+    value = getattr(holder, name, None)
+    return bool(value) and value != type(holder).model_fields[name].default
