@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from transformers import TrainerCallback
 
@@ -170,3 +172,28 @@ def test_a_run_with_another_reward_takes_no_checkpoint(
     judge.write_text("def judge(*row): return 2.0")
     with pytest.raises(RecipeError, match="of a run with another reward"):
         go(rewarded, tmp_path, "out", resume=True)
+
+
+def test_sigterm_takes_away_what_is_half_written(
+    recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended the process at once, and the half of a folder stayed."""
+    from rich.console import Console
+
+    from lorry_trainer import write
+    from lorry_trainer.cli.loading import interruption
+
+    original = write.write
+
+    def ended(*arguments: Any) -> None:
+        original(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(write, "write", ended)
+    with pytest.raises(typer.Exit) as caught, interruption(Console(quiet=True)):
+        go(recipe, tmp_path, "out")
+    assert caught.value.exit_code == 143
+    assert [path.name for path in tmp_path.glob("*out*")] == [".out.checkpoints"]
+    monkeypatch.setattr(write, "write", original)
+    assert go(recipe, tmp_path, "out", resume=True).folder.is_dir()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -233,9 +233,73 @@ def test_a_loss_that_is_no_number_ends_the_run(
 
     monkeypatch.setattr(prepare, "load_base", poisoned)
     write_rows(letter_rows)
-    with pytest.raises(TrainingError, match=r"the loss is nan at step 1\D.*learning_rate"):
+    with pytest.raises(TrainingError, match=r"the bare base's loss .* is nan: .*another base"):
         go(tiny_recipe())
+    without_score = {"splits": {"test": 0}}
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 1\D.*learning_rate"):
+        go(tiny_recipe(data=without_score))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_learning_rate_that_is_too_high_ends_the_run(
+    go: Callable[..., Result],
+    write_rows: Write,
+    tiny_recipe: Build,
+    tmp_path: Path,
+) -> None:
+    """A real one: nobody has put the numbers there."""
+    write_rows([{"instruction": f"name city {i}", "output": f"City {i}."} for i in range(40)])
+    wild = {"learning_rate": 1.0, "warmup_ratio": 0.0, "schedule": "constant", "max_grad_norm": 1e9}
+    steps = {"max_steps": 40, "batch_size": 4, "early_stopping_patience": 0}
+    with pytest.raises(TrainingError, match=r"loss is (nan|inf) at step .*learning_rate \(now 1\)"):
+        go(
+            tiny_recipe(
+                base="lorry-tiny",
+                method="rslora",
+                training=wild | steps,
+                evaluation={"max_rows": 2},
+                lora={"rank": 16, "alpha": 1000.0},
+            )
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "where", "way_out"),
+    [
+        (MemoryError(), "trl.SFTTrainer.train", "training.batch_size"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried …"),
+            "trl.SFTTrainer.train",
+            "training.gradient_checkpointing",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory."), "trl.SFTTrainer.train", "data.max_length"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory."),
+            "lorry_trainer.objectives.sft.answered",
+            "evaluation.batch_size",
+        ),
+    ],
+)
+def test_memory_that_runs_out_is_answered_with_what_to_change(
+    go: Callable[..., Result],
+    write_rows: Write,
+    letter_rows: Rows,
+    tiny_recipe: Build,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    where: str,
+    way_out: str,
+) -> None:
+    """Only CUDA's in training was; the CPU's came out as an unknown RuntimeError."""
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(where, full)
+    write_rows(letter_rows)
+    with pytest.raises(TrainingError, match=f"memory ran out: .*{way_out}"):
+        go(tiny_recipe())
 
 
 def test_no_test_rows_no_score(
@@ -256,6 +320,12 @@ def test_no_test_rows_no_score(
         ({"data": {"max_length": 4096}}, RecipeError, "data.max_length is 4096"),
         ({"data": {"max_length": 8}}, DataError, "60 of 60 rows are longer than 8 tokens"),
         ({"lora": {"target_modules": ["nope"]}}, RecipeError, "Linear layers of"),
+        (
+            {"lora": {"target_modules": ["q_proj", "v_prj"]}},
+            RecipeError,
+            "lora.target_modules 'v_prj': no layer of",
+        ),
+        ({"lora": {"exclude_modules": ["x"]}}, RecipeError, "lora.exclude_modules 'x': no layer"),
         ({"lora": {"target_modules": ["lm_head"]}}, RecipeError, "lm_head"),
     ],
 )

@@ -11,11 +11,13 @@ from lorry_trainer import processes
 from lorry_trainer.data import Examples, choose, load, within
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Example
+from lorry_trainer.memory import LOADING, told_when_out
 from lorry_trainer.objectives import OBJECTIVES, find
 from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.recipe import FREE, HELD, Recipe
 from lorry_trainer.resolve import Facts, Resolved, resolve
 from lorry_trainer.rewards import Rewards, find_rewards
+from lorry_trainer.targets import refuse_targets
 
 if TYPE_CHECKING:
     from lorry_bases import Quantization
@@ -62,6 +64,7 @@ def prepare(
     _refuse_unmeasured(recipe, objective)
     base = (load or load_base)(recipe, objective, data)
     objective.refuse(base, data, recipe)
+    refuse_targets(base, recipe)
     if data.format == "text" and recipe.evaluation.reward:
         raise RecipeError(
             "evaluation.reward: rows of plain text ask nothing that could be answered"
@@ -134,7 +137,8 @@ def load_base(recipe: Recipe, objective: Objective, data: Examples) -> Base:
             "training.device is cuda, and this machine has none that torch can use; set it to auto"
         )
     try:
-        return objective.load(recipe, data, held(recipe), processes.device(device))
+        with told_when_out(LOADING):
+            return objective.load(recipe, data, held(recipe), processes.device(device))
     except (BaseNotFound, BaseRefused) as error:
         raise RecipeError(f"base: {error}") from error
 

@@ -17,7 +17,7 @@ from lorry_trainer.gate import shortfalls
 from lorry_trainer.prepare import Prepared, prepare, prepare_data
 from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.recipe import Recipe
-from lorry_trainer.scoring import general_loss, read_general, score, score_with_shots
+from lorry_trainer.scoring import general_loss, read_general, score, score_base, score_with_shots
 from lorry_trainer.unfinished import Unfinished
 
 
@@ -67,7 +67,7 @@ def run(
     if not processes.is_first():
         _train_along(prepared, target)
         return None
-    before = score(prepared, bare, progress, "scoring base")
+    before = score_base(prepared, progress)
     shots = score_with_shots(prepared, progress, before)
     general_before = general_loss(prepared, bare, general)
     clock.lap("score_base")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorry_trainer.bootstrap import of_means
 from lorry_trainer.data import choose
-from lorry_trainer.errors import DataError
+from lorry_trainer.errors import DataError, TrainingError
+from lorry_trainer.memory import SCORING, told_when_out
 from lorry_trainer.metrics import wins
 from lorry_trainer.prepare import Prepared
 from lorry_trainer.progress import Progress, Silent
@@ -29,8 +31,21 @@ def score(
     if not run.test:
         return None
     progress.start(stage, len(run.test))
-    scores = run.objective.score(run.base, model, run.test, run.data, run.recipe, progress)
-    return _rewarded(run, model, scores, bare, progress)
+    with told_when_out(SCORING):
+        scores = run.objective.score(run.base, model, run.test, run.data, run.recipe, progress)
+        return _rewarded(run, model, scores, bare, progress)
+
+
+def score_base(run: Prepared, progress: Progress) -> Scores | None:
+    """Raises TrainingError where the bare base is broken: nothing can be learnt on it, at whatever rate."""
+    scores = score(run, run.base.model, progress, "scoring base")
+    loss = scores.metrics.get("loss", 0.0) if scores else 0.0
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the bare base's loss on the test rows is {loss}: its weights hold what is no number, or overflow. Take "
+            "another copy of the base, or another base"
+        )
+    return scores
 
 
 def _rewarded(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -24,11 +23,13 @@ from transformers.integrations import TensorBoardCallback
 
 from lorry_trainer import processes
 from lorry_trainer.errors import RecipeError, TrainingError
+from lorry_trainer.memory import TRAINING, told_when_out
 from lorry_trainer.methods import METHODS
 from lorry_trainer.objectives.contract import Setup
 from lorry_trainer.prepare import Prepared
 from lorry_trainer.progress import Progress
 from lorry_trainer.recipe import Recipe
+from lorry_trainer.targets import linear_layers
 
 Curve = list[tuple[int, float]]  # (step, loss)
 
@@ -82,13 +83,8 @@ def train(
 
     progress.start("training", run.resolved.total_steps)
     started = time.perf_counter()
-    try:
+    with told_when_out(TRAINING):
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"the device ran out of memory: {error}. Lower training.batch_size and raise gradient_accumulation, "
-            "set training.gradient_checkpointing: true, lower data.max_length, or use method: qlora"
-        ) from error
     seconds = time.perf_counter() - started
     state = trainer.state
     best = state.best_global_step if watched and state.best_model_checkpoint else None
@@ -121,18 +117,11 @@ def make_trainer(run: Prepared, scratch: str, watched: bool) -> Trainer:
     except ValueError as error:
         # PEFT: no layer has such a name, or the family is unknown; TRL: the head is fused
         if any(part in str(error) for part in ("arget modules", "target_modules", "lm_head")):
-            layers = sorted(
-                {
-                    n.rpartition(".")[2]
-                    for n, m in base.model.named_modules()
-                    if hasattr(m, "in_features")
-                }
-            )
             section = recipe.method if recipe.method in ("ia3", "bottleneck") else "lora"
             targets = getattr(recipe, section).target_modules
             raise RecipeError(
                 f"{section}.target_modules {targets!r}: {error}. "
-                f"Linear layers of {base.name!r}: {', '.join(layers)}"
+                f"Linear layers of {base.name!r}: {', '.join(linear_layers(base))}"
             ) from error
         raise TrainingError(f"the run is refused: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,11 +50,24 @@ def read_recipes(paths: list[Path], console: Console) -> list[Recipe]:
     return recipes
 
 
+class _Ended(BaseException):
+    """SIGTERM, as an exception: what is half written is taken away on the way out."""
+
+
 @contextmanager
 def interruption(console: Console) -> Iterator[None]:
-    """Ctrl-C ends with 130, as a shell has it, and says how to go on."""
+    """Ctrl-C ends with 130 and SIGTERM with 143, as a shell has it, and both say how to go on."""
+    from lorry_trainer import processes
+
+    def end(*_: object) -> None:
+        raise _Ended
+
     try:
+        if processes.count() == 1:  # a launcher ends its processes itself, and does not wait long
+            signal.signal(signal.SIGTERM, end)
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Ended) as error:
         console.print("interrupted; --resume goes on from the last checkpoint", style="yellow")
-        raise typer.Exit(130) from None
+        raise typer.Exit(143 if isinstance(error, _Ended) else 130) from None
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
