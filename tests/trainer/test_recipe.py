@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from lorry_trainer.errors import RecipeError
+from lorry_trainer.habits import table
 from lorry_trainer.recipe import Recipe
 from lorry_trainer.recipe_doc import document
-from lorry_trainer.recipe_file import parse_recipe, read_recipe
+from lorry_trainer.recipe_file import all_places, parse_recipe, read_recipe
 
 MINIMAL = "data:\n  path: rows.jsonl\n"
 
@@ -40,6 +42,32 @@ def test_a_key_in_the_wrong_section_is_told_where_it_belongs() -> None:
 
 def test_an_unknown_key_without_a_near_match_lists_what_is_known() -> None:
     assert "known here: rank, alpha, dropout" in complaint(MINIMAL + "lora:\n  zzz: 1\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("lora_r: 8", "r.yaml:3: lora_r: unknown key; here that is `lora.rank`"),
+        ("lora: {r: 8}", "lora.r: unknown key; here that is `lora.rank`"),
+        ("load_in_4bit: true", "here that is `method: qlora`"),
+        ("micro_batch_size: 2", "here that is `training.batch_size`"),
+        ("training: {num_train_epochs: 2}", "here that is `training.epochs`"),
+        ("sequence_len: 2048", "here that is `data.max_length`"),
+        ("bf16: auto", "bf16: unknown key; not needed: bfloat16 on CUDA"),
+        ("learning_rate: 1e-3", "did you mean training.learning_rate?"),
+    ],
+)
+def test_names_of_trl_and_axolotl_are_told_what_they_are_called_here(line: str, part: str) -> None:
+    """Most were told to be `lora`, or got the list of all sections."""
+    assert part in complaint(MINIMAL + line + "\n")
+
+
+def test_the_table_of_habits_is_the_docs_and_names_keys_that_there_are() -> None:
+    page = Path(__file__).parents[2] / "docs" / "training.md"
+    assert table() in page.read_text(encoding="utf-8"), "run lorry_trainer.habits again"
+    named = re.findall(r"`([a-z_]+(?:\.[a-z_]+)+)", table())
+    assert len(named) > 25
+    assert not set(named) - set(all_places(Recipe))
 
 
 def test_every_fault_is_reported_at_once() -> None:

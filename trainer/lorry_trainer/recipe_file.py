@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from lorry_trainer.errors import RecipeError
+from lorry_trainer.habits import known_elsewhere
 from lorry_trainer.recipe import Recipe
 from lorry_trainer.recipe.section import section_in
 
@@ -78,7 +79,9 @@ def _say(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         section = _section(place[:-1])
         known = list(section.model_fields) if section else []
-        elsewhere = [p for p in _all_places(Recipe) if p.rpartition(".")[2] == place[-1]]
+        elsewhere = [p for p in all_places(Recipe) if p.rpartition(".")[2] == place[-1]]
+        if not elsewhere and (habit := known_elsewhere(str(place[-1]))):
+            return f"{where}: unknown key; {habit}"
         hint = elsewhere or difflib.get_close_matches(str(place[-1]), known, n=3)
         ask = f"did you mean {' or '.join(hint)}?" if hint else f"known here: {', '.join(known)}"
         return f"{where}: unknown key; {ask}"
@@ -108,11 +111,11 @@ def _section(place: Place) -> type[BaseModel] | None:
     return section
 
 
-def _all_places(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def all_places(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in section.model_fields.items():
         yield prefix + name
         if inner := section_in(field.annotation):
-            yield from _all_places(inner, f"{prefix}{name}.")
+            yield from all_places(inner, f"{prefix}{name}.")
 
 
 def _line_of(node: yaml.Node | None, place: Place) -> int:
