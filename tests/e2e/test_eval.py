@@ -43,7 +43,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "rows.csv").write_text("question,colour\n" + "\n".join(lines) + "\n")
     bases = Bases()
     columns = "columns: {text: question, label: colour}, splits"
-    topic = RECIPE.format(method="qlora").replace("splits", columns) + "objective: classification"
+    topic = RECIPE.format(method="qlora").replace("splits", columns)
+    topic = topic.replace(", max_new_tokens: 6", "") + "objective: classification"
     run(parse_recipe(topic), name="topic", folder=folder, output=folder / "topic")
     for method, section in SERVED.items():
         text = RECIPE.format(method=method) + ("" if section == "{}" else section)
@@ -151,3 +152,22 @@ def test_eval_through_a_server(folder: Path, server: str) -> None:
     alone = lorry(*words, "--no-base", at=server)
     assert all(line.startswith("pissa  ") for line in alone.splitlines())
     assert f"pissa  accuracy  {told['metrics']['pissa']['accuracy']:.4f}" in alone
+
+
+def test_one_published_version_against_another(folder: Path, server: str, tmp_path: Path) -> None:
+    """By the expected answers, and by a function: its figures are those of the answers that were given."""
+    (tmp_path / "judge.py").write_text("def judge(prompt, said, answer): return len(said)")
+    words = ["eval", "pissa", "--against", "ia3", "--data", folder / "rows.csv", "--max-tokens", 6]
+    told = json.loads(lorry("--json", *words, "--max-rows", 12, "--record", at=server))
+    assert told["rival"] == "ia3"
+    metrics = told["metrics"]["pissa"]
+    assert metrics["win_rate_low"] <= metrics["win_rate"] <= metrics["win_rate_high"]
+    with Client(server) as client:
+        kept = [e for e in client.evaluations("pissa") if "against" in e.title]
+    assert [e.metrics["win_rate"] for e in kept] == [metrics["win_rate"]]
+    assert told["acted"]["ia3"] in kept[0].description
+    reward = f"{tmp_path / 'judge.py'}:judge"
+    judged = lorry(*words, "--no-base", "--max-rows", 4, "--reward", reward, at=server)
+    assert {line.split()[0] for line in judged.splitlines()} == {"ia3", "pissa"}
+    assert "pissa  reward  " in judged
+    assert "pissa  win_rate  " in judged

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from lorry_trainer.data import Examples
+from lorry_trainer.figures import side_by_side
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.recipe import FACTORS, Recipe
 
@@ -45,18 +46,13 @@ def card(
         "`lineage.json` the digests of base and data, `loss.png` the loss.",
     ]
     if samples:
-        scores = [
-            n.removeprefix("test_")
-            for n in metrics
-            if n.startswith("test_")
-            and f"base_{n}" in metrics
-            and not n.endswith(("_low", "_high"))
+        headings, rows = side_by_side(metrics, [("base", "base_test_"), ("adapter", "test_")])
+        table = [
+            [f"held-out, {len(samples)} rows", *headings],
+            ["---"] * (1 + len(headings)),
+            *rows,
         ]
-        lines += ["", f"| held-out, {len(samples)} rows | base | adapter |", "| --- | --- | --- |"]
-        lines += [
-            f"| {s} | {metrics[f'base_test_{s}']:.3f} | {metrics[f'test_{s}']:.3f} |"
-            for s in scores
-        ]
+        lines += ["", *(f"| {' | '.join(cells)} |" for cells in table)]
         for row, before, after in samples[:3]:
             asked = asked_of(row)
             lines += [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from lorry_trainer.objectives import OBJECTIVES
 from lorry_trainer.progress import Progress
 from lorry_trainer.read import read_source
 from lorry_trainer.recipe import Data
+from lorry_trainer.rewards import Reward, earned
 
 if TYPE_CHECKING:
     from lorry_client.aio import AsyncClient
@@ -40,6 +41,14 @@ class Asked:
         str, str | None
     ]  # the reference that always means what answered; None for the bare base
     judged: dict[str, Judgement]
+    rival: str | None = None  # whom the others' win rates are over, where there are any
+
+    def columns(self) -> tuple[dict[str, float], list[tuple[str, str]]]:
+        """The figures of all, and who (for a heading) has which prefix."""
+        prefixes = [(who, f"{at} ") for at, who in enumerate(self.answers)]
+        figures = self.metrics()
+        merged = {p + name: value for who, p in prefixes for name, value in figures[who].items()}
+        return merged, prefixes
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """By who answered, with the bounds of each interval."""
@@ -72,9 +81,12 @@ async def ask(
     concurrency: int,
     seed: int,
     progress: Progress,
+    reward: Reward | None = None,
+    rival: str | None = None,
 ) -> Asked:
-    """Every reference (None is the bare base) answers all rows, greedily. Raises lorry_client's errors; the requests
-    that are under way then end with it."""
+    """Every reference (None is the bare base) answers all rows, greedily; a `reward` judges the answers, and tells how
+    often the others win over the `rival`'s. Raises lorry_client's errors; the requests that are under way then end with
+    it."""
     rows = questions.rows
     gate = asyncio.Semaphore(concurrency)
     answers: dict[str, list[str]] = {}
@@ -101,4 +113,16 @@ async def ask(
         acted[who] = first.adapter
     expected = [row.answer for row in rows]
     judged = {who: judge(said, expected, questions.labels, seed) for who, said in answers.items()}
-    return Asked(questions, answers, acted, judged)
+    if reward is not None:
+        asked = [row.prompt for row in rows]
+        each = {who: reward.judge(asked, said, expected) for who, said in answers.items()}
+        for who, own in each.items():
+            figures, sure = earned(own, each[rival] if rival else own, seed)
+            if rival in (None, who):
+                del figures["win_rate"], sure["win_rate"]
+            judged[who] = replace(
+                judged[who],
+                metrics=judged[who].metrics | figures,
+                intervals=judged[who].intervals | sure,
+            )
+    return Asked(questions, answers, acted, judged, rival)

@@ -13,25 +13,18 @@ from lorry_trainer.remote import Asked
 
 def write_report(asked: Asked, reference: str, path: Path) -> None:
     """Raises OutputError."""
-    prefixes = [(who, f"{i} ") for i, who in enumerate(asked.answers)]
-    metrics = {
-        prefix + name: value
-        for (who, prefix) in prefixes
-        for name, value in asked.metrics()[who].items()
-    }
-    base = asked.answers.get("base", [""] * len(asked.questions.rows))
+    metrics, columns = asked.columns()
     rows = [
-        (asked_of(row), row.answer, before, after)
-        for row, before, after in zip(
-            asked.questions.rows, base, asked.answers[reference], strict=True
-        )
+        (asked_of(row), row.answer, [(who, said[at]) for who, said in asked.answers.items()])
+        for at, row in enumerate(asked.questions.rows)
     ]
+    over = f" Win rates are over {escape(asked.rival)}; a tie counts half." if asked.rival else ""
     page = report.page(
         f"{reference} on {Path(asked.questions.name).name}",
         [
             f"<p>{len(asked.questions.rows)} rows, answered by {escape(asked.acted[reference] or 'the base')}. "
-            "In brackets: 95 % by bootstrap.</p>",
-            report.scores(metrics, prefixes),
+            f"In brackets: 95 % by bootstrap.{over}</p>",
+            report.scores(metrics, columns),
             report.labels(asked.judged[reference]),
             report.samples(rows),
         ],

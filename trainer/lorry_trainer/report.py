@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from matplotlib.figure import Figure
 
+from lorry_trainer.figures import side_by_side, words_of
 from lorry_trainer.judge import Judgement
 from lorry_trainer.plot import draw_confusion
 
@@ -33,27 +34,10 @@ def page(title: str, parts: Iterable[str]) -> str:
     )
 
 
-def scores(metrics: dict[str, float], columns: Sequence[tuple[str, str]]) -> str:
+def scores(metrics: Mapping[str, float], columns: Sequence[tuple[str, str]]) -> str:
     """A table of every figure that some column has; `columns` are (heading, prefix of its figures)."""
-    names = sorted(
-        {
-            name.removeprefix(prefix)
-            for _, prefix in columns
-            for name in metrics
-            if name.startswith(prefix) and not name.endswith(("_low", "_high", "_rows"))
-        }
-    )
-    shown = [c for c in columns if any(n.startswith(c[1]) for n in metrics)]
-    rows = [[n, *(_with_interval(metrics, prefix + n) for _, prefix in shown)] for n in names]
-    return table(["", *(heading for heading, _ in shown)], rows)
-
-
-def _with_interval(metrics: dict[str, float], name: str) -> str:
-    if name not in metrics:
-        return ""
-    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
-    interval = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
-    return f"{metrics[name]:.4g}{interval}"
+    headings, rows = side_by_side(metrics, columns)
+    return table(["", *headings], [[words_of(name), *cells] for name, *cells in rows])
 
 
 def gate(missed: Sequence[str], required: bool) -> str:
@@ -79,15 +63,16 @@ def labels(judged: Judgement | None) -> str:
     return made
 
 
-def samples(rows: Sequence[tuple[str, str, str, str]]) -> str:
-    """(question, expected, the base's answer, the adapter's)."""
+def samples(rows: Sequence[tuple[str, str, Sequence[tuple[str, str]]]]) -> str:
+    """(question, expected, what each answered: who, and what)."""
     if not rows:
         return ""
-    shown = [
-        f"<pre>{escape(asked)}\n\nexpected: {escape(expected)}\nbase:     {escape(before)}\n"
-        f"adapter:  {escape(after)}</pre>"
-        for asked, expected, before, after in rows[:_MOST_SAMPLES]
-    ]
+    shown = []
+    for asked, expected, answers in rows[:_MOST_SAMPLES]:
+        said = [("expected", expected), *answers]
+        width = 1 + max(len(who) for who, _ in said)
+        lines = [f"{who + ':':<{width}} {what}" for who, what in said]
+        shown.append(f"<pre>{escape(asked)}\n\n{escape(chr(10).join(lines))}</pre>")
     return "<h2>Rows</h2>" + "\n".join(shown)
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorry_trainer.bootstrap import Interval, of_means
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Text
-from lorry_trainer.metrics import exact_match, normalised
+from lorry_trainer.metrics import exact_match, normalised, wins
 
 if TYPE_CHECKING:
     from lorry_trainer.recipe import Recipe
@@ -52,6 +53,15 @@ def number(said: str, answer: str) -> float:
 RULES: dict[str, Rule] = {"exact_match": exact_match, "contains": contains, "number": number}
 
 
+def earned(
+    ours: list[float], theirs: list[float], seed: int
+) -> tuple[dict[str, float], dict[str, Interval]]:
+    """From each row's reward: `reward`, the mean of ours, and `win_rate`, ours over theirs; with their intervals."""
+    each = {"reward": ours, "win_rate": wins(ours, theirs)}
+    means = {name: sum(values) / len(values) for name, values in each.items()}
+    return means, of_means(each, seed)
+
+
 def find_rewards(recipe: Recipe, folder: Path, device: str) -> Rewards:
     """Those of a resolved recipe; one that is named twice is loaded once. Raises RecipeError."""
     learnt = recipe.reinforcement.reward if recipe.reinforcement else None
@@ -63,11 +73,12 @@ def find_rewards(recipe: Recipe, folder: Path, device: str) -> Rewards:
 
 
 def find_reward(
-    name: str, folder: Path, device: str, *, key: str = "reinforcement.reward"
+    name: str, folder: Path, device: str | None, *, key: str = "reinforcement.reward"
 ) -> Reward:
     """The reward of that name: a rule, `FILE.py:FUNCTION`, or the folder of an adapter with `objective: reward`.
 
-    Paths start at `folder`, the recipe's; `key` stands in messages. Raises RecipeError.
+    Paths start at `folder`, the recipe's; `key` stands in messages; without a `device`, a model is where the base finds
+    one. Raises RecipeError.
     """
     if name in RULES:
         rule = RULES[name]
@@ -103,7 +114,7 @@ def _from_file(file: Path, function: str, key: str) -> Reward:
     return Reward(judge, f"{_digest(file)} {function}")
 
 
-def _from_model(folder: Path, device: str, key: str) -> Reward:
+def _from_model(folder: Path, device: str | None, key: str) -> Reward:
     """The base that the adapter was trained on, loaded once more with the adapter's own head."""
     import json
 

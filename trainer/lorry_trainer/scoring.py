@@ -7,15 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorry_trainer.bootstrap import of_means
 from lorry_trainer.data import choose
 from lorry_trainer.errors import DataError, TrainingError
 from lorry_trainer.memory import SCORING, told_when_out
-from lorry_trainer.metrics import wins
 from lorry_trainer.prepare import Prepared
 from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.prompts import encode
 from lorry_trainer.read import read_source
+from lorry_trainer.rewards import earned
 from lorry_trainer.shots import with_shots
 
 if TYPE_CHECKING:
@@ -62,14 +61,14 @@ def _rewarded(
         answers = answered(run.base, model, run.test, run.recipe, Silent())
     prompts, expected = [row.prompt for row in run.test], [row.answer for row in run.test]
     rewards = run.rewards.test.judge(prompts, answers, expected)
-    each = {"reward": rewards, "win_rate": wins(rewards, bare.rewards if bare else rewards)}
-    means = {name: sum(values) / len(values) for name, values in each.items()}
+    rivals = bare.rewards if bare else rewards
+    figures, sure = earned(rewards, rivals, run.recipe.training.seed)
     return replace(
         scores,
         answers=answers,
         rewards=rewards,
-        metrics=means | scores.metrics,
-        intervals=scores.intervals | of_means(each, run.recipe.training.seed),
+        metrics=figures | scores.metrics,
+        intervals=scores.intervals | sure,
     )
 
 

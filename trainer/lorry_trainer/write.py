@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorry_trainer.card import asked_of, card
 from lorry_trainer.errors import TrainingError
+from lorry_trainer.figures import words_of
 from lorry_trainer.gate import shortfalls
 from lorry_trainer.likelihood import perplexity
 from lorry_trainer.lineage import lineage
@@ -133,9 +134,14 @@ def write(folder: Path, run: Prepared, results: Results) -> None:
             report.gate(missed, bool(run.recipe.require)),
             report.scores(metrics, headings),
             report.picture(draw_loss(results.outcome, "loss"), "loss by step"),
-            report.table(["", ""], [[n, f"{v:.6g}"] for n, v in sorted(others.items())]),
+            report.table(["", ""], [[words_of(n), f"{v:.6g}"] for n, v in sorted(others.items())]),
             report.labels(after.judgement if after else None),
-            report.samples([(asked_of(row), row.answer, b, a) for row, b, a in samples]),
+            report.samples(
+                [
+                    (asked_of(row), row.answer, [("base", b), ("adapter", a)])
+                    for row, b, a in samples
+                ]
+            ),
             f"<h2>Recipe</h2><pre>{escape(recipe_text)}</pre>",
         ],
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorry_client.cli.output import print_data, print_json
+from lorry_client.cli.output import print_data, print_json, print_table
 from lorry_client.cli.session import JsonOption, ServerOption, session
 from lorry_trainer.cli.loading import refusals
 
@@ -37,6 +38,17 @@ def evaluate(
     max_rows: Annotated[int, typer.Option(min=1, help="At most so many, a seeded choice.")] = 1000,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 32,
     seed: Annotated[int, typer.Option(min=0, help="Chooses rows, and draws the intervals.")] = 0,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="REF2", help="Ask this one too: how often does REF win over it?"),
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R",
+            help="What judges answers, as the recipe's evaluation.reward; exact_match if left out.",
+        ),
+    ] = None,
     base: Annotated[bool, typer.Option("--base/--no-base", help="Ask the bare base too.")] = True,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write a page of it.")
@@ -47,7 +59,11 @@ def evaluate(
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a running server for an answer to every row, and score the answers; prints one figure a line.
+    """Ask a running server for an answer to every row, and score the answers: a table on a terminal, else one figure a
+    line.
+
+    A win rate is the share of rows in which an answer earns more, ties counted as half: over REF2's answers, or with
+    --reward alone over the bare base's.
 
     Ends with 2 when the rows are wrong, else as `lorry generate` does when the server refuses.
     """
@@ -57,9 +73,26 @@ def evaluate(
     console = Console(stderr=True)
     with refusals(shared.as_json):
         described = _data(data, columns, template, system)
-        references: list[str | None] = [None, reference] if base else [reference]
+        references = [*([None] if base else []), *([against] if against else []), reference]
+        if against == reference:
+            raise typer.BadParameter("is the reference itself", param_hint="--against")
+        judge = None
+        if against or reward:
+            from lorry_trainer.rewards import find_reward
+
+            judge = find_reward(reward or "exact_match", Path(), None, key="--reward")
+        rival = against or ("base" if base and reward else None)
         asked = _ask(
-            shared, references, described, max_tokens, max_rows, concurrency, seed, console
+            shared,
+            references,
+            described,
+            max_rows,
+            console,
+            max_tokens=max_tokens,
+            concurrency=concurrency,
+            seed=seed,
+            reward=judge,
+            rival=rival,
         )
         if report is not None:
             from lorry_trainer.remote_report import write_report
@@ -69,8 +102,19 @@ def evaluate(
         _record(shared, asked, reference)
     if shared.as_json:
         print_json(
-            {"rows": len(asked.questions.rows), "acted": asked.acted, "metrics": asked.metrics()}
+            {
+                "rows": len(asked.questions.rows),
+                "acted": asked.acted,
+                "rival": asked.rival,
+                "metrics": asked.metrics(),
+            }
         )
+        return
+    if sys.stdout.isatty():
+        from lorry_trainer.figures import counted, side_by_side
+
+        headings, rows = side_by_side(*asked.columns())
+        print_table([counted(len(asked.questions.rows), "row").upper(), *headings], rows)
         return
     for who, metrics in asked.metrics().items():
         for name, value in metrics.items():
@@ -84,10 +128,15 @@ def _record(shared: Session, asked: Asked, reference: str) -> None:
     name = Path(questions.name).name
     figures = asked.metrics()
     metrics = figures[reference] | {f"base_{n}": v for n, v in figures.get("base", {}).items()}
+    rival = asked.acted.get(asked.rival or "")
     dataset = Dataset(name, questions.digest, "test", len(questions.rows))
     with shared.connect() as client:
         client.add_evaluation(
-            asked.acted[reference] or reference, f"lorry eval {name}", metrics, dataset=dataset
+            asked.acted[reference] or reference,
+            f"lorry eval {name}" + (f" against {asked.rival}" if rival else ""),
+            metrics,
+            dataset=dataset,
+            description=f"The win rate is over {rival}." if rival else "",
         )
 
 
@@ -114,11 +163,11 @@ def _ask(
     shared: Session,
     references: list[str | None],
     data: Data,
-    max_tokens: int | None,
     max_rows: int,
-    concurrency: int,
-    seed: int,
     console: Console,
+    *,
+    seed: int,
+    **options: Any,
 ) -> Asked:
     import asyncio
 
@@ -134,10 +183,9 @@ def _ask(
                 client,
                 references,
                 questions,
-                max_tokens=max_tokens,
-                concurrency=concurrency,
                 seed=seed,
                 progress=bars,
+                **options,
             )
 
     with Bars(console) as bars:

@@ -202,23 +202,15 @@ def _say_missed(result: Result, alias: str | None, console: Console) -> None:
 def _show_scores(result: Result, console: Console) -> None:
     from rich.table import Table
 
+    from lorry_trainer.figures import counted, side_by_side
+
     metrics = result.metrics
-    scores = [n.removeprefix("base_test_") for n in metrics if n.startswith("base_test_")]
-    if not scores:
+    columns = [("base", "base_test_"), ("adapter", "test_")]
+    headings, rows = side_by_side(metrics, columns, result.metric)
+    if not rows:
         console.print("no test rows, so no score", style="dim")
         return
-    scores = [s for s in scores if not s.endswith(("_low", "_high"))]
-    table = Table("held-out, " + f"{metrics['test_rows']:.0f} rows", "base", "adapter")
-    for score in sorted(scores, key=lambda s: s != result.metric):
-        table.add_row(
-            score,
-            _with_interval(metrics, f"base_test_{score}"),
-            _with_interval(metrics, f"test_{score}"),
-        )
+    table = Table(f"held-out, {counted(int(metrics['test_rows']), 'row')}", *headings)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
-
-
-def _with_interval(metrics: dict[str, float], name: str) -> str:
-    if f"{name}_low" not in metrics:
-        return f"{metrics[name]:.3f}"
-    return f"{metrics[name]:.3f} [{metrics[f'{name}_low']:.3f}, {metrics[f'{name}_high']:.3f}]"

@@ -1,0 +1,104 @@
+"""`lorry eval` without a server: what is made of its answers, and how it is shown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorry_trainer.errors import RecipeError
+from lorry_trainer.figures import counted, side_by_side
+from lorry_trainer.progress import Silent
+from lorry_trainer.recipe import Data
+from lorry_trainer.remote import Asked, ask, read_questions
+from lorry_trainer.remote_report import write_report
+from lorry_trainer.rewards import find_reward
+
+
+class Says:
+    """A server whose adapters answer every question with one word."""
+
+    def __init__(self, **words: str) -> None:
+        self._words = words
+
+    async def generate(self, prompt: Any, reference: str | None, **options: Any) -> Any:
+        name = (reference or "base").partition("@")[0]
+        digest = f"{name}@sha256:ab" if reference else None
+        return type("Completion", (), {"text": self._words[name], "adapter": digest})
+
+
+@pytest.fixture
+def asked_of(tmp_path: Path) -> Any:
+    lines = [f"question {n},{'yes' if n % 4 else 'no'}" for n in range(8)]
+    (tmp_path / "rows.csv").write_text("question,answer\n" + "\n".join(lines) + "\n")
+
+    def go(references: Sequence[str | None], rival: str | None, reward: str | None) -> Asked:
+        questions = read_questions(Data(path="rows.csv"), tmp_path, 100, 0)
+        judge = find_reward(reward, tmp_path, None, key="--reward") if reward else None
+        client: Any = Says(base="well", old="no", new="yes")
+        made = ask(
+            client,
+            list(references),
+            questions,
+            max_tokens=4,
+            concurrency=4,
+            seed=0,
+            progress=Silent(),
+            reward=judge,
+            rival=rival,
+        )
+        return asyncio.run(made)
+
+    return go
+
+
+def test_one_version_against_another(asked_of: Any, tmp_path: Path) -> None:
+    """Six of eight answers are `yes`, two `no`."""
+    asked = asked_of([None, "old", "new"], "old", "exact_match")
+    metrics = asked.metrics()
+    assert metrics["new"]["win_rate"] == metrics["new"]["exact_match"] == 0.75
+    assert metrics["base"]["win_rate"] == (0 + 6 * 0.5) / 8  # both are wrong where it is `yes`
+    assert "win_rate" not in metrics["old"]
+    assert metrics["new"]["win_rate_low"] < 0.75 < metrics["new"]["win_rate_high"]
+    write_report(asked, "new", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Win rates are over old; a tie counts half." in page
+    assert "expected: yes\nbase:     well\nold:      no\nnew:      yes" in page
+
+
+def test_a_function_judges_what_a_server_answers(asked_of: Any, tmp_path: Path) -> None:
+    (tmp_path / "judge.py").write_text("def long(prompt, said, answer): return len(said)")
+    metrics = asked_of([None, "new"], "base", "judge.py:long").metrics()
+    assert metrics["new"]["reward"] == 3
+    assert metrics["new"]["win_rate"] == 0  # `well` is longer
+    alone = asked_of(["new"], None, "judge.py:long").metrics()["new"]
+    assert alone["reward"] == 3
+    assert "win_rate" not in alone
+    assert "reward" not in asked_of(["new"], None, None).metrics()["new"]
+    with pytest.raises(RecipeError, match="--reward 'nothing' is none of"):
+        asked_of(["new"], None, "nothing")
+
+
+def test_figures_stand_side_by_side() -> None:
+    metrics = {
+        "base_test_f1": 0.25,
+        "test_f1": 0.5,
+        "test_f1_low": 0.4,
+        "test_f1_high": 0.6,
+        "test_win_rate": 1.0,
+        "test_rows": 8,
+        "base_test_perplexity": 1e300,
+        "steps": 3,
+    }
+    columns = [("base", "base_test_"), ("shots", "base_shots_test_"), ("adapter", "test_")]
+    headings, rows = side_by_side(metrics, columns, first="perplexity")
+    assert headings == ["base", "adapter"]
+    assert rows == [
+        ["perplexity", "1e+300", ""],
+        ["f1", "0.250", "0.500 [0.400, 0.600]"],
+        ["win_rate", "", "1.000"],
+    ]
+    assert [counted(number, "row") for number in (1, 0, 2000)] == ["1 row", "0 rows", "2,000 rows"]
