@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from lorry_trainer.recipe import Columns
 from lorry_trainer.recipe_file import parse_recipe
 from lorry_trainer.resolve import Facts, resolve, to_yaml
@@ -12,6 +14,7 @@ FACTS = Facts(
     name="letters",
     device="cpu",
     context_length=128,
+    width=4096,
     format="instruction",
     columns=Columns(),
     train_rows=100,
@@ -35,6 +38,13 @@ def test_nothing_is_left_open() -> None:
     assert recipe.output == "adapters/letters"
     assert resolved.total_steps == 21  # three passes of seven batches of 16
     assert resolved.reasons["lora.alpha"] == "twice the rank"
+
+
+@pytest.mark.parametrize(("width", "rate"), [(256, 8e-4), (4096, 2e-4), (8192, 1.4e-4)])
+def test_a_narrow_base_is_taught_faster(width: int, rate: float) -> None:
+    """2e-4, which suits 7B, taught lorry-tiny next to nothing: 0.075 of banking77's intents in 200 steps, not 0.3."""
+    training = resolve(OPEN, replace(FACTS, width=width)).recipe.training
+    assert training.learning_rate == pytest.approx(rate)
 
 
 def test_what_is_given_is_kept_and_has_no_reason() -> None:

@@ -79,6 +79,7 @@ def prepare(
         name=name,
         device=base.model.device.type,
         context_length=limit,
+        width=base.model.config.get_text_config().hidden_size,
         format=data.format,
         columns=data.columns,
         train_rows=len(data.train),

@@ -19,6 +19,9 @@ from lorry_trainer.recipe import (
 )
 from lorry_trainer.recipe.section import section_in
 
+# As the QLoRA paper has it for 7B, 4096 wide; its 1e-4 for 33B and 65B, 6656 and 8192 wide, lies on the same line.
+_RATE, _RATE_WIDTH = 2e-4, 4096
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -27,6 +30,7 @@ class Facts:
     name: str  # the recipe's name, for the default output folder
     device: str  # cpu or cuda
     context_length: int  # of the base, in tokens
+    width: int  # of the base's hidden states
     format: str  # found in the data
     columns: Columns  # likewise
     train_rows: int
@@ -72,6 +76,12 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
     choose("training", "device", facts.device, "what this machine has")
     if training.max_steps is None:
         choose("training", "epochs", 3.0, "the usual number")
+    choose(
+        "training",
+        "learning_rate",
+        float(f"{_RATE * math.sqrt(_RATE_WIDTH / facts.width):.1e}"),
+        f"by the root of the base's width, {facts.width}",
+    )
     quantized = (values["quantization"] or {}).get("type") == "nf4"
     if quantized and on_cuda:
         choose("training", "optimizer", "paged_adamw_32bit", "a quantized base on CUDA")

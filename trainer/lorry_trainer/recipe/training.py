@@ -22,7 +22,13 @@ class Training(Section):
     gradient_accumulation: int = Field(
         default=1, ge=1, description="Forward passes per optimizer step."
     )
-    learning_rate: float = Field(default=2e-4, gt=0, le=1, description="Peak learning rate.")
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Peak learning rate. Left out: 2e-4 for a base 4096 wide, more for a narrower one and less for a "
+        "wider one, by the root of the width.",
+    )
     schedule: Literal[
         "constant",
         "constant_with_warmup",
