@@ -1,0 +1,1 @@
+"""Recipes on data that Lorry does not ship."""
