@@ -126,6 +126,10 @@ def test_texts_that_are_no_recipe(text: str, part: str) -> None:
         ("method: ia3\nlora: {rank: 64}", "`lora` belongs to lora, qlora"),
         ("method: p_tuning\nlora: {target_modules: [q_proj]}", "and the method is p_tuning"),
         ("objective: classification\ntraining: {packing: true}", "`training.packing` belongs to"),
+        (
+            "objective: dpo\ntraining: {group_by_length: true}",
+            "`training.group_by_length` belongs to",
+        ),
         ("objective: dpo\nevaluation: {shots: 2}", "`evaluation.shots` belongs to sft"),
         ("objective: tokens\nevaluation: {general: a.txt}", "`evaluation.general` belongs to sft"),
         ("objective: reward\nevaluation: {reward: number}", "`evaluation.reward` belongs to sft"),

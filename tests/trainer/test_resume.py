@@ -110,6 +110,120 @@ def test_killed_and_resumed_is_as_never_killed(recipe: Any, tmp_path: Path) -> N
     assert digests(resumed.folder) == digests(whole.folder)
 
 
+# order of the rows -> how many there are, and sections; the checkpoint of step 9 is within a later epoch
+ORDERS: dict[str, tuple[int, dict[str, Any]]] = {
+    "by length": (60, {"training": {"group_by_length": True}}),
+    "by groups": (
+        16,
+        {
+            "objective": "grpo",
+            "reinforcement": {"reward": "small.py:small", "max_new_tokens": 2},
+            "evaluation": {"max_new_tokens": None, "max_rows": 4},
+            "data": {"columns": {"prompt": "instruction", "answer": "output"}},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_rows_of_a_later_epoch_come_as_if_nothing_had_been_broken_off(
+    tiny_recipe: Build,
+    write_rows: Write,
+    letter_rows: Rows,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    order: str,
+) -> None:
+    """Rows by length were drawn from a random state that a resumed run has not, and groups of answers went on from the
+    groups before, which it has not seen."""
+    count, sections = ORDERS[order]
+    (tmp_path / "small.py").write_text(
+        "def small(prompt, said, answer): return sum(c.islower() for c in said) / 2"
+    )
+    rows = letter_rows[:count]
+    write_rows([row | {"output": row["output"] * (1 + i % 7)} for i, row in enumerate(rows)])
+    training = LONG | {"early_stopping_patience": 0} | sections.get("training", {})
+    recipe = tiny_recipe(**sections | {"training": training, "lora": {"dropout": 0.2}})
+    make = train.make_trainer
+
+    def breaking(*arguments: Any) -> Any:
+        trainer = make(*arguments)
+        trainer.add_callback(Breaks(11))
+        return trainer
+
+    monkeypatch.setattr(train, "make_trainer", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        go(recipe, tmp_path, "out")
+    monkeypatch.setattr(train, "make_trainer", make)
+    resumed = go(recipe, tmp_path, "out", resume=True)
+    assert digests(resumed.folder) == digests(go(recipe, tmp_path, "whole").folder)
+
+
+# Either dies at a step, all processes at once, or goes on from there and then trains once more without a break.
+TOGETHER = """
+import os, signal, sys
+from pathlib import Path
+from transformers import TrainerCallback
+from lorry_trainer import train
+from lorry_trainer.recipe_file import read_recipe
+from lorry_trainer.run import run
+
+folder, dies = Path(sys.argv[1]), len(sys.argv) > 2
+recipe = read_recipe(folder / "letters.yaml")
+
+class Dies(TrainerCallback):
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == 10:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+make = train.make_trainer
+def dying(*arguments):
+    trainer = make(*arguments)
+    trainer.add_callback(Dies())
+    return trainer
+
+if dies:
+    train.make_trainer = dying
+run(recipe, name="letters", folder=folder, output=folder / "out", resume=not dies)
+run(recipe, name="letters", folder=folder, output=folder / "whole")
+"""
+
+
+def test_two_processes_go_on_as_if_they_had_never_been_killed(recipe: Any, tmp_path: Path) -> None:
+    """All of them by SIGKILL, within a later epoch."""
+    whole = recipe.model_copy(
+        update={"training": recipe.training.model_copy(update={"batch_size": 4})}
+    )
+    path = tmp_path / "letters.yaml"
+    path.write_text(yaml.safe_dump(whole.model_dump(mode="json", exclude_defaults=True)))
+    (tmp_path / "script.py").write_text(TOGETHER)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+    def start(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*launcher, str(tmp_path / "script.py"), str(tmp_path), *more],
+            capture_output=True,
+            text=True,
+            timeout=200,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+            check=False,
+        )
+
+    killed = start("dies")
+    assert "SIGKILL" in killed.stderr
+    kept = tmp_path / ".out.checkpoints"
+    assert not (tmp_path / "out").exists()
+    assert json.loads((kept / "checkpoint-9" / "trainer_state.json").read_text())["epoch"] > 1
+    # What is left is of two processes, and one may not take it.
+    with pytest.raises(RecipeError, match="of a run with another number of processes"):
+        go(whole, tmp_path, "out", resume=True)
+    resumed = start()
+    assert resumed.returncode == 0, resumed.stderr
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+    assert "processes: 2" in (tmp_path / "out" / "recipe.yaml").read_text()
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_full_disk_during_a_checkpoint_leaves_the_one_before(
     recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,11 @@ class Checkpoints(_Trainer):  # type: ignore[misc]
             seen = str(getattr(self, "_total_train_tokens", 0))
             save_file(learnt, folder / LEARNT, metadata={"tokens": seen})
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Each process its own. The trainer's state, which says that a checkpoint is whole, comes after all of them."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
     ) -> None:

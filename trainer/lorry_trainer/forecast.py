@@ -60,7 +60,9 @@ def forecast(run: Prepared, model: Any) -> Forecast:
         longest_row_tokens=max(lengths),
         train_tokens_per_epoch=sum(lengths),
         steps=run.resolved.total_steps,
-        rows_per_step=training.batch_size * training.gradient_accumulation,
+        rows_per_step=training.batch_size
+        * training.gradient_accumulation
+        * (training.processes or 1),
         base_bytes=base_bytes,
         base_bytes_per_parameter=bytes_per_parameter(run.base.model) if quantized else None,
         learnt_parameters=learnt,

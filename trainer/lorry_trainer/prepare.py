@@ -11,6 +11,7 @@ from lorry_trainer import processes
 from lorry_trainer.data import Examples, choose, load, within
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Example
+from lorry_trainer.launcher import refuse_other_wishes
 from lorry_trainer.memory import LOADING, told_when_out
 from lorry_trainer.objectives import OBJECTIVES, find
 from lorry_trainer.progress import Progress, Silent
@@ -62,6 +63,7 @@ def prepare(
     """
     objective = find(recipe.objective)
     _refuse_unmeasured(recipe, objective)
+    refuse_other_wishes(on_cuda=recipe.training.device != "cpu" and _has_cuda())
     base = (load or load_base)(recipe, objective, data)
     objective.refuse(base, data, recipe)
     refuse_targets(base, recipe)
@@ -83,7 +85,7 @@ def prepare(
         format=data.format,
         columns=data.columns,
         train_rows=len(data.train),
-        processes=processes.count(),
+        processes=recipe.training.processes or processes.count(),
         longest_answer=(
             objective.answer_length(base, data.train)
             if objective.generates or recipe.evaluation.reward
@@ -127,13 +129,11 @@ def held(recipe: Recipe) -> Quantization:
 
 def load_base(recipe: Recipe, objective: Objective, data: Examples) -> Base:
     """As the recipe asks for it. Raises RecipeError."""
-    import torch
-
     from lorry_bases import BaseNotFound
     from lorry_bases.load import BaseRefused
 
     device = recipe.training.device
-    if device == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not _has_cuda():
         raise RecipeError(
             "training.device is cuda, and this machine has none that torch can use; set it to auto"
         )
@@ -142,6 +142,12 @@ def load_base(recipe: Recipe, objective: Objective, data: Examples) -> Base:
             return objective.load(recipe, data, held(recipe), processes.device(device))
     except (BaseNotFound, BaseRefused) as error:
         raise RecipeError(f"base: {error}") from error
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _longest_row(recipe: Recipe, base: Base) -> int:

@@ -13,6 +13,7 @@ def quiet_logs() -> None:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     for noisy in ("bitsandbytes", "accelerate", "trl", "peft", "datasets"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")

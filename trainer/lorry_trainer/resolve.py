@@ -74,6 +74,7 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
     training = recipe.training
     on_cuda = facts.device == "cuda"
     choose("training", "device", facts.device, "what this machine has")
+    choose("training", "processes", facts.processes, "as many as were started")
     if training.max_steps is None:
         choose("training", "epochs", 3.0, "the usual number")
     choose(

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from lorry_trainer import processes
 from lorry_trainer.bases import Bases
-from lorry_trainer.errors import RecipeError
 from lorry_trainer.folder import appearing, refuse_taken
 from lorry_trainer.gate import shortfalls
 from lorry_trainer.prepare import Prepared, prepare, prepare_data
@@ -50,8 +49,7 @@ def run(
     """
     progress = progress or Silent()
     clock = _Clock()
-    if processes.count() > 1:
-        _refuse_together(recipe, resume=resume, bases=bases)
+    processes.refuse_other_number(recipe.training.processes)
 
     # 1. What can be refused without loading the base; then the base, and the rows as it reads them.
     target = output or Path(recipe.output or f"adapters/{name}")
@@ -65,7 +63,7 @@ def run(
     # 2. Score the bare base, train, score the adapter: the same prompts.
     bare = prepared.base.model
     if not processes.is_first():
-        _train_along(prepared, target)
+        _train_along(prepared, target, shared=bases is not None)
         return None
     before = score_base(prepared, progress)
     shots = score_with_shots(prepared, progress, before)
@@ -78,12 +76,14 @@ def run(
     method = METHODS[recipe.method]
     checkpoints = Unfinished(target, prepared)
     resume_from = checkpoints.open(resume=resume)
-    processes.wait(on_cpu=bare.device.type == "cpu")  # for the folder of checkpoints too
+    on_cpu = bare.device.type == "cpu"
+    processes.wait(on_cpu=on_cpu)  # for the folder of checkpoints too
     if resume_from:
         progress.say(f"goes on from {resume_from}")
     outcome = train(
         prepared, checkpoints=checkpoints.folder, progress=progress, resume_from=resume_from
     )
+    processes.wait(on_cpu=on_cpu)  # others may still read the best checkpoint
     clock.lap("train")
     trained = (
         None if method.exact else score(prepared, outcome.model, progress, "scoring model", before)
@@ -110,27 +110,25 @@ def run(
     return Result(target, metrics, first, clock.laps, missed)
 
 
-def _refuse_together(recipe: Recipe, *, resume: bool, bases: Bases | None) -> None:
-    """What only one process can do. Raises RecipeError."""
-    wishes = {
-        "--resume": resume,
-        "several recipes on one base": bases is not None,
-        f"objective: {recipe.objective}": recipe.objective
-        != "sft",  # whose loss is a mean over all processes
-    }
-    if wished := [wish for wish, is_wished in wishes.items() if is_wished]:
-        raise RecipeError(
-            f"{processes.count()} processes train together, and {wished[0]} is for one alone; start it without a "
-            "launcher"
-        )
-
-
-def _train_along(prepared: Prepared, target: Path) -> None:
+def _train_along(prepared: Prepared, target: Path, *, shared: bool) -> None:
     """What the other processes of a run do, while the first does all the rest."""
+    from lorry_trainer.methods import METHODS
     from lorry_trainer.train import train
 
-    processes.wait(on_cpu=prepared.base.model.device.type == "cpu")
-    train(prepared, checkpoints=Unfinished(target, prepared).folder, progress=Silent())
+    on_cpu = prepared.base.model.device.type == "cpu"
+    processes.wait(on_cpu=on_cpu)
+    checkpoints = Unfinished(target, prepared)
+    outcome = train(
+        prepared,
+        checkpoints=checkpoints.folder,
+        progress=Silent(),
+        resume_from=checkpoints.last(),
+    )
+    processes.wait(on_cpu=on_cpu)
+    if shared:
+        method = METHODS[prepared.recipe.method]
+        model, _ = method.finish(prepared.base, outcome.model, prepared.recipe)
+        method.detach(prepared.base, model)
 
 
 class _Clock:

@@ -25,7 +25,6 @@ from lorry_trainer import processes
 from lorry_trainer.bases import Bases
 from lorry_trainer.errors import OutputError, RecipeError, TrainingError
 from lorry_trainer.methods import METHODS
-from lorry_trainer.moved import moved
 from lorry_trainer.objectives import find
 from lorry_trainer.prepare import prepare, prepare_data
 from lorry_trainer.progress import Progress, Silent
@@ -64,6 +63,7 @@ def search(
         raise RecipeError(
             f"{processes.count()} processes, and a search is for one alone; start it without a launcher"
         )
+    processes.refuse_other_number(recipe.training.processes)
     if not find(recipe.objective).validates:
         raise RecipeError(
             f"trials are judged by their validation loss, and objective: {recipe.objective} has none; a search is for "
@@ -89,8 +89,7 @@ def search(
     if not finished:
         raise TrainingError("no trial came to its end; look at the ranges, learning rates first")
     best = _with(recipe, study.best_params)
-    _write(output, study, moved(best, folder, output))
-    progress.say(f"best: {_shown(study.best_params)}, validation loss {study.best_value:.4g}")
+    _write(output, study, best)
     pruned = sum(t.state == TrialState.PRUNED for t in study.trials)
     return Found(
         output / "best.yaml", study.best_params, study.best_value, len(study.trials), pruned
@@ -176,7 +175,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             self.pruned = control.should_training_stop = True
 
 
-def _write(output: Path, study: optuna.Study, best: dict[str, Any]) -> None:
+def _write(output: Path, study: optuna.Study, best: Recipe) -> None:
     from lorry_trainer.plot import draw_search, save
 
     keys = sorted({key for trial in study.trials for key in trial.params})
@@ -189,7 +188,9 @@ def _write(output: Path, study: optuna.Study, best: dict[str, Any]) -> None:
     losses = {t.number: t.value for t in study.trials if t.state == TrialState.COMPLETE}
     params = {t.number: t.params for t in study.trials}
     save(draw_search(keys, params, losses), output / "search.png")
-    text = yaml.safe_dump(best, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(
+        best.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
+    )
     (output / "best.yaml").write_text(text, encoding="utf-8")
 
 

@@ -26,6 +26,7 @@ from lorry_trainer.errors import RecipeError, TrainingError
 from lorry_trainer.memory import TRAINING, told_when_out
 from lorry_trainer.methods import METHODS
 from lorry_trainer.objectives.contract import Setup
+from lorry_trainer.order import Order
 from lorry_trainer.prepare import Prepared
 from lorry_trainer.progress import Progress
 from lorry_trainer.recipe import Recipe
@@ -70,7 +71,7 @@ def train(
         from torch.utils.tensorboard import SummaryWriter
 
         trainer.add_callback(TensorBoardCallback(SummaryWriter(recipe.training.tensorboard)))
-    for callback in (_Watch(progress), *callbacks):
+    for callback in (Order(), _Watch(progress), *callbacks):
         trainer.add_callback(callback)
     if watched:
         trainer.add_callback(EarlyStoppingCallback(recipe.training.early_stopping_patience))

@@ -24,7 +24,9 @@ class Unfinished:
         place = target.resolve()
         self.folder = place.with_name(f".{place.name}.checkpoints")
         self._whose = {
-            "recipe": run.recipe.model_dump(mode="json", exclude={"output"}),
+            "recipe": run.recipe.model_dump(
+                mode="json", exclude={"output": True, "training": {"processes"}}
+            ),
             "datasets": sorted(f"{d.split} {d.digest}" for d in run.data.datasets),
             "base": run.base.fingerprint,
             "producer": producer(),
@@ -34,10 +36,11 @@ class Unfinished:
 
     def open(self, *, resume: bool) -> Path | None:
         """Make the folder ready; the checkpoint to go on from where one is wanted and there. Raises RecipeError where
-        those that are there are another run's, or OutputError."""
+        those that are there are another run's, or OutputError. For the first of several processes."""
         if resume:
             self._refuse_others()
-            if found := self._last_whole():
+            self._drop_halves()
+            if found := self._last():
                 return found
         self.discard()
         try:
@@ -48,6 +51,23 @@ class Unfinished:
                 f"cannot write checkpoints to {self.folder}: {error.strerror}"
             ) from error
         return None
+
+    def last(self) -> Path | None:
+        """What `open` gave the first process, for the others, which come after it. Raises OutputError where they do
+        not see its folder."""
+        if not self.folder.is_dir():
+            raise OutputError(
+                f"this process does not see {self.folder}, where the first of the run keeps checkpoints; all processes "
+                "need one folder"
+            )
+        return self._last()
+
+    def _last(self) -> Path | None:
+        return max(
+            self.folder.glob("checkpoint-*"),
+            key=lambda path: int(path.name.rpartition("-")[2]),
+            default=None,
+        )
 
     def discard(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -62,15 +82,11 @@ class Unfinished:
                 "--resume to start anew, or go back to what it was"
             )
 
-    def _last_whole(self) -> Path | None:
+    def _drop_halves(self) -> None:
         """Killed while it was written, a checkpoint has no state, or half of one."""
-        numbered = {
-            int(path.name.rpartition("-")[2]): path for path in self.folder.glob("checkpoint-*")
-        }
-        whole = [n for n, path in numbered.items() if _read(path / _STATE) is not None]
-        for step in numbered.keys() - set(whole):
-            shutil.rmtree(numbered[step], ignore_errors=True)
-        return numbered[max(whole)] if whole else None
+        for path in self.folder.glob("checkpoint-*"):
+            if _read(path / _STATE) is None:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _read(path: Path) -> dict[str, object] | None:

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 def refusals(as_json: bool) -> Iterator[None]:
     """The trainer's errors as messages and exit codes: 2 for recipe and data, 1 for what failed."""
     from lorry_trainer.errors import TrainerError
+    from lorry_trainer.processes import leave_the_word_to_the_first
 
     try:
         yield
     except TrainerError as error:
+        leave_the_word_to_the_first()
         print_error(error, as_json)
         raise typer.Exit(error.exit_code) from None
 

@@ -83,7 +83,8 @@ class Peft:
         return model, {}
 
     def save(self, model: Any, folder: Path) -> None:
-        model.save_pretrained(folder, save_embedding_layers=False)
+        # TRL keeps a second one where it needs the start as a reference.
+        model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=["default"])
 
     def detach(self, base: Base, model: Any) -> None:
         # model.unload() would do, but that of (IA)³ refuses 4-bit layers, though nothing is merged.

@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from lorry_bases.load import Base
+from lorry_trainer import processes
 from lorry_trainer.methods.lora import Lora, factors
 from lorry_trainer.methods.svd import truncate
 from lorry_trainer.recipe import Full as Section
@@ -38,7 +39,7 @@ class Full(Lora):
         return model
 
     def finish(self, base: Base, model: Any, recipe: Recipe) -> tuple[Any, dict[str, float]]:
-        if recipe.full and recipe.full.model:
+        if recipe.full and recipe.full.model and processes.is_first():
             folder = Path(recipe.full.model)
             model.save_pretrained(folder)
             if base.tokenizer is not None:

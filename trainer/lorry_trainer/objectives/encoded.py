@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -59,8 +59,28 @@ class Encoded:
         ]
 
 
-def trainer(setup: Setup, rows: list[Inputs], validation: list[Inputs], collator: Any) -> Trainer:
-    """transformers' own trainer over rows with labels."""
+def mean_over_step(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Cross entropy per label of a whole step: of all its batches, in all processes.
+
+    The models' own loss is a mean over one call's labels, which transformers takes for a part of a step's: with
+    several batches to a step, or several processes, it would be so many times too large.
+    """
+    logits = outputs["logits"].flatten(0, -2).float()  # [labels, num_labels]
+    wanted = labels.flatten()
+    total = torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
+    return total / ((wanted != -100).sum() if num_items_in_batch is None else num_items_in_batch)
+
+
+def trainer(
+    setup: Setup,
+    rows: list[Inputs],
+    validation: list[Inputs],
+    collator: Any,
+    loss: Callable[..., torch.Tensor] | None = mean_over_step,
+) -> Trainer:
+    """transformers' own trainer over rows with labels; without `loss` it is the model's own."""
     return Trainer(
         model=setup.model,
         args=transformers.TrainingArguments(
@@ -70,6 +90,7 @@ def trainer(setup: Setup, rows: list[Inputs], validation: list[Inputs], collator
         eval_dataset=Dataset.from_list(validation) if validation else None,
         processing_class=setup.base.tokenizer,
         data_collator=collator,
+        compute_loss_func=loss,
     )
 
 

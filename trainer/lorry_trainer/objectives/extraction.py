@@ -68,7 +68,8 @@ class Extraction(encoded.Encoded):
         rows, validation = (
             [self._labelled(base, row) for row in split] for split in (setup.rows, setup.validation)
         )
-        return encoded.trainer(setup, rows, validation, DataCollatorWithPadding(base.tokenizer))
+        collator = DataCollatorWithPadding(base.tokenizer)
+        return encoded.trainer(setup, rows, validation, collator, loss=None)
 
     def score(
         self,

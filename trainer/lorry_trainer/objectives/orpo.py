@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from lorry_trainer.checkpoints import Checkpoints
@@ -10,7 +12,14 @@ from lorry_trainer.objectives.preference import Paired, beta_of
 
 
 class Trainer(Checkpoints, ORPOTrainer):  # type: ignore[misc]
-    pass
+    """TRL's, which counts no tokens."""
+
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        read = inputs["chosen_attention_mask"].sum() + inputs["rejected_attention_mask"].sum()
+        self.state.num_input_tokens_seen += int(self.accelerator.gather(read).sum())
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs | {"num_tokens": self.state.num_input_tokens_seen}, start_time)
 
 
 class Orpo(Paired):

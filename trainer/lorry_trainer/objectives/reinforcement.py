@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from lorry_bases import Quantization
 from lorry_bases.load import Base, load_base
+from lorry_trainer import processes
 from lorry_trainer.data import Examples
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Example
@@ -43,10 +44,12 @@ class Reinforcement:
 
     def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
         assert recipe.reinforcement is not None  # the recipe's own rule
-        batch = recipe.training.batch_size * recipe.training.gradient_accumulation
+        together = recipe.training.processes or processes.count()
+        batch = recipe.training.batch_size * recipe.training.gradient_accumulation * together
         if batch % recipe.reinforcement.generations:
+            several = " · processes" if together > 1 else ""
             raise RecipeError(
-                f"a step has batch_size · gradient_accumulation = {batch} answers, which is no multiple of "
+                f"a step has batch_size · gradient_accumulation{several} = {batch} answers, which is no multiple of "
                 f"reinforcement.generations = {recipe.reinforcement.generations}; every prompt needs as many"
             )
         refuse_base_without(base.tokenizer, data.all(), base.name)

@@ -75,6 +75,12 @@ class Training(Section):
         ge=0,
         description="Decides the split, the first weights and the order of the rows.",
     )
+    processes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Processes that train together, each on `batch_size` rows of a pass: what a launcher must start. "
+        "Left out: as many as it has started.",
+    )
     tensorboard: str | None = Field(
         default=None,
         min_length=1,

@@ -45,6 +45,7 @@ _OTHERS = ("sft", *_JUDGES, *OBJECTIVE_SECTIONS["preference"])
 # key -> the objectives that it says anything to
 _OBJECTIVES_OF: dict[str, tuple[str, ...]] = {
     "training.packing": ("sft",),
+    "training.group_by_length": ("sft", "classification", "tokens", "extraction"),
     "training.early_stopping_patience": _OTHERS,  # the rest have no validation loss
     "evaluation.shots": ("sft", *_EARNS),
     "evaluation.general": FREE,
