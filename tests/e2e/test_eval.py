@@ -154,6 +154,21 @@ def test_eval_through_a_server(folder: Path, server: str) -> None:
     assert f"pissa  accuracy  {told['metrics']['pissa']['accuracy']:.4f}" in alone
 
 
+def test_a_version_with_a_head_is_asked_for_labels(folder: Path, server: str) -> None:
+    """It was made to write text, of which none was a label: every figure was 0."""
+    told = json.loads(lorry("--json", "eval", "topic", "--data", folder / "rows.csv", at=server))
+    assert list(told["metrics"]) == ["topic"]  # the bare base has no head
+    rows = [line.split(",") for line in (folder / "rows.csv").read_text().splitlines()[1:]]
+    with Client(server) as client:
+        best = []
+        for question, _ in rows:
+            found = client.classify(question, "topic")
+            best.append(found.labels[found.best].name)
+    hits = sum(name == colour for name, (_, colour) in zip(best, rows, strict=True))
+    assert hits
+    assert told["metrics"]["topic"]["accuracy"] == pytest.approx(hits / len(rows))
+
+
 def test_one_published_version_against_another(folder: Path, server: str, tmp_path: Path) -> None:
     """By the expected answers, and by a function: its figures are those of the answers that were given."""
     (tmp_path / "judge.py").write_text("def judge(prompt, said, answer): return len(said)")

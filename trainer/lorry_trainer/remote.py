@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorry_trainer.card import asked_of
 from lorry_trainer.data import choose
+from lorry_trainer.errors import DataError
 from lorry_trainer.formats import examples
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.formats.find import find_columns
@@ -22,7 +24,6 @@ from lorry_trainer.rewards import Reward, earned
 
 if TYPE_CHECKING:
     from lorry_client.aio import AsyncClient
-    from lorry_client.results.generation import Completion
 
 
 @dataclass(frozen=True)
@@ -84,33 +85,50 @@ async def ask(
     reward: Reward | None = None,
     rival: str | None = None,
 ) -> Asked:
-    """Every reference (None is the bare base) answers all rows, greedily; a `reward` judges the answers, and tells how
-    often the others win over the `rival`'s. Raises lorry_client's errors; the requests that are under way then end with
-    it."""
+    """Every reference (None is the bare base) answers all rows, greedily, or by its head where it has labels for one;
+    the bare base, which has none, is then not asked. A `reward` judges the answers, and tells how often the others win
+    over the `rival`'s. Raises lorry_client's errors; the requests that are under way then end with it."""
     rows = questions.rows
+    with_head = {name for name in references if name and await _classifies(client, name)}
+    if with_head and None in references:
+        references = [name for name in references if name]
+        rival = None if rival == "base" else rival
+        progress.say("the bare base has no head to classify with, so it is not asked")
     gate = asyncio.Semaphore(concurrency)
     answers: dict[str, list[str]] = {}
     acted: dict[str, str | None] = {}
 
-    async def one(reference: str | None, row: Example) -> Completion:
+    async def one(reference: str | None, row: Example, *, by_head: bool) -> tuple[str | None, str]:
+        """Who acted, and what was said."""
         async with gate:
-            said = await client.generate(row.prompt, reference, max_tokens=max_tokens)  # type: ignore[arg-type]
+            if by_head and reference:
+                found = await client.classify(asked_of(row), reference)
+                acted, answer = found.adapter, found.labels[found.best]
+                if answer.name is None:
+                    raise DataError(
+                        f"the server tells no names of {reference}'s labels: an older one brought its files to the "
+                        "disk. Empty the cache in the server's home and ask again"
+                    )
+                said = answer.name
+            else:
+                told = await client.generate(row.prompt, reference, max_tokens=max_tokens)  # type: ignore[arg-type]
+                acted, said = told.adapter, told.text.strip()
         progress.advance()
-        return said
+        return acted, said
 
     for reference in references:
         who = reference or "base"
+        by_head = reference in with_head
         progress.start(who, len(rows))
-        first = await one(
-            reference, rows[0]
-        )  # what it means from here on, should its alias move meanwhile
+        # What it means from here on, should its alias move meanwhile.
+        meant, first = await one(reference, rows[0], by_head=by_head)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(first.adapter, row)) for row in rows[1:]]
+                tasks = [group.create_task(one(meant, row, by_head=by_head)) for row in rows[1:]]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
-        answers[who] = [said.text.strip() for said in [first, *(task.result() for task in tasks)]]
-        acted[who] = first.adapter
+        answers[who] = [first, *(task.result()[1] for task in tasks)]
+        acted[who] = meant
     expected = [row.answer for row in rows]
     judged = {who: judge(said, expected, questions.labels, seed) for who, said in answers.items()}
     if reward is not None:
@@ -126,3 +144,9 @@ async def ask(
                 intervals=judged[who].intervals | sure,
             )
     return Asked(questions, answers, acted, judged, rival)
+
+
+async def _classifies(client: AsyncClient, reference: str) -> bool:
+    """Whether the version tells the labels of a head of its own."""
+    version = await client.resolve(reference)
+    return any(file.path == "labels.json" for file in version.files)
