@@ -12,6 +12,7 @@ import pytest
 import lorry_trainer.search as module
 from lorry_trainer.bases import Bases
 from lorry_trainer.errors import RecipeError
+from lorry_trainer.moved import moved
 from lorry_trainer.recipe_file import parse_recipe, read_recipe
 from lorry_trainer.run import run
 from lorry_trainer.search import search
@@ -61,7 +62,9 @@ def test_a_search_finds_the_better_values_and_goes_on(
     assert best.training.learning_rate == found.values["training.learning_rate"]
     assert best.lora.rank == found.values["lora.rank"]
     assert best.training.max_steps == 8
-    assert run(best, name="best", folder=tmp_path, output=tmp_path / "best").folder.is_dir()
+    # Its folder is not the first recipe's: the data was once looked for beside best.yaml.
+    trained = run(best, name="best", folder=found.recipe.parent, output=tmp_path / "best")
+    assert trained.folder.is_dir()
     other = searched(6).model_copy(update={"base": "elsewhere"})
     with pytest.raises(RecipeError, match="search of another recipe"):
         search(other, name="s", folder=tmp_path, output=out)
@@ -138,3 +141,20 @@ def test_tensorboard_has_the_curves(
     logged = EventAccumulator(str(tmp_path / "logs")).Reload()
     assert {"train/loss", "eval/loss"} <= set(logged.Tags()["scalars"])
     assert len(logged.Scalars("train/loss")) == 2
+
+
+def test_files_of_a_recipe_that_moves(tiny_recipe: Build, tmp_path: Path) -> None:
+    for name in ("rows.jsonl", "reward.py", "general.txt"):
+        (tmp_path / name).touch()
+    recipe = tiny_recipe(
+        objective="grpo",
+        reinforcement={"reward": "reward.py:it"},
+        evaluation={"general": "general.txt"},
+    )
+    values = moved(recipe, tmp_path, tmp_path / "searches" / "s")
+    assert values["data"]["path"] == "../../rows.jsonl"
+    assert values["reinforcement"]["reward"] == "../../reward.py:it"
+    assert values["evaluation"]["general"] == "../../general.txt"
+    for name in ("hub:org/name", str(tmp_path / "rows.jsonl")):
+        elsewhere = tiny_recipe(data={"path": name})
+        assert moved(elsewhere, tmp_path, tmp_path / "x")["data"]["path"] == name

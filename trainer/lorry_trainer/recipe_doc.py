@@ -27,7 +27,8 @@ data:
 
 - An unknown key, a key given twice and a value of the wrong type are errors that name the line and near matches.
 - Where a default is *chosen*, the trainer picks a value that fits the base, the data and the machine, and writes it
-  with its reason into the `recipe.yaml` beside the adapter. That file is a recipe too, with nothing left open.
+  with its reason into the `recipe.yaml` beside the adapter. That file is a recipe too, with nothing left open: put it
+  where the first one stood, and it makes the same adapter.
 - Relative data paths start at the recipe's folder.
 - A row's split follows from its question and the seed: adding rows moves none, and equal questions stay together.
 - The same recipe on the same data and machine gives the same bytes.

@@ -25,6 +25,7 @@ from lorry_trainer import processes
 from lorry_trainer.bases import Bases
 from lorry_trainer.errors import OutputError, RecipeError, TrainingError
 from lorry_trainer.methods import METHODS
+from lorry_trainer.moved import moved
 from lorry_trainer.objectives import find
 from lorry_trainer.prepare import prepare, prepare_data
 from lorry_trainer.progress import Progress, Silent
@@ -89,7 +90,8 @@ def search(
     if not finished:
         raise TrainingError("no trial came to its end; look at the ranges, learning rates first")
     best = _with(recipe, study.best_params)
-    _write(output, study, best)
+    _write(output, study, moved(best, folder, output))
+    progress.say(f"best: {_shown(study.best_params)}, validation loss {study.best_value:.4g}")
     pruned = sum(t.state == TrialState.PRUNED for t in study.trials)
     return Found(
         output / "best.yaml", study.best_params, study.best_value, len(study.trials), pruned
@@ -175,7 +177,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             self.pruned = control.should_training_stop = True
 
 
-def _write(output: Path, study: optuna.Study, best: Recipe) -> None:
+def _write(output: Path, study: optuna.Study, best: dict[str, Any]) -> None:
     from lorry_trainer.plot import draw_search, save
 
     keys = sorted({key for trial in study.trials for key in trial.params})
@@ -188,9 +190,7 @@ def _write(output: Path, study: optuna.Study, best: Recipe) -> None:
     losses = {t.number: t.value for t in study.trials if t.state == TrialState.COMPLETE}
     params = {t.number: t.params for t in study.trials}
     save(draw_search(keys, params, losses), output / "search.png")
-    text = yaml.safe_dump(
-        best.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
-    )
+    text = yaml.safe_dump(best, sort_keys=False, allow_unicode=True)
     (output / "best.yaml").write_text(text, encoding="utf-8")
 
 
