@@ -226,6 +226,18 @@ def test_several_recipes_on_one_load_of_the_base(
     assert invoke(str(other), str(recipe_file), "--push", "x").exit_code == 2
 
 
+def test_what_is_wrong_with_the_last_recipe_is_told_before_the_first_is_trained(
+    invoke: Invoke, recipe_file: Path
+) -> None:
+    """It was found once all others had been trained."""
+    other = recipe_file.with_name("others.yaml")
+    other.write_text(recipe_file.read_text().replace("rows.jsonl", "none.jsonl"))
+    done = invoke(str(recipe_file), str(other))
+    assert done.exit_code == 2
+    assert "none.jsonl: no such file" in done.stderr
+    assert not Path("adapters").exists()
+
+
 def test_the_schema_is_one_of_json(invoke: Invoke) -> None:
     made = json.loads(invoke("schema", command="recipe").stdout)
     assert made["additionalProperties"] is False

@@ -17,6 +17,7 @@ from lorry_bases import Quantization, fingerprint
 from lorry_bases.load import load_base
 from lorry_trainer import prepare
 from lorry_trainer.errors import DataError, OutputError, RecipeError, TrainingError
+from lorry_trainer.progress import Silent
 from lorry_trainer.run import Result, run
 from lorry_trainer.train import Outcome
 
@@ -190,8 +191,11 @@ def test_early_stopping_keeps_the_best(
     letter_rows: Rows,
     tiny_recipe: Build,
     trained: list[Outcome],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A learning rate this high ruins the adapter after a good start."""
+    said: list[str] = []
+    monkeypatch.setattr(Silent, "say", lambda _, line: said.append(line))
     write_rows(letter_rows)
     hard = {
         "max_steps": 60,
@@ -207,6 +211,7 @@ def test_early_stopping_keeps_the_best(
     best = min(losses, key=lambda step: losses[step])
     assert outcome.steps < 60
     assert outcome.kept_step == best == outcome.steps - 4
+    assert f"stopped early at step {outcome.steps} of 60; step {best} is kept" in said
     assert result.metrics["validation_loss"] == losses[best]
     # The weights are the best step's too, not the last's: a run that ends there has the same.
     again = go(

@@ -52,7 +52,7 @@ def run(
     processes.refuse_other_number(recipe.training.processes)
 
     # 1. What can be refused without loading the base; then the base, and the rows as it reads them.
-    target = output or Path(recipe.output or f"adapters/{name}")
+    target = output or target_of(recipe, name)
     refuse_taken(target, overwrite=overwrite)
     data = prepare_data(recipe, folder, progress)
     clock.lap("data")
@@ -84,6 +84,10 @@ def run(
         prepared, checkpoints=checkpoints.folder, progress=progress, resume_from=resume_from
     )
     processes.wait(on_cpu=on_cpu)  # others may still read the best checkpoint
+    if outcome.stopped_early or outcome.kept_step != outcome.steps:
+        early = " early" if outcome.stopped_early else ""
+        steps = f"step {outcome.steps} of {prepared.resolved.total_steps}"
+        progress.say(f"stopped{early} at {steps}; step {outcome.kept_step} is kept")
     clock.lap("train")
     trained = (
         None if method.exact else score(prepared, outcome.model, progress, "scoring model", before)
@@ -108,6 +112,11 @@ def run(
     missed = shortfalls(recipe.require, metrics)
     first = prepared.recipe.evaluation.metric or prepared.objective.metrics[0]
     return Result(target, metrics, first, clock.laps, missed)
+
+
+def target_of(recipe: Recipe, name: str) -> Path:
+    """The folder that a recipe of that name writes."""
+    return Path(recipe.output or f"adapters/{name}")
 
 
 def _train_along(prepared: Prepared, target: Path, *, shared: bool) -> None:

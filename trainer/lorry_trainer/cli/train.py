@@ -87,7 +87,11 @@ def train(
         from lorry_trainer.bases import Bases
 
         bases = Bases() if len(read) > 1 else None
+        if bases is not None:
+            _refuse_later_ones(read, recipes, overwrite)
         for path, recipe in zip(recipes, read, strict=True):
+            if bases is not None:
+                console.print(f"{path}:", style="bold", highlight=False, markup=False)
             result = _run(recipe, path, output, overwrite, resume, console, bases)
             if result is None:  # another process of the run speaks for it
                 continue
@@ -99,6 +103,18 @@ def train(
             _print(result, reference, shared.as_json)
             if result.missed:
                 _say_missed(result, alias, console)
+
+
+def _refuse_later_ones(recipes: list[Recipe], paths: list[Path], overwrite: bool) -> None:
+    """What is wrong with the last one is told before the first one has been trained for hours."""
+    from lorry_trainer.folder import refuse_taken
+    from lorry_trainer.prepare import prepare_data
+    from lorry_trainer.progress import Silent
+    from lorry_trainer.run import target_of
+
+    for recipe, path in zip(recipes, paths, strict=True):
+        refuse_taken(target_of(recipe, path.stem), overwrite=overwrite)
+        prepare_data(recipe, path.parent, Silent())
 
 
 def _ask_destination(recipe: Recipe, name: str, shared: Session, console: Console) -> None:
