@@ -105,6 +105,20 @@ CASES: dict[str, tuple[dict[str, Any], Rows, bool]] = {
         LETTERS,
         True,
     ),
+    # Held-out rows are answered otherwise, so what is learnt makes their loss worse.
+    "stopped": (
+        {
+            "training": {
+                "learning_rate": 0.05,
+                "eval_steps": 1,
+                "early_stopping_patience": 2,
+                "max_steps": 12,
+            },
+            "data": {"validation": "held-out.jsonl"},
+        },
+        LETTERS,
+        True,
+    ),
     "pissa": ({"method": "pissa"}, LETTERS, True),
     "loftq": ({"method": "loftq"}, LETTERS, True),
     "classification": (
@@ -178,6 +192,8 @@ def folder(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "small.py").write_text(
         "def small(prompt, said, answer): return sum(c.islower() for c in said) / 4"
     )
+    held = [{"instruction": f"say {i}", "output": "z" * (1 + i % 3)} for i in range(16)]
+    (folder / "held-out.jsonl").write_text("".join(json.dumps(r) + "\n" for r in held))
     for name, (sections, rows, _) in CASES.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
         values: dict[str, Any] = {
@@ -237,7 +253,7 @@ def test_two_processes_make_the_adapter_of_one_with_twice_the_rows(
     one = alone(folder, name, tmp_path / "one", batch_size=2 * rows)
     assert_same(folder / "two" / name, one.folder)
     metrics = json.loads((folder / "two" / name / "metrics.json").read_text())
-    for figure in ("train_loss", "train_tokens", "steps"):
+    for figure in ("train_loss", "train_tokens", "steps", "kept_step"):
         assert metrics[figure] == pytest.approx(one.metrics[figure], rel=1e-4)
     assert metrics["train_tokens"] > 0
 
@@ -251,6 +267,14 @@ def test_all_processes_begin_and_end_with_the_same_weights(
         lines = [line for line in said if line.startswith(f"at {when} {name} ")]
         assert len(lines) == 2, together.stderr
         assert len(set(lines)) == 1
+
+
+def test_two_processes_stop_together_and_keep_the_best(
+    folder: Path, together: subprocess.CompletedProcess[str]
+) -> None:
+    assert (folder / "two" / "stopped").is_dir(), together.stderr
+    metrics = json.loads((folder / "two" / "stopped" / "metrics.json").read_text())
+    assert metrics["kept_step"] == metrics["steps"] - 2 < 10
 
 
 @pytest.mark.parametrize("name", SAMPLED)
