@@ -58,7 +58,7 @@ def test_pairs_of_one_question_are_no_repeats(write_rows: Write, tmp_path: Path)
     parts = load(data, tmp_path, 0, ("preference",))
     assert len(parts.train) == 3
     assert len(parts.notes) == 1
-    assert "1 rows are there already" in parts.notes[0]
+    assert "1 row is there already" in parts.notes[0]
 
     def chat(middle: str) -> dict[str, Any]:
         said = [("user", "hi"), ("assistant", middle), ("user", "thanks"), ("assistant", "bye")]
@@ -83,7 +83,7 @@ def test_a_question_with_two_answers_is_told(write_rows: Write) -> None:
     parts = split(write_rows, asked(["q"], "a") + asked(["q"], "b"), splits=NONE_HELD_OUT)
     assert len(parts.train) == 2
     assert (
-        "rows answer a question otherwise (rows.jsonl, line 2 and rows.jsonl, line 1)"
+        "row answers a question otherwise (rows.jsonl, line 2 and rows.jsonl, line 1)"
         in (parts.notes[0])
     )
 
@@ -116,7 +116,7 @@ def test_a_label_seen_only_in_test_is_refused_by_row(write_rows: Write) -> None:
     path = write_rows(labelled({"a": 20, "b": 20}), "train.jsonl")
     given = {"train": "train.jsonl", "test": "test.jsonl"}
     with pytest.raises(
-        DataError, match=r"1 rows have a label that no training row has \(test.jsonl, line 1: 'c'\)"
+        DataError, match=r"1 row has a label that no training row has \(test.jsonl, line 1: 'c'\)"
     ):
         load(Data.model_validate(given), path.parent, 0)
     assert (
@@ -251,3 +251,46 @@ def test_a_key_that_would_have_no_effect_is_refused(
     with pytest.raises(DataError) as caught:
         load(data, path.parent, 0, formats)
     assert part in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("row", "format_name", "data", "part"),
+    [
+        ({"text": "plain"}, "text", {"labels": ["a"]}, "format text has no labels"),
+        ({"text": "plain"}, "text", {"labels": "any"}, "says that answers are no labels"),
+        ({"text": "a", "label": "b"}, "labelled", {"labels": "any"}, "the format is labelled"),
+        ({"text": "plain"}, "text", {"augment": {"typos": 0.5}}, "format text asks none"),
+        (
+            {"words": ["a"], "tags": ["O"]},
+            "tagged",
+            {"augment": {"typos": 0.5}},
+            "format tagged asks none",
+        ),
+        (
+            {"prompt": "a", "chosen": "b", "rejected": "c"},
+            "preference",
+            {"labels": ["b", "c"]},
+            "format preference has no labels",
+        ),
+    ],
+)
+def test_a_key_that_says_nothing_to_a_format(
+    write_rows: Write,
+    tmp_path: Path,
+    row: dict[str, Any],
+    format_name: str,
+    data: dict[str, Any],
+    part: str,
+) -> None:
+    write_rows([row] * 10)
+    asked_for = Data.model_validate_json(json.dumps({"path": "rows.jsonl"} | data))
+    with pytest.raises(DataError) as caught:
+        load(asked_for, tmp_path, 0, (format_name,))
+    assert part in str(caught.value)
+
+
+def test_a_share_of_a_split_that_has_rows_of_its_own(write_rows: Write, tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"instruction": "q", "output": "a"}\n')
+    with pytest.raises(DataError, match=r"splits\.test: the test rows are those of own\.jsonl"):
+        split(write_rows, asked([f"q {n}" for n in range(9)]), test=own.name, splits={"test": 0.2})

@@ -255,6 +255,11 @@ def test_answers_of_any_objective_are_judged_by_a_reward(
         assert metrics["test_win_rate"] == 1
 
 
+def test_a_rule_cannot_judge_by_answers_that_may_be_bad(learn: Callable[..., Result]) -> None:
+    with pytest.raises(RecipeError, match="good ones and bad ones"):
+        learn("kto", evaluation={"reward": "contains", "max_rows": 8})
+
+
 def test_a_run_ends_where_the_divergence_leaves_its_bound(
     learn: Callable[..., Result], tmp_path: Path
 ) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from lorry_trainer.errors import RecipeError
-from lorry_trainer.figures import counted, side_by_side
+from lorry_trainer.figures import side_by_side
 from lorry_trainer.progress import Silent
 from lorry_trainer.recipe import Data
 from lorry_trainer.remote import Asked, ask, read_questions
 from lorry_trainer.remote_report import write_report
 from lorry_trainer.rewards import find_reward
+from lorry_trainer.wording import counted
 
 
 class Says:
@@ -23,6 +24,9 @@ class Says:
 
     def __init__(self, **words: str) -> None:
         self._words = words
+
+    async def resolve(self, reference: str) -> Any:
+        return type("Version", (), {"files": ()})
 
     async def generate(self, prompt: Any, reference: str | None, **options: Any) -> Any:
         name = (reference or "base").partition("@")[0]
@@ -102,3 +106,4 @@ def test_figures_stand_side_by_side() -> None:
         ["win_rate", "", "1.000"],
     ]
     assert [counted(number, "row") for number in (1, 0, 2000)] == ["1 row", "0 rows", "2,000 rows"]
+    assert [counted(n, "row asks", "rows ask") for n in (1, 2)] == ["1 row asks", "2 rows ask"]

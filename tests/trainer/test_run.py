@@ -18,6 +18,7 @@ from lorry_bases.load import load_base
 from lorry_trainer import prepare
 from lorry_trainer.errors import DataError, OutputError, RecipeError, TrainingError
 from lorry_trainer.progress import Silent
+from lorry_trainer.recipe_file import read_recipe
 from lorry_trainer.run import Result, run
 from lorry_trainer.train import Outcome
 
@@ -434,6 +435,58 @@ def test_plain_text_is_judged_by_its_perplexity(
     go: Callable[..., Result], write_rows: Write, tiny_recipe: Build
 ) -> None:
     write_rows([{"text": f"the {i} the {i} the {i}"} for i in range(60)])
-    result = go(tiny_recipe(training={"max_steps": 10}))
+    recipe = tiny_recipe(training={"max_steps": 10}, evaluation={"max_new_tokens": None})
+    result = go(recipe)
+    assert read_recipe(result.folder / "recipe.yaml").evaluation.max_new_tokens is None
     assert result.metrics["test_perplexity"] < result.metrics["base_test_perplexity"]
     assert "test_exact_match" not in result.metrics
+
+
+@pytest.mark.parametrize(
+    ("rows", "sections", "part"),
+    [
+        ("texts", {}, "evaluation.max_new_tokens: rows of plain text ask nothing"),
+        (
+            "texts",
+            {"evaluation": {"max_new_tokens": None, "shots": 2}},
+            "evaluation.shots: rows of plain text ask nothing",
+        ),
+        (
+            "texts",
+            {"evaluation": {"max_new_tokens": None, "metric": "bleu"}},
+            "bleu is not measured here: rows of plain text have no answers",
+        ),
+        ("letters", {"evaluation": {"metric": "bleu"}}, "the answers are labels"),
+        ("letters", {"require": {"rouge_l": {"min": 0.5}}}, "rouge_l is not measured here"),
+        ("sums", {"require": {"f1": {"min": 0.5}}}, "name them as data.labels"),
+        (
+            "letters",
+            {"data": {"splits": {"test": 0}}, "require": {"f1": {"min": 0.5}}},
+            "require: there are no test rows",
+        ),
+        (
+            "letters",
+            {"data": {"splits": {"validation": 0}}, "training": {"early_stopping_patience": 5}},
+            "there are no validation rows to stop by",
+        ),
+    ],
+)
+def test_a_key_that_says_nothing_to_these_rows(
+    go: Callable[..., Result],
+    write_rows: Write,
+    tiny_recipe: Build,
+    letter_rows: Rows,
+    rows: str,
+    sections: dict[str, Any],
+    part: str,
+) -> None:
+    """Each was passed over in silence, or told after training."""
+    kinds = {
+        "letters": letter_rows,
+        "texts": [{"text": f"the {i} the {i}"} for i in range(40)],
+        "sums": [{"instruction": f"{i} + 1", "output": f"it is {i + 1}"} for i in range(40)],
+    }
+    write_rows(kinds[rows])
+    with pytest.raises(RecipeError) as caught:
+        go(tiny_recipe(**sections))
+    assert part in str(caught.value)

@@ -8,6 +8,7 @@ from lorry_trainer.data import Examples
 from lorry_trainer.figures import side_by_side
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.recipe import FACTORS, Recipe
+from lorry_trainer.wording import counted
 
 # objective -> the hub's name for such a task, and the class that loads a base with its head; for all others as for sft
 _TASKS = {
@@ -41,14 +42,14 @@ def card(
         "",
         recipe.description or "An adapter trained by Lorry.",
         "",
-        f"{kind} on `{base_name}`, from {len(data.train)} rows "
+        f"{kind} on `{base_name}`, from {counted(len(data.train), 'row')} "
         f"({len(data.validation)} to validate, {len(data.test)} to test). `recipe.yaml` holds every setting, "
         "`lineage.json` the digests of base and data, `loss.png` the loss.",
     ]
     if samples:
         headings, rows = side_by_side(metrics, [("base", "base_test_"), ("adapter", "test_")])
         table = [
-            [f"held-out, {len(samples)} rows", *headings],
+            [f"held-out, {counted(len(samples), 'row')}", *headings],
             ["---"] * (1 + len(headings)),
             *rows,
         ]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lorry_trainer.augment import augment
 from lorry_trainer.errors import DataError
-from lorry_trainer.formats import examples
+from lorry_trainer.formats import MAY_BE_LABELS, examples
 from lorry_trainer.formats.contract import Example, question_key
 from lorry_trainer.formats.find import find_columns, told
 from lorry_trainer.labels import find_labels, label_of, refuse_unknown_labels, verdict_of
@@ -24,9 +24,10 @@ from lorry_trainer.read import Source
 from lorry_trainer.recipe import Columns, Data, Splits
 from lorry_trainer.sources import read_sources
 from lorry_trainer.splitting import SPLITS, by_chance, stratified
+from lorry_trainer.wording import counted
 
 # Formats whose answers may be labels: elsewhere a few answers that come again are a few answers.
-LABELLED = ("instruction", "messages", "prompt_completion", "labelled")
+LABELLED = (*MAY_BE_LABELS, "labelled")
 SEVERAL_ANSWERS = ("preference", "unpaired")
 _SPAN = re.compile(r"(?:^| )[BI]-")
 
@@ -85,6 +86,11 @@ def load(
         own = _without_repeats(own, notes, one_answer=found.format not in SEVERAL_ANSWERS)
 
     # A split with a source of its own takes nothing from the training rows.
+    for name, source in sources.items():
+        if getattr(data.splits, name) not in (0, Splits.model_fields[name].default):
+            raise DataError(
+                f"data.splits.{name}: the {name} rows are those of {source.name}; leave it out"
+            )
     shares = data.splits.model_copy(update=dict.fromkeys(sources, 0.0))
     kinds = verdict_of if found.format == "unpaired" else label_of
     by_label = bool(labels) or found.format == "unpaired"
@@ -105,7 +111,7 @@ def load(
         if isinstance(data.labels, tuple):
             refuse_unknown_labels(labels, parts["train"] + held_out, "is not one of data.labels")
         refuse_unknown_labels(learnt, held_out, "no training row has")
-        notes.append(f"{len(learnt)} labels")
+        notes.append(counted(len(learnt), "label"))
     datasets = [
         Dataset(source.name, source.digest, name, len(parts[name]))
         for name in SPLITS
@@ -116,7 +122,9 @@ def load(
         before = len(parts["train"])
         keys = {row.key for row in held_out}
         parts["train"] = augment(parts["train"], keys, data.augment, seed)
-        notes.append(f"{len(parts['train']) - before} training rows more by augmentation")
+        notes.append(
+            f"{counted(len(parts['train']) - before, 'training row')} more by augmentation"
+        )
     return Examples(
         parts["train"],
         parts["validation"],
@@ -164,9 +172,13 @@ def _without_repeats(rows: list[Example], notes: list[str], *, one_answer: bool)
         seen[whole] = row
         answers.setdefault(row.key, row)
     if repeated:
-        notes.append(f"{len(repeated)} rows are there already, left out ({_some(repeated)})")
+        notes.append(
+            f"{counted(len(repeated), 'row is', 'rows are')} there already, left out ({_some(repeated)})"
+        )
     if at_odds:
-        notes.append(f"{len(at_odds)} rows answer a question otherwise ({_some(at_odds)})")
+        notes.append(
+            f"{counted(len(at_odds), 'row answers', 'rows answer')} a question otherwise ({_some(at_odds)})"
+        )
     return list(seen.values())
 
 
@@ -176,7 +188,9 @@ def _without_leaks(
     asked = {row.key: row for row in others}
     leaks = [f"{row.place} is {asked[row.key].place}" for row in rows if row.key in asked]
     if leaks:
-        notes.append(f"{len(leaks)} rows ask what a {kind} row asks, left out ({_some(leaks)})")
+        notes.append(
+            f"{counted(len(leaks), 'row asks', 'rows ask')} what a {kind} row asks, left out ({_some(leaks)})"
+        )
     return [row for row in rows if row.key not in asked], len(leaks)
 
 
@@ -202,7 +216,7 @@ def within(
         return data
     some = "; ".join(f"{example.place}: {n} tokens" for example, n in long[:5])
     more = f" and {len(long) - 5} more" if len(long) > 5 else ""
-    told = f"{len(long)} of {len(rows)} rows are longer than {limit} tokens"
+    told = f"{len(long)} of {counted(len(rows), 'row')} {'is' if len(long) == 1 else 'are'} longer than {limit} tokens"
     if not skip:
         raise DataError(
             f"{told} ({some}{more}). Shorten or remove them (`data.unfit: skip` leaves them out), raise "
@@ -227,15 +241,15 @@ def _refuse_empty(
     parts: dict[str, list[Example]], shares: Splits, main: Source, dropped: int
 ) -> None:
     rows = len(main.rows)
-    counted = f"{rows} row{'s' if rows != 1 else ''}"
+    has = counted(rows, "row")
     if not parts["train"]:
         why = f"; {dropped} asked what a held-out row asks" if dropped else ""
         raise DataError(
-            f"{main.name}: {counted}, and none is left to train on{why}; add rows or lower data.splits"
+            f"{main.name}: {has}, and none is left to train on{why}; add rows or lower data.splits"
         )
     for name in SPLITS[1:]:
         if getattr(shares, name) and not parts[name]:
             raise DataError(
-                f"{main.name}: {counted}, and none falls into {name}; add rows, raise data.splits.{name}, "
+                f"{main.name}: {has}, and none falls into {name}; add rows, raise data.splits.{name}, "
                 f"name a file as data.{name}, or set data.splits.{name}: 0 to go without"
             )

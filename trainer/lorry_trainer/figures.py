@@ -42,11 +42,6 @@ _WORDS = {
 }
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 row`, `2 rows`."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
 def words_of(name: str) -> str:
     return _WORDS.get(name, name.replace("_", " "))
 

@@ -17,6 +17,8 @@ from lorry_trainer import bootstrap
 from lorry_trainer.bootstrap import Interval
 from lorry_trainer.metrics import exact_match, normalised, token_f1
 
+OF_LABELS = ("accuracy", "precision", "recall", "f1")  # figures of answers that are labels
+OF_TEXT = ("rouge_l", "bleu", "chrf")  # and of those that are not
 OTHER = "(no label)"  # what an answer counts as that is none of the labels
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.metrics import normalised
+from lorry_trainer.wording import counted
 
 MOST_LABELS = 1000
 LONGEST_LABEL = 80  # characters
@@ -44,6 +45,6 @@ def refuse_unknown_labels(known: frozenset[str], rows: Sequence[Example], why: s
         some = "; ".join(f"{row.place}: {row.answer!r}" for row in strange[:5])
         more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
         raise DataError(
-            f"{len(strange)} rows have a label that {why} ({some}{more}). Add training rows with it, mend or remove "
-            "these rows, or set data.labels: any when the answers are no labels"
+            f"{counted(len(strange), 'row has', 'rows have')} a label that {why} ({some}{more}). Add training rows "
+            "with it, mend or remove these rows, or set data.labels: any when the answers are no labels"
         )

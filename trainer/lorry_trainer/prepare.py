@@ -64,13 +64,10 @@ def prepare(
     objective = find(recipe.objective)
     _refuse_unmeasured(recipe, objective)
     refuse_other_wishes(on_cuda=recipe.training.device != "cpu" and _has_cuda())
+    _refuse_unheard(recipe, objective, data)
     base = (load or load_base)(recipe, objective, data)
     objective.refuse(base, data, recipe)
     refuse_targets(base, recipe)
-    if data.format == "text" and recipe.evaluation.reward:
-        raise RecipeError(
-            "evaluation.reward: rows of plain text ask nothing that could be answered"
-        )
     limit = _longest_row(recipe, base)
     skip = recipe.data.unfit == "skip"
     told = len(data.notes)
@@ -88,7 +85,7 @@ def prepare(
         processes=recipe.training.processes or processes.count(),
         longest_answer=(
             objective.answer_length(base, data.train)
-            if objective.generates or recipe.evaluation.reward
+            if (objective.generates and data.format != "text") or recipe.evaluation.reward
             else 0
         ),
         metric=objective.metrics[0],
@@ -116,6 +113,25 @@ def _refuse_unmeasured(recipe: Recipe, objective: Objective) -> None:
             raise RecipeError(
                 f"{key}: {name} is no figure of objective {recipe.objective}; choose of {', '.join(known)}{way}"
             )
+
+
+def _refuse_unheard(recipe: Recipe, objective: Objective, data: Examples) -> None:
+    """Raise RecipeError where a key says nothing, the rows being what they are."""
+    evaluation = recipe.evaluation
+    for key in ("reward", "max_new_tokens", "shots"):
+        if data.format == "text" and getattr(evaluation, key):
+            raise RecipeError(
+                f"evaluation.{key}: rows of plain text ask nothing that could be answered; leave it out"
+            )
+    if not data.test and (recipe.require or evaluation.shots):
+        key = "require" if recipe.require else "evaluation.shots"
+        raise RecipeError(f"{key}: there are no test rows to score; raise data.splits.test")
+    patience = recipe.training.early_stopping_patience
+    usual = type(recipe.training).model_fields["early_stopping_patience"].default
+    if objective.validates and not data.validation and patience not in (0, usual):
+        raise RecipeError(
+            "training.early_stopping_patience: there are no validation rows to stop by; raise data.splits.validation"
+        )
 
 
 def held(recipe: Recipe) -> Quantization:

@@ -9,6 +9,7 @@ from lorry_trainer import report
 from lorry_trainer.card import asked_of
 from lorry_trainer.errors import OutputError
 from lorry_trainer.remote import Asked
+from lorry_trainer.wording import counted
 
 
 def write_report(asked: Asked, reference: str, path: Path) -> None:
@@ -22,8 +23,8 @@ def write_report(asked: Asked, reference: str, path: Path) -> None:
     page = report.page(
         f"{reference} on {Path(asked.questions.name).name}",
         [
-            f"<p>{len(asked.questions.rows)} rows, answered by {escape(asked.acted[reference] or 'the base')}. "
-            f"In brackets: 95 % by bootstrap.{over}</p>",
+            f"<p>{counted(len(asked.questions.rows), 'row')}, answered by "
+            f"{escape(asked.acted[reference] or 'the base')}. In brackets: 95 % by bootstrap.{over}</p>",
             report.scores(metrics, columns),
             report.labels(asked.judged[reference]),
             report.samples(rows),

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from lorry_trainer.recipe import (
-    FACTORS,
     HELD,
+    LORAS,
     OBJECTIVE_SECTIONS,
     SECTIONS,
     Columns,
@@ -57,7 +57,7 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
             holder[field] = value
             reasons[f"{section}.{field}".strip(".")] = reason
 
-    if recipe.method in FACTORS:
+    if recipe.method in LORAS:
         choose("lora", "alpha", 2.0 * recipe.lora.rank, "twice the rank")
         for switch in ("rslora", "dora"):
             choose("lora", switch, recipe.method == switch, f"method: {recipe.method}")

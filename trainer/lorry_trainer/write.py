@@ -25,6 +25,7 @@ from lorry_trainer.likelihood import perplexity
 from lorry_trainer.lineage import lineage
 from lorry_trainer.prepare import Prepared
 from lorry_trainer.resolve import to_yaml
+from lorry_trainer.wording import counted
 
 if TYPE_CHECKING:
     from lorry_trainer.objectives.contract import Scores
@@ -129,8 +130,8 @@ def write(folder: Path, run: Prepared, results: Results) -> None:
         run.name,
         [
             f"<p>{escape(run.recipe.description)}</p>",
-            f"<p>{escape(run.recipe.method)} on {escape(base_name)}; {len(run.data.train)} rows to train on, "
-            f"{len(run.data.validation)} to validate, {len(run.test)} to test. In brackets: 95 % by bootstrap.</p>",
+            f"<p>{escape(run.recipe.method)} on {escape(base_name)}; {counted(len(run.data.train), 'row')} to train "
+            f"on, {len(run.data.validation)} to validate, {len(run.test)} to test. In brackets: 95 % by bootstrap.</p>",
             report.gate(missed, bool(run.recipe.require)),
             report.scores(metrics, headings),
             report.picture(draw_loss(results.outcome, "loss"), "loss by step"),

@@ -111,7 +111,8 @@ def evaluate(
         )
         return
     if sys.stdout.isatty():
-        from lorry_trainer.figures import counted, side_by_side
+        from lorry_trainer.figures import side_by_side
+        from lorry_trainer.wording import counted
 
         headings, rows = side_by_side(*asked.columns())
         print_table([counted(len(asked.questions.rows), "row").upper(), *headings], rows)

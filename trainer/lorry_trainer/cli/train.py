@@ -218,7 +218,8 @@ def _say_missed(result: Result, alias: str | None, console: Console) -> None:
 def _show_scores(result: Result, console: Console) -> None:
     from rich.table import Table
 
-    from lorry_trainer.figures import counted, side_by_side
+    from lorry_trainer.figures import side_by_side
+    from lorry_trainer.wording import counted
 
     metrics = result.metrics
     columns = [("base", "base_test_"), ("adapter", "test_")]

@@ -21,6 +21,7 @@ from lorry_trainer.formats.tagged import Tagged
 from lorry_trainer.formats.translation import Translation
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
+from lorry_trainer.wording import counted
 
 FORMATS: dict[str, Format] = {
     "instruction": Instruction(),
@@ -35,6 +36,8 @@ FORMATS: dict[str, Format] = {
     "unpaired": Unpaired(),
     "question": Question(),
 }
+MAY_BE_LABELS = ("instruction", "messages", "prompt_completion")  # what is answered there
+ASK_NOTHING = ("text", "tagged")
 WITHOUT_CHAT = ("labelled", "tagged", "span")  # read by models with a head
 
 
@@ -64,7 +67,7 @@ def examples(
         count = sum(map(len, faults.values()))
         told = _told(faults)
         notes.append(
-            f"{count} rows do not fit, left out ({'; '.join(told[:3])}{' …' * (len(told) > 3)})"
+            f"{counted(count, 'row does', 'rows do')} not fit, left out ({'; '.join(told[:3])}{' …' * (len(told) > 3)})"
         )
     return made
 
@@ -96,4 +99,15 @@ def _refuse_keys_without_effect(format_name: str, data: Data) -> None:
     if format_name != "instruction" and data.template != Data.model_fields["template"].default:
         raise DataError(
             f"data.template is for format instruction, and the format is {format_name}; leave it out"
+        )
+    if isinstance(data.labels, tuple) and format_name not in (*MAY_BE_LABELS, "labelled", "tagged"):
+        raise DataError(f"data.labels: format {format_name} has no labels; leave it out")
+    if data.labels == "any" and format_name not in MAY_BE_LABELS:
+        raise DataError(
+            f"data.labels: any says that answers are no labels, as they may be in {', '.join(MAY_BE_LABELS)}; the "
+            f"format is {format_name}; leave it out"
+        )
+    if data.augment and format_name in ASK_NOTHING:
+        raise DataError(
+            f"data.augment says questions otherwise, and format {format_name} asks none; leave it out"
         )

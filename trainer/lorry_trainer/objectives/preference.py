@@ -15,13 +15,14 @@ from lorry_bases import Quantization
 from lorry_bases.load import Base, load_base
 from lorry_trainer.bootstrap import interval
 from lorry_trainer.data import Examples, choose
-from lorry_trainer.errors import DataError
+from lorry_trainer.errors import DataError, RecipeError
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.objectives.answers import answer_logprobs, compare, longest, longest_answer
 from lorry_trainer.objectives.contract import Scores, Segments, Setup
 from lorry_trainer.progress import Progress
 from lorry_trainer.prompts import refuse_base_without
 from lorry_trainer.recipe import Recipe
+from lorry_trainer.rewards import RULES
 
 
 class CausalPreference:
@@ -83,6 +84,11 @@ class Judged(CausalPreference):
 
     def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
         super().refuse(base, data, recipe)
+        if recipe.evaluation.reward in RULES:
+            raise RecipeError(
+                f"evaluation.reward: {recipe.evaluation.reward} compares with a right answer, and kto's rows have good "
+                "ones and bad ones; name FILE.py:FUNCTION, or the folder of a reward model"
+            )
         scored = choose(data.test, recipe.evaluation.max_rows, recipe.training.seed)
         for name, rows in (("training", data.train), ("scored test", scored)):
             if rows and len({row.record["label"] for row in rows}) < 2:

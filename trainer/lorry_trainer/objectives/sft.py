@@ -11,9 +11,10 @@ from lorry_bases import Quantization
 from lorry_bases.load import Base, load_base
 from lorry_trainer.bootstrap import of_ratio
 from lorry_trainer.data import Examples
+from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.generation import pad_id
-from lorry_trainer.judge import judge
+from lorry_trainer.judge import OF_LABELS, OF_TEXT, judge
 from lorry_trainer.likelihood import answer_losses, mean_loss, perplexity
 from lorry_trainer.objectives.answers import answered
 from lorry_trainer.objectives.contract import Scores, Segments, Setup, dataset
@@ -50,6 +51,7 @@ class Sft:
 
     def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
         refuse_base_without(base.tokenizer, data.all(), base.name)
+        refuse_figures(data, recipe)
 
     def lengths(self, base: Base, rows: list[Example]) -> list[int]:
         return count_tokens(base.tokenizer, [row.whole for row in rows])
@@ -112,6 +114,24 @@ class Sft:
         answers = answered(base, model, rows, recipe, progress)
         judged = judge(answers, [row.answer for row in rows], data.labels, seed)
         return Scores(judged.metrics | figures, answers, judged, judged.intervals | intervals)
+
+
+def refuse_figures(data: Examples, recipe: Recipe) -> None:
+    """Raise RecipeError where one is asked for that rows of this kind never have."""
+    measured: tuple[str, ...] = ("loss", "perplexity")
+    if data.format == "text":
+        why = "rows of plain text have no answers"
+    elif data.labels:
+        measured = tuple(name for name in Sft.metrics if name not in OF_TEXT)
+        why = "it is of free text, and the answers are labels (if they are none, set data.labels: any)"
+    else:
+        measured = tuple(name for name in Sft.metrics if name not in OF_LABELS)
+        why = "it is of labels, and the answers are none (if they are, name them as data.labels)"
+    for name in filter(None, (recipe.evaluation.metric, *recipe.require)):
+        if name in Sft.metrics and name not in measured:
+            raise RecipeError(
+                f"{name} is not measured here: {why}; choose of {', '.join(measured)}"
+            )
 
 
 OBJECTIVE = Sft

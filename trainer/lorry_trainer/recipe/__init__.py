@@ -18,12 +18,20 @@ from lorry_trainer.recipe.method import (
 from lorry_trainer.recipe.objective import Preference, Reinforcement
 from lorry_trainer.recipe.section import Section
 from lorry_trainer.recipe.training import Training
-from lorry_trainer.recipe.whole import FACTORS, FREE, OBJECTIVE_SECTIONS, SECTIONS, Recipe
+from lorry_trainer.recipe.whole import (
+    FACTORS,
+    FREE,
+    LORAS,
+    OBJECTIVE_SECTIONS,
+    SECTIONS,
+    Recipe,
+)
 
 __all__ = [
     "FACTORS",
     "FREE",
     "HELD",
+    "LORAS",
     "OBJECTIVE_SECTIONS",
     "SECTIONS",
     "Augment",

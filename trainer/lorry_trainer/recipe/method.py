@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lorry_trainer.recipe.section import Section
 
@@ -142,6 +142,14 @@ class Quantization(Section):
     double: bool = Field(
         default=True, description="Quantize the scales too: about 0.4 bit per weight less."
     )
+
+    @model_validator(mode="after")
+    def _scales_are_there(self) -> Self:
+        if self.type == "none" and not self.double:
+            raise ValueError(
+                "`double` is about the scales of nf4, and the type is none; leave it out"
+            )
+        return self
 
 
 # method -> how it can hold the base, the default first. nf4 where nothing speaks against it: that is what is served.

@@ -105,3 +105,12 @@ class Training(Section):
         if self.epochs is not None and self.max_steps is not None:
             raise ValueError("give `epochs` or `max_steps`, not both")
         return self
+
+    @model_validator(mode="after")
+    def _warm_up_is_followed(self) -> Self:
+        usual = type(self).model_fields["warmup_ratio"].default
+        if self.schedule == "constant" and self.warmup_ratio not in (0, usual):
+            raise ValueError(
+                "`schedule: constant` has no warm-up; take constant_with_warmup, or leave `warmup_ratio` out"
+            )
+        return self

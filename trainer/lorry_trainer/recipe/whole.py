@@ -36,6 +36,9 @@ OBJECTIVE_SECTIONS: dict[str, tuple[str, ...]] = {
 }
 # methods that train a LoRA, or end in one; to all others `lora` says nothing
 FACTORS = ("lora", "qlora", "rslora", "dora", "lora_plus", "pissa", "loftq", "full")
+LORAS = tuple(
+    method for method in FACTORS if method != "full"
+)  # what trains the factors themselves
 _FACTORS_ALONE = ("full", "pissa")  # all that they publish
 _JUDGES = ("classification", "tokens", "extraction", "reward")  # with a head of their own
 # objectives whose model answers in its own words
@@ -45,6 +48,7 @@ _OTHERS = ("sft", *_JUDGES, *OBJECTIVE_SECTIONS["preference"])
 # key -> the objectives that it says anything to
 _OBJECTIVES_OF: dict[str, tuple[str, ...]] = {
     "training.packing": ("sft",),
+    # the rest have no lengths to go by, or an order of their own
     "training.group_by_length": ("sft", "classification", "tokens", "extraction"),
     "training.early_stopping_patience": _OTHERS,  # the rest have no validation loss
     "evaluation.shots": ("sft", *_EARNS),
@@ -54,6 +58,11 @@ _OBJECTIVES_OF: dict[str, tuple[str, ...]] = {
 }
 # key -> the methods that it says anything to
 _METHODS_OF: dict[str, tuple[str, ...]] = {
+    "lora.alpha": LORAS,  # `full` cuts its factors down from what was learnt
+    "lora.dropout": LORAS,
+    "lora.rslora": LORAS,
+    "lora.dora": LORAS,
+    "lora.learning_rate_ratio": LORAS,
     "virtual.text": ("prompt_tuning",),
     "virtual.encoder_hidden_size": ("p_tuning", "prefix_tuning"),
 }
