@@ -77,8 +77,8 @@ def find_reward(
 ) -> Reward:
     """The reward of that name: a rule, `FILE.py:FUNCTION`, or the folder of an adapter with `objective: reward`.
 
-    Paths start at `folder`, the recipe's; `key` stands in messages; without a `device`, a model is where the base finds
-    one. Raises RecipeError.
+    Paths start at `folder`, the recipe's; an adapter may also stand where `lorry train` runs, which writes it there.
+    `key` stands in messages; without a `device`, a model is where the base finds one. Raises RecipeError.
     """
     if name in RULES:
         rule = RULES[name]
@@ -90,11 +90,13 @@ def find_reward(
     file, _, function = name.rpartition(":")
     if file.endswith(".py"):
         return _from_file(folder / file, function, key)
-    if (folder / name / "adapter_config.json").is_file():
-        return _from_model(folder / name, device, key)
+    places = dict.fromkeys((folder / name, Path(name).absolute()))
+    for place in places:
+        if (place / "adapter_config.json").is_file():
+            return _from_model(place, device, key)
     raise RecipeError(
         f"{key} {name!r} is none of {', '.join(RULES)}, no FILE.py:FUNCTION, and no folder of an "
-        f"adapter that `objective: reward` trained (looked for {folder / name})"
+        f"adapter that `objective: reward` trained (looked for {' and '.join(map(str, places))})"
     )
 
 

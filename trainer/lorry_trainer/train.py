@@ -210,10 +210,12 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
                     f"training.learning_rate (now {args.learning_rate:g}), raise warmup_ratio, or look at the data"
                 )
         if "loss" in logs:
-            self._note["loss"] = f"loss {logs['loss']:.3f}"
-            passed = time.perf_counter() - self._started
-            self._note["speed"] = (
-                f"{(logs.get('num_tokens', 0) - self._tokens_before) / passed:,.0f} tokens/s"
-            )
+            # Where a reward is earned, it and the way from the bare base say more than the loss.
+            for name in ("reward", "kl") if "reward" in logs else ("loss",):
+                self._note[name] = f"{name} {logs[name]:.3f}"
+            if "num_tokens" in logs:
+                passed = time.perf_counter() - self._started
+                tokens = logs["num_tokens"] - self._tokens_before
+                self._note["speed"] = f"{tokens / passed:,.0f} tokens/s"
         if "eval_loss" in logs:
             self._note["validation"] = f"val {logs['eval_loss']:.3f}"

@@ -40,6 +40,8 @@ LORAS = tuple(
     method for method in FACTORS if method != "full"
 )  # what trains the factors themselves
 _FACTORS_ALONE = ("full", "pissa")  # all that they publish
+# Nor have these a head, or none that is served.
+_WITHOUT_HEAD = (*_FACTORS_ALONE, "bottleneck", *SECTIONS["virtual"])
 _JUDGES = ("classification", "tokens", "extraction", "reward")  # with a head of their own
 # objectives whose model answers in its own words
 FREE = ("sft", "dpo", "kto", "orpo", "grpo", "rloo")
@@ -190,10 +192,10 @@ class Recipe(Section):
                 f"`method: {self.method}` keeps factors alone, and `lora.modules_to_save` would be lost; use lora, "
                 "qlora or one of their relatives"
             )
-        if self.objective in _JUDGES and self.method in _FACTORS_ALONE:
+        if self.objective in _JUDGES and self.method in _WITHOUT_HEAD:
             raise ValueError(
-                f"`method: {self.method}` keeps factors alone, and `objective: {self.objective}` has a head to keep; "
-                "use lora, qlora or one of their relatives"
+                f"`method: {self.method}` publishes no head, and `objective: {self.objective}` has one to keep; use "
+                f"{', '.join(m for m in HELD if m not in _WITHOUT_HEAD)}"
             )
         return self
 

@@ -3,6 +3,7 @@
 Put together from templates written for this project, as those of `lorry_trainer.examples.generate` are.
 """
 
+# ruff: noqa: SIM905 (words in a string are easier to read)
 from __future__ import annotations
 
 import json
@@ -31,6 +32,39 @@ KIND = (
     "I am sorry for the trouble. Let me put it right.",
 )
 RUDE = ("No.", "That is your own fault.", "Why do you ask me? Read the manual.")
+# English and German; things in the plural, which has one article.
+SENTENCES = (
+    ("{name} buys {number} {things} on {day}", "{name} kauft am {Tag} {Zahl} {Dinge}"),
+    ("{number} {things} will come on {day}", "{Zahl} {Dinge} kommen am {Tag}"),
+    ("please send {number} {things} to {name}", "bitte senden Sie {Zahl} {Dinge} an {name}"),
+    ("{name} needs the {things} before {day}", "{name} braucht die {Dinge} vor {Tag}"),
+    ("{name} has no {things} on {day}", "{name} hat am {Tag} keine {Dinge}"),
+    ("the {number} {things} are for {name}", "die {Zahl} {Dinge} sind für {name}"),
+)
+THINGS = {
+    "lamps": "Lampen",
+    "chairs": "Stühle",
+    "desks": "Tische",
+    "jackets": "Jacken",
+    "phones": "Telefone",
+    "cameras": "Kameras",
+    "bikes": "Fahrräder",
+    "tents": "Zelte",
+    "watches": "Uhren",
+    "mirrors": "Spiegel",
+    "blankets": "Decken",
+}
+TAGE = dict(
+    zip(DAYS, "Montag Dienstag Mittwoch Donnerstag Freitag Samstag Sonntag".split(), strict=True)
+)
+ZAHLEN = dict(zip(NUMBERS[2:8], "zwei drei vier fünf sechs sieben".split(), strict=True))
+LOG = (
+    "{name} came on {day} and asked for the {item}.",
+    "We sent {number} {item}s to {name}.",
+    "The {item} for {name} is late.",
+    "On {day} nobody came.",
+    "{number} {item}s are left.",
+)
 
 
 def slots(rng: Random) -> Row:
@@ -50,6 +84,26 @@ def passage(rng: Random) -> Row:
     given = {kind: rng.choice(values) for kind, values in KINDS.items()}
     kind = rng.choice(list(ASKED))
     return {"question": ASKED[kind], "context": order.format(**given), "answer": given[kind]}
+
+
+def translation(rng: Random) -> Row:
+    """A sentence in English and in German."""
+    english, german = rng.choice(SENTENCES)
+    thing, day, number = (rng.choice(list(words)) for words in (THINGS, TAGE, ZAHLEN))
+    name = rng.choice(NAMES)
+    return {
+        "source": english.format(name=name, things=thing, day=day, number=number),
+        "target": german.format(name=name, Dinge=THINGS[thing], Tag=TAGE[day], Zahl=ZAHLEN[number]),
+    }
+
+
+def log(rng: Random) -> Row:
+    """What happened in a shop, as plain text."""
+    said = [
+        sentence.format(**{kind: rng.choice(values) for kind, values in KINDS.items()})
+        for sentence in rng.sample(LOG, 3)
+    ]
+    return {"text": " ".join(sentence[0].upper() + sentence[1:] for sentence in said)}
 
 
 def complaint(rng: Random) -> list[dict[str, str]]:
@@ -76,13 +130,15 @@ def judged(rng: Random) -> Row:
 
 
 def brief(rng: Random) -> Row:
-    """A complaint alone; `brief.py` rewards short answers."""
+    """A complaint alone; `brief_reward.py` rewards short answers."""
     return {"prompt": complaint(rng)}
 
 
 TASKS: dict[str, Callable[[Random], Row]] = {
     "slots": slots,
     "passage": passage,
+    "translation": translation,
+    "log": log,
     "polite": polite,
     "judged": judged,
     "brief": brief,
@@ -102,7 +158,7 @@ def rows(task: str, seed: int = 7) -> list[Row]:
 
 def write(folder: Path) -> None:
     for task in TASKS:
-        lines = (json.dumps(row) for row in rows(task))
+        lines = (json.dumps(row, ensure_ascii=False) for row in rows(task))
         (folder / f"{task}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
