@@ -4,8 +4,8 @@
 
 The other side is TRL's SFTTrainer or DPOTrainer, or transformers' Trainer with PEFT, as their documentation has it.
 Both get the same rows, base, adapter, optimizer and seed, in processes of their own that take turns, so that what else
-the machine does falls on both. The time is the median step's; memory is the process's peak resident set; steal is the
-share of the machine that others took meanwhile, of the runs that are compared.
+the machine does falls on both. Both read the same batches: a step's time is its least in all rounds; memory is the
+process's peak resident set; steal is the share of the machine that others took meanwhile.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     if asked.side:
         print(json.dumps(measure(asked.side, asked.objective, asked.steps, asked.batch)))
         return
-    found: dict[str, list[dict[str, float]]] = {"lorry": [], "alone": []}
+    found: dict[str, list[dict[str, Any]]] = {"lorry": [], "alone": []}
     for _ in range(asked.rounds):
         for side, figures in found.items():
             command = [sys.executable, __file__, "--side", side]
@@ -55,18 +55,24 @@ def main() -> None:
     print(json.dumps(compare(found), indent=2))
 
 
-def compare(found: dict[str, list[dict[str, float]]]) -> dict[str, float]:
-    def least(side: str, figure: str) -> float:
-        return min(one[figure] for one in found[side])  # what the machine adds is only ever more
+def compare(found: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """What the machine adds is only ever more, so the least of each step counts."""
+
+    def step(side: str) -> float:
+        rounds = zip(*(one["times"] for one in found[side]), strict=True)
+        return statistics.mean(map(min, rounds))
+
+    def peak(side: str) -> float:
+        return min(one["peak_bytes"] for one in found[side])
 
     def steal(side: str) -> float:
-        return min(found[side], key=lambda one: one["step_seconds"])["steal"]
+        return statistics.mean(one["steal"] for one in found[side])
 
     return {
-        "step_seconds_lorry": least("lorry", "step_seconds"),
-        "step_seconds_alone": least("alone", "step_seconds"),
-        "step_ratio": least("lorry", "step_seconds") / least("alone", "step_seconds"),
-        "peak_ratio": least("lorry", "peak_bytes") / least("alone", "peak_bytes"),
+        "step_seconds_lorry": step("lorry"),
+        "step_seconds_alone": step("alone"),
+        "step_ratio": step("lorry") / step("alone"),
+        "peak_ratio": peak("lorry") / peak("alone"),
         "last_loss_lorry": found["lorry"][0]["last_loss"],
         "last_loss_alone": found["alone"][0]["last_loss"],
         "steal_lorry": steal("lorry"),
@@ -74,7 +80,7 @@ def compare(found: dict[str, list[dict[str, float]]]) -> dict[str, float]:
     }
 
 
-def measure(side: str, objective: str, steps: int, batch: int) -> dict[str, float]:
+def measure(side: str, objective: str, steps: int, batch: int) -> dict[str, Any]:
     from lorry_trainer.quiet import quiet_logs
 
     quiet_logs()
@@ -113,7 +119,7 @@ def measure(side: str, objective: str, steps: int, batch: int) -> dict[str, floa
             last = float(next(log["loss"] for log in logs if "loss" in log))
         taken, passed = (after - before for before, after in zip(ticks, _ticks(), strict=True))
     return {
-        "step_seconds": statistics.median(times[2:]),  # the first two warm up
+        "times": times[2:],  # the first two warm up
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "last_loss": last,
         "steal": taken / max(passed, 1),
