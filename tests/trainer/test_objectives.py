@@ -384,6 +384,14 @@ def test_sections_and_figures_of_another_objective(tiny_recipe: Tiny, write_rows
             tiny_recipe(**sections)
 
 
+def test_virtual_tokens_that_orpo_has_no_labels_for(tiny_recipe: Tiny) -> None:
+    """It broke off in the first step: `Expected input batch_size to match target batch_size`."""
+    quiet = {"lora": {"rank": 16}, "evaluation": {"max_new_tokens": None}}
+    for method in ("prompt_tuning", "p_tuning"):
+        with pytest.raises(RecipeError, match="use prefix_tuning"):
+            tiny_recipe(objective="orpo", method=method, **quiet)
+
+
 @pytest.mark.parametrize("objective", ["classification", "tokens", "dpo", "kto", "orpo", "reward"])
 def test_rows_are_shown_as_they_are_learnt(
     objective: str, tiny_recipe: Tiny, write_rows: Write, tmp_path: Path

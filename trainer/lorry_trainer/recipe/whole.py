@@ -197,6 +197,12 @@ class Recipe(Section):
                 f"`method: {self.method}` publishes no head, and `objective: {self.objective}` has one to keep; use "
                 f"{', '.join(m for m in HELD if m not in _WITHOUT_HEAD)}"
             )
+        if self.objective == "orpo" and self.method in ("prompt_tuning", "p_tuning"):
+            # TRL labels each place of a row, and these add places.
+            raise ValueError(
+                f"`objective: orpo` has no labels for the tokens that `method: {self.method}` adds; use prefix_tuning, "
+                "which adds none to the row, or dpo"
+            )
         return self
 
     @model_validator(mode="after")
