@@ -1,6 +1,6 @@
 """A small encoder for the figures of docs/training.md: BERT of 4 layers × 256, pretrained by masked language modelling.
 
-    python loadtests/encoder.py DIR --data ../shared/data [--steps 2000]
+    python loadtests/encoder.py DIR --data ../shared/data [--steps 1800]
     python loadtests/encoder.py DIR --data ../shared/data --steps 0     # the same, its weights left at random
 
 The texts are the training rows of banking77 and restaurant8k, twice, and the first nine tenths of tiny Shakespeare; on
@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="where the encoder is written")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=2000, help="of 64 texts; 0: random weights")
+    parser.add_argument("--steps", type=int, default=1800, help="of 64 texts; 0: random weights")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True)
     set_seed(0)
