@@ -8,7 +8,7 @@
 Knows nothing about adapters, servers or training. What is imported here needs no torch.
 """
 
-from lorry_bases.catalog import DEFAULT_BASE, BaseNotFound, resolve
+from lorry_bases.catalog import DEFAULT_BASE, BaseNotFound, resolve, shipped
 from lorry_bases.fingerprint import Quantization, fingerprint
 
-__all__ = ["DEFAULT_BASE", "BaseNotFound", "Quantization", "fingerprint", "resolve"]
+__all__ = ["DEFAULT_BASE", "BaseNotFound", "Quantization", "fingerprint", "resolve", "shipped"]

@@ -50,6 +50,12 @@ def go(recipe: Recipe, output: Path, bases: Bases) -> Result:
     return run(recipe, name=recipe.method, folder=FOLDER, output=output, bases=bases)
 
 
+def executed(code: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
+
+
 def base_of(recipe: Recipe, bases: Bases) -> Base:
     return bases(recipe, find("sft"), load(recipe.data, FOLDER, 0))
 
@@ -81,6 +87,9 @@ def test_a_method_learns_and_peft_alone_loads_what_it_wrote(
     assert loss_of(base.model, base, recipe) == pytest.approx(metrics["base_test_loss"], abs=1e-6)
     # PEFT has no bottleneck adapters.
     loads = load_bottleneck if method == "bottleneck" else PeftModel.from_pretrained
+    card = (result.folder / "README.md").read_text().split("```python")[1].split("```")[0]
+    used = executed(card.replace(f'"{method}"', repr(str(result.folder))))
+    assert loss_of(used["model"], base, recipe) < 0.85 * metrics["base_test_loss"]
     loaded = loads(base.model, result.folder)
     try:
         assert loss_of(loaded, base, recipe) == pytest.approx(metrics["test_loss"], abs=1e-4)

@@ -83,6 +83,7 @@ def test_an_adapter_folder(
     result = go(tiny_recipe(description="Three letters."))
     folder = result.folder
     assert {f.name for f in folder.iterdir()} == FILES
+    assert {f.stat().st_mode & 0o777 for f in folder.iterdir()} == {0o644}  # one was 0600
     assert not list(tmp_path.glob(".out*"))
 
     # What PEFT loads acts as what was trained.

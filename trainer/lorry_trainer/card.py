@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from lorry_bases import shipped
 from lorry_trainer.data import Examples
 from lorry_trainer.figures import side_by_side
 from lorry_trainer.formats.contract import Example
@@ -18,6 +19,9 @@ _TASKS = {
     "tokens": ("token-classification", "AutoModelForTokenClassification"),
     "extraction": ("question-answering", "AutoModelForQuestionAnswering"),
 }
+
+
+_BOTTLENECK = "from lorry_trainer.methods.bottleneck import load_bottleneck"
 
 
 def card(
@@ -68,11 +72,32 @@ def card(
                     )
                 ),
             ]
-    load = "load_bottleneck" if recipe.method == "bottleneck" else "PeftModel.from_pretrained"
-    head = f", num_labels={num_labels}" if task.endswith("classification") else ""
-    use = f'model = {load}({base_class}.from_pretrained("{base_name}"{head}), "{name}")'
-    lines += ["", "```python", use, "```", ""]
+    head = num_labels if task.endswith("classification") else None
+    lines += ["", "```python", *_use(name, recipe, base_name, base_class, head), "```", ""]
     return "\n".join(lines)
+
+
+def _use(
+    name: str, recipe: Recipe, base_name: str, base_class: str, num_labels: int | None
+) -> list[str]:
+    """Lines of Python that load the adapter without Lorry's server."""
+    comes_with_lorry = base_name in shipped()
+    where = f'resolve("{base_name}")' if comes_with_lorry else f'"{base_name}"'
+    head = f", num_labels={num_labels}" if num_labels is not None else ""
+    lines = ["from lorry_bases import resolve"] if comes_with_lorry else []
+    if recipe.method == "bottleneck":
+        lines = ["from pathlib import Path", "", *lines, _BOTTLENECK]
+        load = f'load_bottleneck(base, Path("{name}"))'
+    else:
+        lines.append("from peft import PeftModel")
+        load = f'PeftModel.from_pretrained(base, "{name}")'
+    return [
+        *lines,
+        f"from transformers import {base_class}",
+        "",
+        f"base = {base_class}.from_pretrained({where}{head})",
+        f"model = {load}",
+    ]
 
 
 def asked_of(row: Example) -> str:

@@ -41,7 +41,9 @@ def appearing(target: Path, *, overwrite: bool) -> Iterator[Path]:
         raise OutputError(f"cannot write beside {target}: {error.strerror}") from error
     try:
         yield partial
-        partial.chmod(0o755)  # mkdtemp makes it private
+        partial.chmod(0o755)  # mkdtemp makes it private, and safetensors its files
+        for file in partial.iterdir():
+            file.chmod(0o644)
         _replace(partial, target, overwrite=overwrite)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error

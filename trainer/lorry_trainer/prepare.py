@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from lorry_trainer.objectives.contract import Objective
 
 
+# Tokens of a packed row where the recipe does not say, as TRL has it: a whole context of rows may be too much at once.
+PACKED = 1024
+
+
 @dataclass(frozen=True)
 class Prepared:
     name: str
@@ -172,7 +176,8 @@ def _longest_row(recipe: Recipe, base: Base) -> int:
 
     virtual = METHODS[recipe.method].virtual_tokens(recipe)
     room = base.context_length - virtual
-    wanted = recipe.data.max_length or room
+    usual = min(room, PACKED) if recipe.training.packing else room
+    wanted = recipe.data.max_length or usual
     if wanted > room or room < 1:
         beside = f" beside {virtual} virtual ones" if virtual else ""
         raise RecipeError(

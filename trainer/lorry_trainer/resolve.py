@@ -69,7 +69,9 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
     if facts.columns != recipe.data.columns:
         values["data"]["columns"] = facts.columns.model_dump()
         reasons["data.columns"] = "found in the file"
-    choose("data", "max_length", facts.context_length, "the base's context")
+    packed = "what rows are packed into, the base's context at most"
+    why = packed if recipe.training.packing else "the base's context"
+    choose("data", "max_length", facts.context_length, why)
 
     training = recipe.training
     on_cuda = facts.device == "cuda"
