@@ -24,6 +24,7 @@ from lorry_trainer.formats.contract import Example
 from lorry_trainer.looking import look
 from lorry_trainer.objectives import OBJECTIVES, find
 from lorry_trainer.objectives.labels import span_metrics, spans
+from lorry_trainer.prepare import prepare, prepare_data
 from lorry_trainer.progress import Silent
 from lorry_trainer.recipe import OBJECTIVE_SECTIONS
 from lorry_trainer.recipe_file import read_recipe
@@ -321,6 +322,45 @@ def test_a_label_that_only_held_out_rows_have(learn: Callable[..., Result]) -> N
     odd = [{"text": f"odd {i}", "label": f"odd-{i}"} for i in range(12)]
     with pytest.raises(DataError, match="no training row has"):
         learn("classification", colours(40) + odd)
+
+
+def test_the_accuracy_of_dpos_implicit_reward_is_that_of_a_naive_loop(
+    tiny_recipe: Tiny, write_rows: Write, tmp_path: Path
+) -> None:
+    """Over the log of model over reference (Rafailov et al. 2023): a preference that turns no order is seen."""
+    from peft import PeftModel
+
+    write_rows(rows("polite")[:60])
+    recipe = tiny_recipe(
+        objective="dpo",
+        data={"splits": {"validation": 0.0, "test": 0.3}},
+        evaluation={"max_new_tokens": None, "max_rows": 12},
+        training={"max_steps": 3, "device": "cpu"},
+    )
+    metrics = run(recipe, name="it", folder=tmp_path, output=tmp_path / "out").metrics
+    prepared = prepare(recipe, "it", prepare_data(recipe, tmp_path, Silent()))
+    tokenizer: Any = prepared.base.tokenizer
+
+    def log_odds(model: Any) -> list[float]:
+        found = []
+        for row in prepared.test:
+            asked = tokenizer.apply_chat_template(row.record["prompt"], add_generation_prompt=True)
+            sums = []
+            for name in ("chosen", "rejected"):
+                whole = row.record["prompt"] + row.record[name]
+                ids = tokenizer.apply_chat_template(whole)["input_ids"]
+                given = len(asked["input_ids"])
+                with torch.inference_mode():
+                    logs = model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+                sums.append(sum(logs[at - 1, ids[at]].item() for at in range(given, len(ids))))
+            found.append(sums[0] - sums[1])
+        return found
+
+    bare = log_odds(prepared.base.model)
+    adapted = log_odds(PeftModel.from_pretrained(prepared.base.model, tmp_path / "out").eval())
+    gains = [a > b for a, b in zip(adapted, bare, strict=True)]
+    assert metrics["test_reward_accuracy"] == pytest.approx(sum(gains) / len(gains))
+    assert metrics["base_test_reward_accuracy"] == 0.5
 
 
 def test_labels_that_differ_in_case_only(learn: Callable[..., Result]) -> None:

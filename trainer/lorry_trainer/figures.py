@@ -21,6 +21,7 @@ _WORDS = {
     "span_recall": "recall of whole spans",
     "tag_accuracy": "accuracy of single tags",
     "preference_accuracy": "chosen answer preferred (share of rows)",
+    "reward_accuracy": "chosen answer gains on the rejected one, against the bare base (share of rows)",
     "preference_auc": "good answers told from bad (area under the ROC curve)",
     "logprob_margin": "chosen answer likelier by (nats per token)",
     "reward_margin": "chosen answer's reward higher by",

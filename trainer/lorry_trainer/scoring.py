@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorry_trainer.bootstrap import of_means
 from lorry_trainer.data import choose
 from lorry_trainer.errors import DataError, TrainingError
 from lorry_trainer.memory import SCORING, told_when_out
+from lorry_trainer.metrics import wins
 from lorry_trainer.prepare import Prepared
 from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.prompts import encode
@@ -32,6 +34,7 @@ def score(
     progress.start(stage, len(run.test))
     with told_when_out(SCORING):
         scores = run.objective.score(run.base, model, run.test, run.data, run.recipe, progress)
+        scores = _held_to_base(scores, bare, run.recipe.training.seed)
         return _rewarded(run, model, scores, bare, progress)
 
 
@@ -45,6 +48,19 @@ def score_base(run: Prepared, progress: Progress) -> Scores | None:
             "another copy of the base, or another base"
         )
     return scores
+
+
+def _held_to_base(scores: Scores, bare: Scores | None, seed: int) -> Scores:
+    """With how often a pair's margin is above the bare base's, which is the accuracy of DPO's implicit reward, the log
+    of model over reference (Rafailov et al. 2023, section 4); itself the base has half."""
+    if not scores.margins:
+        return scores
+    better = {"reward_accuracy": wins(scores.margins, bare.margins if bare else scores.margins)}
+    return replace(
+        scores,
+        metrics=scores.metrics | {name: sum(of) / len(of) for name, of in better.items()},
+        intervals=scores.intervals | of_means(better, seed),
+    )
 
 
 def _rewarded(

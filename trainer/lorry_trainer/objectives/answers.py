@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from lorry_bases.load import Base
 from lorry_trainer.bootstrap import of_means
 from lorry_trainer.formats.contract import Example, Text
@@ -55,39 +57,38 @@ def longest_answer(base: Base, rows: list[Example], columns: tuple[str, ...]) ->
     )
 
 
-def answer_logprobs(base: Base, model: Any, pairs: list[Pair], batch_size: int) -> list[float]:
-    """Mean log-probability (nats) of an answer's tokens, one number for each pair, in their order.
-
-    The mean, not the sum: else the shorter of two answers would mostly be the likelier one.
-    """
+def answer_logprobs(base: Base, model: Any, pairs: list[Pair], batch_size: int) -> np.ndarray:
+    """[num_pairs, 2], in nats: the log-probability of an answer per token, and of the whole answer."""
     pad = pad_id(base.tokenizer, base.eos_token_ids)
     rows = [read(base, *pair) for pair in pairs]
     losses = token_losses(model.eval(), rows, pad, batch_size)
-    return [-total / count for total, count in losses]
+    return np.array([(-total / count, -total) for total, count in losses])
 
 
-def compare(
+def margins(
     rows: list[Example],
-    value: Callable[[list[Pair]], list[float]],
-    margin: str,
-    recipe: Recipe,
+    value: Callable[[list[Pair]], np.ndarray],
+    batch_size: int,
     progress: Progress,
-) -> Scores:
-    """How often, and by how much (the figure `margin`), a chosen answer's value is above a rejected one's."""
-    batch_size = recipe.evaluation.batch_size
-    margins: list[float] = []
-    batch_size = recipe.evaluation.batch_size
+) -> np.ndarray:
+    """By how much a chosen answer's value is above a rejected one's: [num_rows, …], as `value` gives [num_pairs, …]."""
+    found: list[np.ndarray] = []
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         chosen, rejected = (
             value([(row.record["prompt"], row.record[name]) for row in batch])
             for name in ("chosen", "rejected")
         )
-        margins += [a - b for a, b in zip(chosen, rejected, strict=True)]
+        found.append(chosen - rejected)
         progress.advance(len(batch))
-    each = {"preference_accuracy": [float(m > 0) for m in margins], margin: margins}
+    return np.concatenate(found)
+
+
+def preferred(margins: np.ndarray, name: str, seed: int) -> Scores:
+    """How often, and by how much (the figure `name`), the chosen answer is above the rejected one."""
+    each = {"preference_accuracy": (margins > 0).astype(float), name: margins}
     return Scores(
-        {name: sum(values) / len(values) for name, values in each.items()},
-        ["chosen" if m > 0 else "rejected" for m in margins],
-        intervals=of_means(each, recipe.training.seed),
+        {name: float(values.mean()) for name, values in each.items()},
+        ["chosen" if margin > 0 else "rejected" for margin in margins],
+        intervals=of_means(each, seed),
     )

@@ -44,6 +44,7 @@ class Scores:
     answers: list[str]  # in the order of the rows
     judgement: Judgement | None = None  # of the answers: each label's figures
     intervals: dict[str, Interval] = field(default_factory=dict)  # 95 %, by metric
+    margins: list[float] = field(default_factory=list)  # log-odds (nats) of a pair's chosen answer
     rewards: list[float] = field(default_factory=list)  # each answer's, where a reward is asked for
 
 

@@ -6,6 +6,7 @@ Ethayarajh et al. 2024 (2402.01306). The losses are TRL's.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +18,13 @@ from lorry_trainer.bootstrap import interval
 from lorry_trainer.data import Examples, choose
 from lorry_trainer.errors import DataError, RecipeError
 from lorry_trainer.formats.contract import Example
-from lorry_trainer.objectives.answers import answer_logprobs, compare, longest, longest_answer
+from lorry_trainer.objectives.answers import (
+    answer_logprobs,
+    longest,
+    longest_answer,
+    margins,
+    preferred,
+)
 from lorry_trainer.objectives.contract import Scores, Segments, Setup
 from lorry_trainer.progress import Progress
 from lorry_trainer.prompts import refuse_base_without
@@ -56,7 +63,7 @@ class CausalPreference:
 class Paired(CausalPreference):
     sequences: ClassVar[int] = 2
     answers: ClassVar[tuple[str, ...]] = ("chosen", "rejected")
-    metrics: ClassVar[tuple[str, ...]] = ("preference_accuracy",)
+    metrics: ClassVar[tuple[str, ...]] = ("preference_accuracy", "reward_accuracy")
 
     def score(
         self,
@@ -67,15 +74,15 @@ class Paired(CausalPreference):
         recipe: Recipe,
         progress: Progress,
     ) -> Scores:
-        """How often, and by how much, the chosen answer is the likelier one."""
+        """How often, and by how much, the chosen answer is the likelier one, per token: else the shorter would mostly
+        be. Against the bare base whole answers count, as in training."""
         size = recipe.evaluation.batch_size
-        return compare(
-            rows,
-            lambda pairs: answer_logprobs(base, model, pairs, size),
-            "logprob_margin",
-            recipe,
-            progress,
+        found = margins(
+            rows, lambda pairs: answer_logprobs(base, model, pairs, size), size, progress
         )
+        per_token, whole = found.T
+        scores = preferred(per_token, "logprob_margin", recipe.training.seed)
+        return replace(scores, margins=whole.tolist())
 
 
 class Judged(CausalPreference):
@@ -112,7 +119,7 @@ class Judged(CausalPreference):
         for start in range(0, len(rows), size):
             batch = rows[start : start + size]
             pairs = [(row.record["prompt"], row.record["completion"]) for row in batch]
-            likely += answer_logprobs(base, model, pairs, size)
+            likely += answer_logprobs(base, model, pairs, size)[:, 0].tolist()
             progress.advance(len(batch))
         labels, values = np.array([row.record["label"] for row in rows]), np.array(likely)
 

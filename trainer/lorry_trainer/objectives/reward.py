@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, set_seed
 from trl import RewardConfig, RewardTrainer
@@ -15,13 +16,14 @@ from lorry_trainer.data import Examples
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.objectives import encoded
-from lorry_trainer.objectives.answers import Pair, compare, longest, read
+from lorry_trainer.objectives.answers import Pair, longest, margins, preferred, read
 from lorry_trainer.objectives.contract import Scores, Segments, Setup, dataset
 from lorry_trainer.objectives.preference import preview
 from lorry_trainer.progress import Progress
 from lorry_trainer.prompts import refuse_base_without
 from lorry_trainer.recipe import Recipe
 
+_AT_ONCE = 32  # answers
 HEAD = Head(AutoModelForSequenceClassification, ("reward",))
 
 
@@ -80,13 +82,13 @@ class Reward:
         recipe: Recipe,
         progress: Progress,
     ) -> Scores:
-        return compare(
+        found = margins(
             rows,
-            lambda pairs: rewards(base, model, pairs),
-            "reward_margin",
-            recipe,
+            lambda pairs: np.array(rewards(base, model, pairs)),
+            recipe.evaluation.batch_size,
             progress,
         )
+        return preferred(found, "reward_margin", recipe.training.seed)
 
 
 @torch.inference_mode()
@@ -97,7 +99,7 @@ def rewards(base: Base, model: Any, pairs: list[Pair]) -> list[float]:
         ids, _ = read(base, prompt, answer)
         rows.append({"input_ids": ids, "attention_mask": [1] * len(ids)})
     found: list[float] = []
-    for _, said in encoded.outputs(base, model, rows, max(1, len(rows))):
+    for _, said in encoded.outputs(base, model, rows, _AT_ONCE):
         found += said.logits[:, 0].tolist()
     return found
 

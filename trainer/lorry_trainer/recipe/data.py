@@ -169,8 +169,8 @@ class Data(Section):
     max_length: int | None = Field(
         default=None,
         ge=8,
-        description="Longest row in tokens; a longer one is an error. Left out: what the base can take, or 1024 where that "
-        "is less and rows are packed.",
+        description="Longest row in tokens; a longer one is an error. Left out: what the base can take, or 1024 "
+        "where that is less and rows are packed.",
     )
     labels: Literal["auto", "any"] | tuple[str, ...] = Field(
         default="auto",

@@ -23,6 +23,7 @@ Metric = Literal[
     "span_f1",
     "tag_accuracy",
     "preference_accuracy",
+    "reward_accuracy",
     "preference_auc",
     "reward",
     "win_rate",
