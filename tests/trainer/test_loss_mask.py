@@ -82,7 +82,8 @@ def test_answers_alone_carry_loss(
     tmp_path: Path,
 ) -> None:
     write_rows([row])
-    trainer, tokenizer = prepared(tiny_recipe(data=NO_SPLITS), tmp_path)
+    recipe = tiny_recipe(data=NO_SPLITS, evaluation={"max_new_tokens": None})
+    trainer, tokenizer = prepared(recipe, tmp_path)
     assert learnt(trainer, tokenizer) == [(read, answers)]
 
 
