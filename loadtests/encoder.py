@@ -1,4 +1,4 @@
-"""A small encoder for the figures of docs/training.md: BERT of 4 layers × 256, pretrained by masked language modelling.
+"""A small encoder for the figures of docs/training-results.md: BERT of 4 layers × 256, by masked language modelling.
 
     python loadtests/encoder.py DIR --data ../shared/data [--steps 1800]
     python loadtests/encoder.py DIR --data ../shared/data --steps 0     # the same, its weights left at random

@@ -32,6 +32,8 @@ MEDIA_TYPES = {
     ".jinja": "text/plain",
     ".sig": "application/vnd.dev.sigstore.bundle.v0.3+json",
 }
+# The trainer's page of what `metrics.json` and `loss.png` say: left behind without a word.
+PAGES = ("report.html",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,9 @@ def read_folder(folder: Path) -> AdapterFolder:
     chosen: list[Path] = []
     skipped: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
-        why_not = _why_not(path, folder)
-        if why_not:
+        if path.name in PAGES:
+            continue
+        if why_not := _why_not(path, folder):
             skipped[path.name] = why_not
         elif path.name != LINEAGE_FILE:
             chosen.append(path)

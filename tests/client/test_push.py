@@ -91,6 +91,14 @@ def test_what_does_not_belong_stays_behind(client: Client, folder: Path) -> None
     assert len(pushed.files) == 3
 
 
+def test_the_trainers_page_stays_behind_without_a_word(client: Client, folder: Path) -> None:
+    """Every push of what our own trainer wrote said that its report was skipped."""
+    (folder / "report.html").write_text("<p>")
+    pushed = client.push(folder, "intent")
+    assert not pushed.skipped
+    assert len(pushed.files) == 3
+
+
 def test_lineage_comes_from_the_folder_or_the_caller(client: Client, folder: Path) -> None:
     lineage = {
         "baseName": "lorry-tiny",
