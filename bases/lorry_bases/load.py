@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
 
 from lorry_bases.catalog import resolve
 from lorry_bases.fingerprint import NF4, Quantization, fingerprint
@@ -70,7 +76,8 @@ class Head:
 
 
 # As transformers' classes call their heads, and what stands between them and the last layer.
-_HEADS = ("score", "classifier", "qa_outputs", "pooler", "lm_head")
+TASK_HEADS = ("score", "classifier", "pre_classifier", "qa_outputs")
+_HEADS = (*TASK_HEADS, "pooler", "lm_head")
 
 
 def load_base(
@@ -89,7 +96,48 @@ def load_base(
     Raises BaseNotFound, or BaseRefused.
     """
     path = resolve(base)
+    model, new_modules = load_model(
+        base,
+        path,
+        quantization=quantization,
+        device=device,
+        attn_implementation=attn_implementation,
+        head=head,
+    )
+    tokenizer = _tokenizer(path)
+    return Base(
+        name=base,
+        path=path,
+        fingerprint=fingerprint(path, quantization),
+        quantization=quantization,
+        model=model,
+        tokenizer=tokenizer,
+        architecture=type(model).__name__,
+        context_length=context_length(model),
+        eos_token_ids=_eos_token_ids(model, tokenizer),
+        new_modules=new_modules,
+    )
+
+
+def load_model(
+    base: str,
+    path: Path,
+    *,
+    quantization: Quantization = NF4,
+    device: str | None = None,
+    attn_implementation: str | None = None,
+    head: Head | None = None,
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    """The model in the folder `path` and the names of its new modules, as `load_base` has them; `base` is for messages.
+
+    On the device `meta` it has every layer, in its place and of its kind, and no weight is held. Raises BaseRefused.
+    """
     _refuse_misfits(base, path, quantization)
+    if head is None and is_encoder(path):
+        raise BaseRefused(
+            f"base {base!r} is an encoder (model_type {_config(path).get('model_type')!r}), which generates no text: "
+            "take a decoder, or one of the objectives that put a head on it (classification, tokens, extraction)"
+        )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
     try:
@@ -114,19 +162,17 @@ def load_base(
     new_modules = () if head is None else _new_modules(base, model, found["missing_keys"])
     model.eval().requires_grad_(False)
     _keep_as_loaded(model)
-    tokenizer = _tokenizer(path)
-    return Base(
-        name=base,
-        path=path,
-        fingerprint=fingerprint(path, quantization),
-        quantization=quantization,
-        model=model,
-        tokenizer=tokenizer,
-        architecture=type(model).__name__,
-        context_length=_context_length(model.config.get_text_config()),
-        eos_token_ids=_eos_token_ids(model, tokenizer),
-        new_modules=new_modules,
-    )
+    return model, new_modules
+
+
+def is_encoder(path: Path) -> bool:
+    """Whether the base in a folder reads whole texts and generates none: pretrained to fill in what is masked."""
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except ValueError:  # a family that transformers does not know, which is for loading to say
+        return False
+    writes = getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False)
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not writes
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -177,10 +223,11 @@ def _for_bitsandbytes(
     )
 
 
-def _context_length(config: Any) -> int:
+def context_length(model: PreTrainedModel) -> int:
     """How many positions the base serves. LongRoPE turns every position by other angles once a sequence is longer than
     the original context; in a batch with such a one, or after keys were cached, short ones would be turned too. So
     the base is served within its original context."""
+    config: Any = model.config.get_text_config()
     length: int = config.max_position_embeddings
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":

@@ -32,7 +32,7 @@ class ParameterShape:
     """A parameter that an adapter may change for its own requests."""
 
     path: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # 0 first: a head's, which each adapter brings with outputs of its own
     tied_to: str = ""  # the path of the parameter that it shares its memory with
 
 

@@ -29,6 +29,7 @@ from lorry_client.results import (
     Embedding,
     Merge,
     Model,
+    NewBase,
     Pulled,
     Pushed,
     Resident,
@@ -185,8 +186,12 @@ class AsyncClient(AsyncVersionVerbs):
         return await self._driver.run(all_pages(inference.models))
 
     async def base(self, fingerprint: str, *, timeout: float | None = None) -> Base:
-        """Returns what the registry knows of a base. Raises NotFound where no server has announced it."""
+        """Returns what the registry knows of a base. Raises NotFound where it was never announced."""
         return await self._driver.call(bases.get_base(fingerprint), timeout)
+
+    async def create_base(self, base: NewBase, *, timeout: float | None = None) -> Base:
+        """Makes a base known, so that adapters for it are taken; one that is known stays as it is, but for its name."""
+        return await self._driver.call(bases.create_base(base), timeout)
 
     async def versions(
         self,

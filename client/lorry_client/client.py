@@ -29,6 +29,7 @@ from lorry_client.results import (
     Embedding,
     Merge,
     Model,
+    NewBase,
     Pulled,
     Pushed,
     Resident,
@@ -182,8 +183,12 @@ class Client(VersionVerbs):
         return self._driver.run(all_pages(inference.models))
 
     def base(self, fingerprint: str, *, timeout: float | None = None) -> Base:
-        """Returns what the registry knows of a base. Raises NotFound where no server has announced it."""
+        """Returns what the registry knows of a base. Raises NotFound where it was never announced."""
         return self._driver.call(bases.get_base(fingerprint), timeout)
+
+    def create_base(self, base: NewBase, *, timeout: float | None = None) -> Base:
+        """Makes a base known, so that adapters for it are taken; one that is known stays as it is, but for its name."""
+        return self._driver.call(bases.create_base(base), timeout)
 
     def versions(
         self,

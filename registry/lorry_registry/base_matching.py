@@ -31,8 +31,8 @@ def match_base(adapter: AdapterFiles, bases: Sequence[Base], fingerprint: str) -
         candidates = list(bases)
         if not candidates:
             raise FailedPrecondition(
-                "no base is known, so the adapter cannot be checked: start `lorry serve` against this "
-                "registry once, which makes its base known",
+                "no base is known, so the adapter cannot be checked: make the one that it was trained on known with "
+                "`lorry announce BASE`, or start `lorry serve --base BASE` against this registry once",
                 reason="BASE_UNKNOWN",
             )
     fitting: list[Base] = []
@@ -50,7 +50,8 @@ def match_base(adapter: AdapterFiles, bases: Sequence[Base], fingerprint: str) -
         raise faults[0][1]
     raise InvalidArgument(
         "the adapter fits none of the known bases; "
-        + "; ".join(f"{_name(base)}: {fault.message}" for base, fault in faults[:_SHOWN_BASES]),
+        + "; ".join(f"{_name(base)}: {fault.message}" for base, fault in faults[:_SHOWN_BASES])
+        + ". Where it was trained on another, `lorry announce BASE` makes that one known",
         reason="BASE_MISMATCH",
         bases=",".join(base.fingerprint for base, _ in faults[:_SHOWN_BASES]),
     )
@@ -108,8 +109,8 @@ def _unknown(fingerprint: str, bases: Iterable[Base]) -> FailedPrecondition:
     known = [f"{_name(base)} {base.fingerprint}" for base in bases][:_SHOWN_BASES]
     return FailedPrecondition(
         f"the lineage names base {fingerprint}, which is not known here; known: "
-        f"{', '.join(known) or 'none'}. Start `lorry serve` with that base against this registry, or leave "
-        "base_fingerprint empty to have the base found",
+        f"{', '.join(known) or 'none'}. Make it known with `lorry announce BASE`, or by `lorry serve --base BASE` "
+        "against this registry, or leave base_fingerprint empty to have the base found",
         reason="BASE_UNKNOWN",
         base_fingerprint=fingerprint,
     )

@@ -210,10 +210,15 @@ class Parameter:
     shape: tuple[int, ...]
     tied_to: str = ""  # the path of the parameter that it shares its memory with
 
+    @property
+    def is_heads(self) -> bool:
+        """Whether it is a head's: the base has none itself, and an adapter brings it with any number of outputs."""
+        return self.shape[0] == 0
+
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base that some server has loaded: what uploads are checked against."""
+    """A base that some server has loaded, or that was announced without one: what uploads are checked against."""
 
     fingerprint: str
     display_name: str

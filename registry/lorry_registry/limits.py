@@ -224,11 +224,12 @@ def _check_parameters(base: Base) -> None:
             not parameter.path
             or parameter.path in paths
             or not 1 <= len(parameter.shape) <= MAX_PARAMETER_DIMENSIONS
-            or min(parameter.shape) < 1
+            or parameter.shape[0] < 0
+            or min(parameter.shape[1:], default=1) < 1
         ):
             raise InvalidArgument(
                 f"base.parameters: {parameter.path!r} {list(parameter.shape)} needs a path of its own and a shape of "
-                f"at most {MAX_PARAMETER_DIMENSIONS} sizes from 1 on",
+                f"at most {MAX_PARAMETER_DIMENSIONS} sizes from 1 on, the first of a head's 0",
                 reason="FIELD_INVALID",
                 field="base.parameters",
             )

@@ -12,9 +12,10 @@ import grpc
 from prometheus_client import CollectorRegistry
 from transformers.utils.logging import disable_progress_bar
 
-from lorry_bases import BaseNotFound, Quantization
+from lorry_bases import BaseNotFound
+from lorry_bases.describe import Description, describe
 from lorry_bases.load import Base, BaseRefused, load_base
-from lorry_bases.shapes import bytes_per_parameter, linear_shapes, parameter_shapes
+from lorry_bases.shapes import bytes_per_parameter
 from lorry_registry import entities
 from lorry_registry.access.authority import Authority
 from lorry_registry.access.settings import read_settings
@@ -74,15 +75,15 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
             f"base {base.name} {base.fingerprint[:_SHORT_FINGERPRINT]} on {base.device}, "
             f"{bytes_per_parameter(loaded.model):.2f} bytes per quantized parameter"
         )
-        shapes = linear_shapes(loaded.model)
-        await registry.create_base(_entity(loaded, shapes, config.max_rank))
+        described = describe(loaded)
+        await registry.create_base(_entity(described, config.max_rank))
         dispatcher = OutputDispatcher(asyncio.get_running_loop())
         engine = Engine(
             loaded.model,
             config.engine,
             source=cache,
             sink=dispatcher.sink,
-            linear_shapes=shapes,
+            linear_shapes=described.modules,
             context_length=base.context_length,
         )
         cache.keep(lambda: {info.digest for info in engine.stats().residents})
@@ -242,21 +243,18 @@ def _served(loaded: Base) -> ServedBase:
     )
 
 
-def _entity(loaded: Base, shapes: dict[str, tuple[int, int]], max_rank: int) -> entities.Base:
+def _entity(described: Description, max_rank: int) -> entities.Base:
     return entities.Base(
-        fingerprint=loaded.fingerprint,
-        display_name=loaded.name,
-        architecture=loaded.architecture,
-        quantization=_named(loaded.quantization),
-        modules=tuple(entities.LinearModule(path, *features) for path, features in shapes.items()),
+        fingerprint=described.fingerprint,
+        display_name=described.name,
+        architecture=described.architecture,
+        quantization=described.quantization,
+        modules=tuple(
+            entities.LinearModule(path, *features) for path, features in described.modules.items()
+        ),
         max_rank=max_rank,
-        context_length=loaded.context_length,
+        context_length=described.context_length,
         parameters=tuple(
-            entities.Parameter(each.path, each.shape, each.tied_to)
-            for each in parameter_shapes(loaded.model)
+            entities.Parameter(each.path, each.shape, each.tied_to) for each in described.parameters
         ),
     )
-
-
-def _named(quantization: Quantization) -> str:
-    return f"{quantization.type}-double" if quantization.double else quantization.type

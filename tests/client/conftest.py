@@ -64,6 +64,7 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
         self.aliases: dict[str, resources.Alias] = {}
         self.moves: dict[str, list[resources.AliasMove]] = {}
         self.searches: list[Any] = []
+        self.bases: list[Any] = []
         self.evaluations: dict[str, list[resources.Evaluation]] = {}
         self.unavailable_times = 0
         self.refuse_versions = False
@@ -89,6 +90,10 @@ class Registry(registry_service_pb2_grpc.RegistryServiceServicer):
         if fingerprint != f"sha256:{'b' * 64}":
             abort(context, grpc.StatusCode.NOT_FOUND, "BASE_NOT_FOUND", base=request.name)
         return resources.Base(fingerprint=fingerprint, display_name="lorry-tiny", max_rank=64)
+
+    def CreateBase(self, request, context):  # type: ignore[no-untyped-def]
+        self.bases.append(request.base)
+        return request.base
 
     def GetAdapter(self, request, context):  # type: ignore[no-untyped-def]
         if self.unavailable_times > 0:

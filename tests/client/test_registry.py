@@ -146,3 +146,37 @@ def test_bases(server: Any) -> None:
             assert (base.fingerprint, base.display_name, base.max_rank) == (known, "lorry-tiny", 64)
         with pytest.raises(lorry_client.NotFound):
             client.base(f"sha256:{'c' * 64}")
+
+
+def test_a_base_is_made_known(server: Any) -> None:
+    """All that is said of it arrives, from both clients."""
+    new = lorry_client.NewBase(
+        fingerprint=f"sha256:{'d' * 64}",
+        display_name="encoder",
+        architecture="BertModel",
+        quantization="nf4",
+        modules={"bert.query": (8, 4)},
+        parameters=(
+            lorry_client.Parameter("classifier.weight", (0, 8)),
+            lorry_client.Parameter("b.weight", (9, 8), "a.weight"),
+        ),
+        max_rank=16,
+        context_length=64,
+    )
+
+    async def awaited() -> Any:
+        async with AsyncClient() as client:
+            return await client.create_base(new)
+
+    with Client() as client:
+        for known in (client.create_base(new), asyncio.run(awaited())):
+            assert (known.fingerprint, known.display_name) == (new.fingerprint, "encoder")
+    for sent in server.registry.bases:
+        assert (sent.architecture, sent.quantization) == ("BertModel", "nf4")
+        [module] = sent.modules
+        assert (module.path, module.in_features, module.out_features) == ("bert.query", 8, 4)
+        head, tied = sent.parameters
+        assert (head.path, list(head.shape), head.tied_to) == ("classifier.weight", [0, 8], "")
+        assert (list(tied.shape), tied.tied_to) == ([9, 8], "a.weight")
+        assert (sent.max_rank, sent.context_length) == (16, 64)
+    assert len(server.registry.bases) == 2

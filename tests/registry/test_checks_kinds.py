@@ -175,6 +175,69 @@ def test_a_head_that_the_base_does_not_have_is_kept(tmp_path: Path) -> None:
     refused(tmp_path / "2", "SHAPE_MISMATCH", config, lora({"score.weight": ones(3, 5)}))
 
 
+ENCODER_HEADS = (
+    Parameter("classifier.weight", (0, WIDTH)),
+    Parameter("classifier.bias", (0,)),
+    Parameter("pre_classifier.weight", (0, WIDTH)),
+    Parameter("pre_classifier.bias", (0,)),
+    Parameter("qa_outputs.weight", (0, WIDTH)),
+    Parameter("qa_outputs.bias", (0,)),
+)
+CLASSIFIER_ALONE = {"classifier.weight": ones(3, WIDTH), "classifier.bias": ones(3)}
+WITH_LAYER = {"pre_classifier.weight": ones(WIDTH, WIDTH), "pre_classifier.bias": ones(WIDTH)}
+
+
+def fit_encoder(folder: Path, saved: list[str], extra: Mapping[str, np.ndarray]) -> AdapterFiles:
+    """Holds a LoRA with more against an encoder, which says which heads its adapters bring."""
+    config = lora_config(task_type="SEQ_CLS", modules_to_save=saved)
+    files = adapter_bytes(config=config, tensors=lora(extra))
+    adapter = read_adapter(write_folder(folder, files))
+    adapter.check_fit(replace(base(), parameters=PARAMETERS + ENCODER_HEADS))
+    return adapter
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        CLASSIFIER_ALONE,
+        {**CLASSIFIER_ALONE, **WITH_LAYER},
+        {"qa_outputs.weight": ones(2, WIDTH), "qa_outputs.bias": ones(2)},
+    ],
+    ids=["tokens", "classification", "extraction"],
+)
+def test_an_encoders_adapter_brings_the_heads_of_its_task(
+    heads: Mapping[str, np.ndarray], tmp_path: Path
+) -> None:
+    """PEFT means `pre_classifier` too where modules_to_save says `classifier`, and a tagger has none."""
+    adapter = fit_encoder(tmp_path, ["classifier", "score", "qa_outputs"], heads)
+    assert {*adapter.parts.heads, *adapter.parts.replaced} == set(heads)
+
+
+@pytest.mark.parametrize(
+    ("heads", "reason"),
+    [
+        ({"classifier.weight": ones(3, WIDTH)}, "TENSOR_MISSING"),
+        ({**CLASSIFIER_ALONE, "classifier.weight": ones(3, 5)}, "SHAPE_MISMATCH"),
+        ({**CLASSIFIER_ALONE, "classifier.bias": ones(3, WIDTH)}, "SHAPE_MISMATCH"),
+        ({**CLASSIFIER_ALONE, "score.weight": ones(3, WIDTH)}, "MODULE_UNKNOWN"),
+        ({**CLASSIFIER_ALONE, "pre_classifier.bias": ones(WIDTH)}, "TENSOR_MISSING"),
+    ],
+    ids=["no bias", "another width", "no vector", "a decoder's head", "half a layer"],
+)
+def test_a_head_that_the_encoder_does_not_name(
+    heads: Mapping[str, np.ndarray], reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        fit_encoder(tmp_path, ["classifier", "score"], heads)
+    assert caught.value.reason == reason, caught.value.message
+
+
+def test_a_decoder_takes_no_encoders_head(tmp_path: Path) -> None:
+    """No server could make anything of it."""
+    config = lora_config(modules_to_save=["qa_outputs"])
+    refused(tmp_path, "MODULE_UNKNOWN", config, lora({"qa_outputs.weight": ones(2, WIDTH)}))
+
+
 CLASSIFIER = adapter_bytes(
     config=lora_config(task_type="SEQ_CLS", modules_to_save=["score"]),
     tensors=lora({"score.weight": ones(3, WIDTH)}),
@@ -365,6 +428,9 @@ def test_what_a_base_has_is_kept_and_never_changes(catalogue: Catalogue) -> None
     assert caught.value.reason == "BASE_CONFLICT"
     with pytest.raises(InvalidArgument):
         catalogue.put_base(base_with((Parameter("x", ()),)))
+    for shape in ((8, 0), (-1, 8)):
+        with pytest.raises(InvalidArgument, match="the first of a head's 0"):
+            catalogue.put_base(base_with((Parameter("x", shape),)))
 
 
 def base_with(parameters: tuple[Parameter, ...]) -> Base:

@@ -44,6 +44,14 @@ class OutputError(TrainerError):
     reason = "OUTPUT_NOT_WRITABLE"
 
 
+class UnusableBase(TrainerError):
+    """The base is not there, or cannot be described."""
+
+    exit_code = 2
+    code = "INVALID_ARGUMENT"
+    reason = "BASE_UNUSABLE"
+
+
 class ConversionError(TrainerError):
     """The adapter cannot be converted to LoRA."""
 

@@ -65,3 +65,9 @@ def _git(*arguments: str, folder: Path) -> str:
         ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
     )
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def public_name(base: str) -> str:
+    """A base's name for other machines: a path becomes the folder's name."""
+    is_path = base.startswith((".", "/", "~")) or Path(base).is_dir()
+    return Path(base).expanduser().resolve().name if is_path else base

@@ -1,8 +1,8 @@
 """Before training: would the place that `--push` names take the adapter? Asked there, by what the recipe says alone.
 
 Nothing is refused here that would not be refused at the push, or at the server's load: the registry takes an adapter
-for a base that it knows, by fingerprint, of a rank that the base's server takes. A fingerprint is over bytes: the same
-weights in other files are another base, here as there.
+for a base that it knows, by fingerprint, of a rank that the base's server takes, where it has one. A fingerprint is
+over bytes: the same weights in other files are another base, here as there.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def check_destination(recipe: Recipe, name: str, client: Client) -> str | None:
     except NotFound:
         raise RecipeError(
             f"base {recipe.base!r} ({ours}) is not known to the registry at {client.server}, which would refuse the "
-            f"adapter{'; ' if runs else ''}{runs}: set base to what is served there, start `lorry serve --base "
-            f"{recipe.base}` with that registry once, or train without --push"
+            f"adapter{'; ' if runs else ''}{runs}: make it known with `lorry announce {recipe.base}`, set base to what "
+            "is served there, or train without --push"
         ) from None
     is_served = server is not None and server.base_fingerprint == ours
     cap = server.max_rank if server and is_served else known.max_rank
@@ -57,7 +57,10 @@ def check_destination(recipe: Recipe, name: str, client: Client) -> str | None:
             f"most {cap}: set lora.rank to {cap // factor} or less, or start the server with --max-rank {rank}"
         )
     if server and not is_served:
-        return f"{runs}: it keeps adapters for {recipe.base}, and another server must serve them"
+        return (
+            f"{runs}: it keeps adapters for {recipe.base} and does not serve them. Another server may, if that is a "
+            "decoder; an encoder's adapters are pulled and loaded with PEFT"
+        )
     return None
 
 

@@ -22,7 +22,7 @@ from lorry_trainer.errors import TrainingError
 from lorry_trainer.figures import words_of
 from lorry_trainer.gate import shortfalls
 from lorry_trainer.likelihood import perplexity
-from lorry_trainer.lineage import lineage
+from lorry_trainer.lineage import lineage, public_name
 from lorry_trainer.prepare import Prepared
 from lorry_trainer.resolve import to_yaml
 from lorry_trainer.wording import counted
@@ -165,12 +165,6 @@ def _save_adapter(model: Any, folder: Path, base_name: str, method: str) -> None
     _write_json(path, config)
     if not (folder / "adapter_model.safetensors").is_file():
         raise TrainingError(f"{method} wrote no adapter_model.safetensors")
-
-
-def public_name(base: str) -> str:
-    """A base's name for other machines: a path becomes the folder's name."""
-    is_path = base.startswith((".", "/", "~")) or Path(base).is_dir()
-    return Path(base).expanduser().resolve().name if is_path else base
 
 
 def _write_json(path: Path, value: Any) -> None:

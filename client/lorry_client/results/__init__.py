@@ -1,7 +1,7 @@
 """What calls return: frozen dataclasses, read from the contract's messages. Nothing here talks to a server."""
 
 from lorry_client.results.admin import Merge, RegistryLink, Resident, Status
-from lorry_client.results.bases import Base
+from lorry_client.results.bases import Base, NewBase, Parameter
 from lorry_client.results.catalogue import (
     Adapter,
     AdapterSpec,
@@ -76,6 +76,8 @@ __all__ = [
     "MetricComparison",
     "Model",
     "ModuleComparison",
+    "NewBase",
+    "Parameter",
     "Pulled",
     "Pushed",
     "RegistryLink",

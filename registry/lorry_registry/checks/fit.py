@@ -46,8 +46,8 @@ class _Fit:
         layer = self._layers.get(path)
         if layer is None:
             raise refuse_tensor(
-                f"module {path!r} is no linear layer of base {self.name}: the adapter was trained on another base, "
-                "or on a layer that is not linear",
+                f"module {path!r} is no linear layer of base {self.name}: the adapter was trained on another base "
+                "(`lorry announce BASE` makes that one known), or on a layer that is not linear",
                 "MODULE_UNKNOWN",
                 tensor,
                 path,
@@ -112,7 +112,10 @@ class _Fit:
 
     def check_whole(self, path: str, tensor: str) -> None:
         module, _, kind = path.rpartition(".")
-        got, wanted = self._tensors[tensor].shape, self.parameter(path, tensor).shape
+        parameter = self.parameter(path, tensor)
+        got, wanted = self._tensors[tensor].shape, parameter.shape
+        if parameter.is_heads and len(got) == len(wanted):
+            wanted = (got[0], *wanted[1:])
         if got == wanted:
             return
         if kind == "weight" and len(got) == len(wanted) == 2 and got[1] == wanted[1]:
@@ -201,7 +204,12 @@ class _Fit:
 
 
 def _check_heads(parts: Parts, tensors: Mapping[str, TensorInfo], fit: _Fit) -> None:
-    """A head reads the last hidden states: its inputs are the features of the base's embedding."""
+    """Where the base says which heads there are, it is one of them. Else it reads the last hidden states: its inputs
+    are the features of the base's embedding."""
+    if any(parameter.is_heads for parameter in fit.parameters.values()):
+        for path, name in parts.heads.items():
+            fit.check_whole(path, name)
+        return
     widths = {
         parameter.shape[1] for parameter in fit.parameters.values() if len(parameter.shape) == 2
     }
@@ -219,16 +227,19 @@ def _check_heads(parts: Parts, tensors: Mapping[str, TensorInfo], fit: _Fit) -> 
 
 
 def _check_complete(config: AdapterConfig, parts: Parts, base: Base) -> None:
-    """PEFT would look for every parameter of a module in `modules_to_save`, and fail."""
-    if not config.modules_to_save:
-        return
+    """PEFT would look for every parameter of a module in `modules_to_save`, and fail. Of the heads that the base names
+    an adapter brings those of its own task."""
+    brought = {*parts.replaced, *parts.heads}
+    heads = {path.rpartition(".")[0] for path in brought}
     for parameter in base.parameters:
         module = parameter.path.rpartition(".")[0]
-        wanted = module.endswith(config.modules_to_save)
-        if wanted and parameter.path not in parts.replaced:
+        is_meant = (
+            module in heads if parameter.is_heads else module.endswith(config.modules_to_save)
+        )
+        if is_meant and parameter.path not in brought:
             raise InvalidArgument(
-                f"adapter_config.json: modules_to_save means {module!r}, and the file has no {parameter.path!r}: it "
-                "is incomplete, save the adapter again",
+                f"the adapter brings {module!r} whole, and the file has no {parameter.path!r}: it is incomplete, save "
+                "it again",
                 reason="TENSOR_MISSING",
                 module=module,
             )
