@@ -37,7 +37,7 @@ def test_json_list(tmp_path: Path) -> None:
         ("a.json", '{"x": "1"}\n{"x": "2"}\n', "line 1"),  # pandas' orient="records", lines=True
         ("a.jsonl", '[{"x": "1"},\n {"x": "2"}]', "item 1"),
         ("a.json", '{"version": 1, "data": [{"x": "1"}, {"x": "2"}]}', "item 1"),
-        ("a.jsonl.gz", gzip.compress(b'{"x": "1"}\n{"x": "2"}\n'), "line 1"),
+        ("a.jsonl.gz", gzip.compress(b'{"x": "1"}\n{"x": "2"}\n', mtime=0), "line 1"),
         ("a.csv", ",x,\n0,1,\n1,2,\n,,\n", "line 2"),  # pandas' index, and what Excel leaves
         ("a.csv", "x\n1\n2\n", "line 2"),
         ("a.tsv", "x\n1\n2\n", "line 2"),
