@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from lorry_registry.access.rights import Role, current_rights
 from lorry_registry.entities import AdapterKey
@@ -28,8 +27,8 @@ from lorry_server.registries import AdapterNames, Meaning, Published, Registry
 from lorry_server.registries.following import Follower
 from lorry_server.registries.patience import PatientRegistry
 from lorry_server.registries.positions import Positions
+from lorry_server.remembering import remember
 
-_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 _MAX_REMEMBERED = 10_000
@@ -354,7 +353,7 @@ class AdapterDirectory:
         if len(references) < _MAX_REFERENCES:
             # A fresh dict each time: scrapes read the old one on their own threads.
             references = {**references, reference: None}
-        _put(self._references, digest, references)
+        remember(self._references, digest, references, _MAX_REMEMBERED)
 
 
 def version_blocked(reference: str, why: str) -> FailedPrecondition:
@@ -373,10 +372,3 @@ def _warnings(published: Published) -> tuple[str, ...]:
     instead = published.deprecation.replacement
     use = f" Use {instead}." if instead else ""
     return (f"{published.short_reference} is deprecated: {published.deprecation.reason}.{use}",)
-
-
-def _put(entries: OrderedDict[str, _T], key: str, value: _T) -> None:
-    entries[key] = value
-    entries.move_to_end(key)
-    if len(entries) > _MAX_REMEMBERED:
-        entries.popitem(last=False)

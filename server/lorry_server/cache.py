@@ -19,7 +19,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from lorry_registry.digests import digest_file
 from lorry_registry.entities import AdapterKey, File
@@ -31,8 +30,8 @@ from lorry_server.cached import Facts
 from lorry_server.config import DEFAULT_CACHE_BYTES
 from lorry_server.engine.adapters.recipe import Recipe
 from lorry_server.registries import Published, Registry
+from lorry_server.remembering import remember
 
-_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 _PARTIAL = ".partial-"
@@ -91,13 +90,13 @@ class AdapterCache:
     def expect(self, published: Published) -> None:
         """Tells what a digest is made of, before the engine asks for it."""
         with self._lock:
-            _remember(self._expected, published.digest, published)
+            remember(self._expected, published.digest, published, _MAX_EXPECTED)
             self._touch(published.digest)
 
     def expect_composition(self, recipe: Recipe) -> None:
         """Tells how a composition is made, before the engine asks for it; its terms are expected by themselves."""
         with self._lock:
-            _remember(self._recipes, recipe.digest, recipe)
+            remember(self._recipes, recipe.digest, recipe, _MAX_EXPECTED)
 
     def published(self, digest: str, name: str) -> Published | None:
         """What is known of a digest without the registry; None where its files are not here under that name."""
@@ -297,13 +296,6 @@ class AdapterCache:
                 found.append(_on_disk(f"sha256:{path.name}", path, facts))
         for entry in sorted(found, key=lambda entry: entry.last_used):
             self._here[entry.digest] = entry
-
-
-def _remember(entries: OrderedDict[str, _T], digest: str, value: _T) -> None:
-    entries[digest] = value
-    entries.move_to_end(digest)
-    if len(entries) > _MAX_EXPECTED:
-        entries.popitem(last=False)
 
 
 def _on_disk(digest: str, path: Path, facts: Facts) -> OnDisk:

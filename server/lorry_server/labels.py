@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 from lorry_registry.checks import LABELS_FILE, read_labels
 from lorry_server.cache import AdapterCache
+from lorry_server.remembering import remember
 
 _MAX_REMEMBERED = 1000
 
@@ -26,11 +27,7 @@ class LabelNames:
         names = self._names.get(digest)
         if names is None:
             names = await asyncio.to_thread(self._read, digest)
-            self._names[digest] = names
-            if len(self._names) > _MAX_REMEMBERED:
-                self._names.popitem(last=False)
-        else:
-            self._names.move_to_end(digest)
+        remember(self._names, digest, names, _MAX_REMEMBERED)
         return names
 
     def _read(self, digest: str) -> tuple[str, ...]:

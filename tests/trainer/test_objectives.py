@@ -189,9 +189,9 @@ def test_a_reward_is_earned_and_the_divergence_reported(
     )
     metrics = result.metrics
     assert metrics["train_kl"] > 0
-    assert metrics["test_reward_low"] <= metrics["test_reward"] <= metrics["test_reward_high"]
+    low, high = metrics["test_reward_low"], metrics["test_reward_high"]
+    assert 0 <= low <= metrics["test_reward"] <= high <= 1
     assert metrics["base_test_win_rate"] == 0.5
-    assert 0 <= metrics["test_win_rate"] <= 1
     resolved = read_recipe(result.folder / "recipe.yaml").evaluation
     assert (resolved.reward, resolved.max_new_tokens) == ("brief.py:brief", 6)
 

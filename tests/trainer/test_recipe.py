@@ -145,7 +145,6 @@ def test_texts_that_are_no_recipe(text: str, part: str) -> None:
             "`virtual.encoder_hidden_size` belongs to p_tuning, prefix_tuning",
         ),
         ("objective: kto\ntraining: {group_by_length: true}", "`training.group_by_length` belongs"),
-        ("objective: dpo\ntraining: {group_by_length: true}", "`training.group_by_length` belongs"),
         ("method: full\nlora: {alpha: 8}", "`lora.alpha` belongs to lora, qlora"),
         ("method: full\nlora: {dropout: 0.1}", "`lora.dropout` belongs to lora, qlora"),
         ("method: full\nlora: {dora: true}", "`lora.dora` belongs to lora, qlora"),

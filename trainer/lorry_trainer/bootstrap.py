@@ -17,15 +17,26 @@ def interval(
     figure: Figure, rows: int, seed: int, strata: Sequence[object] | None = None
 ) -> Interval:
     """With `strata`, a kind for each row, every resample has as many rows of each kind as there are."""
+    [found] = intervals(lambda chosen: np.array([figure(chosen)]), rows, seed, strata)
+    return found
+
+
+def intervals(
+    figures: Callable[[np.ndarray], np.ndarray],
+    rows: int,
+    seed: int,
+    strata: Sequence[object] | None = None,
+) -> list[Interval]:
+    """Of several figures, [figures], that are made of the same rows."""
     chance = np.random.default_rng(seed)
     kinds = np.array([str(kind) for kind in strata]) if strata is not None else np.zeros(rows)
     parts = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
     found = [
-        figure(np.concatenate([part[chance.integers(0, len(part), len(part))] for part in parts]))
+        figures(np.concatenate([part[chance.integers(0, len(part), len(part))] for part in parts]))
         for _ in range(RESAMPLES)
     ]
-    low, high = np.quantile(found, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return float(low), float(high)
+    bounds = np.quantile(found, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], axis=0)
+    return [(float(low), float(high)) for low, high in bounds.T]
 
 
 def of_means(values: Mapping[str, Sequence[float] | np.ndarray], seed: int) -> dict[str, Interval]:

@@ -59,13 +59,12 @@ def card(
         ]
         lines += ["", *(f"| {' | '.join(cells)} |" for cells in table)]
         for row, before, after in samples[:3]:
-            asked = asked_of(row)
             lines += [
                 "",
                 *(
                     f"    {label:<9}{_one_line(text)}"
                     for label, text in (
-                        ("prompt", asked),
+                        ("prompt", row.asked),
                         ("expected", row.answer),
                         ("base", before),
                         ("adapter", after),
@@ -98,10 +97,6 @@ def _use(
         f"base = {base_class}.from_pretrained({where}{head})",
         f"model = {load}",
     ]
-
-
-def asked_of(row: Example) -> str:
-    return row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"]
 
 
 def _one_line(text: str, limit: int = 160) -> str:

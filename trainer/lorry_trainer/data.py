@@ -15,13 +15,14 @@ from pathlib import Path
 from lorry_trainer.augment import augment
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats import MAY_BE_LABELS, examples
-from lorry_trainer.formats.contract import Example, question_key
+from lorry_trainer.formats.contract import Example
 from lorry_trainer.formats.find import find_columns, told
-from lorry_trainer.labels import find_labels, label_of, refuse_unknown_labels, verdict_of
+from lorry_trainer.labels import label_of, labels_of, refuse_unknown_labels, verdict_of
 from lorry_trainer.metrics import normalised
 from lorry_trainer.objectives import OBJECTIVES
 from lorry_trainer.read import Source
 from lorry_trainer.recipe import Columns, Data, Splits
+from lorry_trainer.repeats import without_leaks, without_repeats
 from lorry_trainer.sources import read_sources
 from lorry_trainer.splitting import SPLITS, by_chance, stratified
 from lorry_trainer.wording import counted
@@ -81,13 +82,13 @@ def load(
             "no tag is B-… or I-…, so nothing is a span and span_f1 stays 0: set evaluation.metric: tag_accuracy, or, "
             "where the tags are numbers, name them in data.labels"
         )
-    labels = _labels(data, own) if found.format in LABELLED else frozenset()
+    labels = labels_of(data, own) if found.format in LABELLED else frozenset()
     if data.deduplicate:
-        own = _without_repeats(own, notes, one_answer=found.format not in SEVERAL_ANSWERS)
+        own = without_repeats(own, notes, one_answer=found.format not in SEVERAL_ANSWERS)
 
     # A split with a source of its own takes nothing from the training rows.
     for name, source in sources.items():
-        if getattr(data.splits, name) not in (0, Splits.model_fields[name].default):
+        if data.splits.asks(name):
             raise DataError(
                 f"data.splits.{name}: the {name} rows are those of {source.name}; leave it out"
             )
@@ -101,9 +102,9 @@ def load(
         parts.setdefault(name, [])
     for example, name in zip(own, split, strict=True):
         parts[name].append(example)
-    parts["validation"], _ = _without_leaks(parts["validation"], parts["test"], "test", notes)
+    parts["validation"], _ = without_leaks(parts["validation"], parts["test"], "test", notes)
     held_out = parts["validation"] + parts["test"]
-    parts["train"], dropped = _without_leaks(parts["train"], held_out, "held-out", notes)
+    parts["train"], dropped = without_leaks(parts["train"], held_out, "held-out", notes)
 
     _refuse_empty(parts, shares, main, dropped)
     if labels:
@@ -147,55 +148,6 @@ def _refuse_mixture(rows: list[Example]) -> None:
         raise DataError(
             f"{plain.place} has plain text for a prompt, and {chat.place} a chat; give all rows in one way"
         )
-
-
-def _labels(data: Data, rows: list[Example]) -> frozenset[str]:
-    if isinstance(data.labels, tuple):
-        return frozenset(map(normalised, data.labels))
-    return find_labels(rows) if data.labels == "auto" else frozenset()
-
-
-def _without_repeats(rows: list[Example], notes: list[str], *, one_answer: bool) -> list[Example]:
-    """One of rows that are the same in all that is learnt, the first; a question that is answered in two ways is told
-    where it should have one answer."""
-    seen: dict[tuple[str, str], Example] = {}
-    answers: dict[str, Example] = {}
-    repeated: list[str] = []
-    at_odds: list[str] = []
-    for row in rows:
-        whole = (question_key(row.record), row.answer)
-        if whole in seen:
-            repeated.append(f"{row.place} is {seen[whole].place}")
-            continue
-        if one_answer and row.key in answers:
-            at_odds.append(f"{row.place} and {answers[row.key].place}")
-        seen[whole] = row
-        answers.setdefault(row.key, row)
-    if repeated:
-        notes.append(
-            f"{counted(len(repeated), 'row is', 'rows are')} there already, left out ({_some(repeated)})"
-        )
-    if at_odds:
-        notes.append(
-            f"{counted(len(at_odds), 'row answers', 'rows answer')} a question otherwise ({_some(at_odds)})"
-        )
-    return list(seen.values())
-
-
-def _without_leaks(
-    rows: list[Example], others: list[Example], kind: str, notes: list[str]
-) -> tuple[list[Example], int]:
-    asked = {row.key: row for row in others}
-    leaks = [f"{row.place} is {asked[row.key].place}" for row in rows if row.key in asked]
-    if leaks:
-        notes.append(
-            f"{counted(len(leaks), 'row asks', 'rows ask')} what a {kind} row asks, left out ({_some(leaks)})"
-        )
-    return [row for row in rows if row.key not in asked], len(leaks)
-
-
-def _some(places: list[str]) -> str:
-    return "; ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
 
 
 def choose(rows: list[Example], count: int, seed: int) -> list[Example]:

@@ -47,7 +47,7 @@ class Forecast:
 def forecast(run: Prepared, model: Any) -> Forecast:
     """`model` is the base's with the adapter on it."""
     recipe, training = run.recipe, run.recipe.training
-    lengths = run.objective.lengths(run.base, run.data.train)
+    lengths = run.objective.lengths(run.base, run.data.train, recipe)
     learnt = sum(p.numel() for p in model.parameters() if p.requires_grad)
     all_bytes = sum(p.nbytes for p in model.parameters())
     base_bytes = all_bytes - sum(p.nbytes for p in model.parameters() if p.requires_grad)

@@ -82,18 +82,15 @@ def _with_labels(
         "f1": float(f1[present].mean()),
     }
 
-    def macro(which: int) -> bootstrap.Figure:
-        def figure(chosen: np.ndarray) -> float:
-            some = _table(wanted[chosen], got[chosen], len(names))
-            return float(_rates(some)[which][some.sum(axis=1) > 0].mean())
-
-        return figure
+    def macro(chosen: np.ndarray) -> np.ndarray:
+        some = _table(wanted[chosen], got[chosen], len(names))
+        means: np.ndarray = np.stack(_rates(some))[:, some.sum(axis=1) > 0].mean(axis=1)
+        return means
 
     right = (wanted == got).astype(float)
-    sure = bootstrap.of_means(rows | {"accuracy": right}, seed) | {
-        name: bootstrap.interval(macro(which), len(wanted), seed)
-        for which, name in enumerate(("precision", "recall", "f1"))
-    }
+    sure = bootstrap.of_means(rows | {"accuracy": right}, seed)
+    macros = bootstrap.intervals(macro, len(wanted), seed)
+    sure |= dict(zip(("precision", "recall", "f1"), macros, strict=True))
     per_label = {
         name: LabelFigures(float(precision[i]), float(recall[i]), float(f1[i]), int(table[i].sum()))
         for i, name in enumerate(names)

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.metrics import normalised
+from lorry_trainer.recipe import Data
 from lorry_trainer.wording import counted
 
+LABELS_FILE = "labels.json"  # beside an adapter that classifies: the names of its head's outputs, in their order
 MOST_LABELS = 1000
 LONGEST_LABEL = 80  # characters
 
@@ -36,6 +38,13 @@ def find_labels(rows: Sequence[Example]) -> frozenset[str]:
         and not any("\n" in row.answer for row in rows)
     )
     return frozenset(counts) if are_labels else frozenset()
+
+
+def labels_of(data: Data, rows: Sequence[Example]) -> frozenset[str]:
+    """Those that the recipe names, or has found; none where it says that answers are no labels."""
+    if isinstance(data.labels, tuple):
+        return frozenset(map(normalised, data.labels))
+    return find_labels(rows) if data.labels == "auto" else frozenset()
 
 
 def refuse_unknown_labels(known: frozenset[str], rows: Sequence[Example], why: str) -> None:

@@ -75,7 +75,7 @@ def prepare(
     limit = _longest_row(recipe, base)
     skip = recipe.data.unfit == "skip"
     told = len(data.notes)
-    data = within(data, limit, skip, lambda rows: objective.lengths(base, rows))
+    data = within(data, limit, skip, lambda rows: objective.lengths(base, rows, recipe))
     for note in data.notes[told:]:
         (progress or Silent()).say(note)
     facts = Facts(
@@ -86,7 +86,7 @@ def prepare(
         format=data.format,
         columns=data.columns,
         train_rows=len(data.train),
-        processes=recipe.training.processes or processes.count(),
+        processes=processes.together(recipe.training.processes),
         longest_answer=(
             objective.answer_length(base, data.train)
             if (objective.generates and data.format != "text") or recipe.evaluation.reward
@@ -130,9 +130,8 @@ def _refuse_unheard(recipe: Recipe, objective: Objective, data: Examples) -> Non
     if not data.test and (recipe.require or evaluation.shots):
         key = "require" if recipe.require else "evaluation.shots"
         raise RecipeError(f"{key}: there are no test rows to score; raise data.splits.test")
-    patience = recipe.training.early_stopping_patience
-    usual = type(recipe.training).model_fields["early_stopping_patience"].default
-    if objective.validates and not data.validation and patience not in (0, usual):
+    patient = recipe.training.asks("early_stopping_patience")
+    if objective.validates and not data.validation and patient:
         raise RecipeError(
             "training.early_stopping_patience: there are no validation rows to stop by; raise data.splits.validation"
         )

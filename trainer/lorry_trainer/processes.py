@@ -19,6 +19,11 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def together(wanted: int | None) -> int:
+    """That a recipe is for: those it names, or all that were started."""
+    return wanted or count()
+
+
 def is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 

@@ -7,15 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorry_trainer.card import asked_of
 from lorry_trainer.data import choose
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats import examples
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.formats.find import find_columns
 from lorry_trainer.judge import Judgement, judge
-from lorry_trainer.labels import find_labels
-from lorry_trainer.metrics import normalised
+from lorry_trainer.labels import LABELS_FILE, labels_of
 from lorry_trainer.objectives import OBJECTIVES
 from lorry_trainer.progress import Progress
 from lorry_trainer.read import read_source
@@ -66,10 +64,7 @@ def read_questions(data: Data, folder: Path, limit: int, seed: int) -> Questions
     source = read_source(data.path or "", folder)
     found = find_columns(source.rows, data, [f for f in OBJECTIVES["sft"] if f != "text"])
     rows = examples(source.rows, found.format, found)
-    given = data.labels if isinstance(data.labels, tuple) else ()
-    labels = frozenset(map(normalised, given))
-    if data.labels == "auto":
-        labels = find_labels(rows)
+    labels = labels_of(data, rows)
     return Questions(choose(rows, limit, seed), labels, source.name, source.digest)
 
 
@@ -102,7 +97,7 @@ async def ask(
         """Who acted, and what was said."""
         async with gate:
             if by_head and reference:
-                found = await client.classify(asked_of(row), reference)
+                found = await client.classify(row.asked, reference)
                 acted, answer = found.adapter, found.labels[found.best]
                 if answer.name is None:
                     raise DataError(
@@ -135,9 +130,7 @@ async def ask(
         asked = [row.prompt for row in rows]
         each = {who: reward.judge(asked, said, expected) for who, said in answers.items()}
         for who, own in each.items():
-            figures, sure = earned(own, each[rival] if rival else own, seed)
-            if rival in (None, who):
-                del figures["win_rate"], sure["win_rate"]
+            figures, sure = earned(own, each[rival] if rival and rival != who else None, seed)
             judged[who] = replace(
                 judged[who],
                 metrics=judged[who].metrics | figures,
@@ -149,4 +142,4 @@ async def ask(
 async def _classifies(client: AsyncClient, reference: str) -> bool:
     """Whether the version tells the labels of a head of its own."""
     version = await client.resolve(reference)
-    return any(file.path == "labels.json" for file in version.files)
+    return any(file.path == LABELS_FILE for file in version.files)

@@ -6,7 +6,6 @@ from html import escape
 from pathlib import Path
 
 from lorry_trainer import report
-from lorry_trainer.card import asked_of
 from lorry_trainer.errors import OutputError
 from lorry_trainer.remote import Asked
 from lorry_trainer.wording import counted
@@ -16,7 +15,7 @@ def write_report(asked: Asked, reference: str, path: Path) -> None:
     """Raises OutputError."""
     metrics, columns = asked.columns()
     rows = [
-        (asked_of(row), row.answer, [(who, said[at]) for who, said in asked.answers.items()])
+        (row.asked, row.answer, [(who, said[at]) for who, said in asked.answers.items()])
         for at, row in enumerate(asked.questions.rows)
     ]
     over = f" Win rates are over {escape(asked.rival)}; a tie counts half." if asked.rival else ""

@@ -54,10 +54,11 @@ RULES: dict[str, Rule] = {"exact_match": exact_match, "contains": contains, "num
 
 
 def earned(
-    ours: list[float], theirs: list[float], seed: int
+    ours: list[float], theirs: list[float] | None, seed: int
 ) -> tuple[dict[str, float], dict[str, Interval]]:
-    """From each row's reward: `reward`, the mean of ours, and `win_rate`, ours over theirs; with their intervals."""
-    each = {"reward": ours, "win_rate": wins(ours, theirs)}
+    """From each row's reward: `reward`, the mean of ours, and `win_rate`, ours over theirs where there are some; with
+    their intervals."""
+    each = {"reward": ours} | ({} if theirs is None else {"win_rate": wins(ours, theirs)})
     means = {name: sum(values) / len(values) for name, values in each.items()}
     return means, of_means(each, seed)
 

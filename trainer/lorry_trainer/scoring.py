@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lorry_trainer.bootstrap import of_means
 from lorry_trainer.data import choose
 from lorry_trainer.errors import DataError, TrainingError
+from lorry_trainer.formats.contract import Example
 from lorry_trainer.memory import SCORING, told_when_out
 from lorry_trainer.metrics import wins
 from lorry_trainer.prepare import Prepared
@@ -32,10 +33,16 @@ def score(
     if not run.test:
         return None
     progress.start(stage, len(run.test))
+    return _scored(run, model, run.test, bare, progress)
+
+
+def _scored(
+    run: Prepared, model: Any, rows: list[Example], bare: Scores | None, progress: Progress
+) -> Scores:
+    """`rows` are the test rows, perhaps with more before their questions."""
     with told_when_out(SCORING):
-        scores = run.objective.score(run.base, model, run.test, run.data, run.recipe, progress)
-        scores = _held_to_base(scores, bare, run.recipe.training.seed)
-        return _rewarded(run, model, scores, bare, progress)
+        scores = run.objective.score(run.base, model, rows, run.data, run.recipe, progress)
+        return _rewarded(run, model, _held_to_base(scores, bare, run.recipe.training.seed), bare)
 
 
 def score_base(run: Prepared, progress: Progress) -> Scores | None:
@@ -63,9 +70,7 @@ def _held_to_base(scores: Scores, bare: Scores | None, seed: int) -> Scores:
     )
 
 
-def _rewarded(
-    run: Prepared, model: Any, scores: Scores, bare: Scores | None, progress: Progress
-) -> Scores:
+def _rewarded(run: Prepared, model: Any, scores: Scores, bare: Scores | None) -> Scores:
     """With what the answers earn, where the recipe names a reward. Answers that the objective only compares are given
     in the model's own words then."""
     if run.rewards.test is None:
@@ -100,9 +105,7 @@ def score_with_shots(run: Prepared, progress: Progress, bare: Scores | None) -> 
         run.test, shown, room, lambda prompt: len(encode(tokenizer, prompt, to_answer=True))
     )
     progress.start("scoring shots", len(rows))
-    model = run.base.model
-    scores = run.objective.score(run.base, model, rows, run.data, run.recipe, progress)
-    return _rewarded(run, model, scores, bare, progress)
+    return _scored(run, run.base.model, rows, bare, progress)
 
 
 def read_general(run: Prepared, folder: Path) -> list[tuple[list[int], int]]:

@@ -17,10 +17,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorry_trainer.card import asked_of, card
+from lorry_trainer.card import card
 from lorry_trainer.errors import TrainingError
 from lorry_trainer.figures import words_of
 from lorry_trainer.gate import shortfalls
+from lorry_trainer.labels import LABELS_FILE
 from lorry_trainer.likelihood import perplexity
 from lorry_trainer.lineage import lineage, public_name
 from lorry_trainer.prepare import Prepared
@@ -98,7 +99,7 @@ def write(folder: Path, run: Prepared, results: Results) -> None:
     _save_adapter(results.model, folder, base_name, run.recipe.method)
     if run.recipe.objective in ("classification", "tokens"):
         names = base.model.config.id2label
-        _write_json(folder / "labels.json", [names[index] for index in range(len(names))])
+        _write_json(folder / LABELS_FILE, [names[index] for index in range(len(names))])
     recipe_text = to_yaml(run.resolved)
     (folder / "recipe.yaml").write_text(recipe_text, encoding="utf-8")
     _write_json(folder / "metrics.json", metrics)
@@ -138,10 +139,7 @@ def write(folder: Path, run: Prepared, results: Results) -> None:
             report.table(["", ""], [[words_of(n), f"{v:.6g}"] for n, v in sorted(others.items())]),
             report.labels(after.judgement if after else None),
             report.samples(
-                [
-                    (asked_of(row), row.answer, [("base", b), ("adapter", a)])
-                    for row, b, a in samples
-                ]
+                [(row.asked, row.answer, [("base", b), ("adapter", a)]) for row, b, a in samples]
             ),
             f"<h2>Recipe</h2><pre>{escape(recipe_text)}</pre>",
         ],

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from lorry.inference.v1 import inference_service_pb2 as pb
 from lorry_registry.errors import FailedPrecondition, InvalidArgument, Unavailable
 from lorry_server.base import ServedBase
+from lorry_server.remembering import remember
 from lorry_server.services.checks import invalid
 
 Kind = Literal["json_schema", "regex", "grammar"]
@@ -124,11 +125,7 @@ class FormCompiler:
         known = self._known.get(form)
         if known is None or (isinstance(known, CompiledForm) and known.spent):
             known = await self._in_time(form)
-            self._known[form] = known
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        else:
-            self._known.move_to_end(form)
+        remember(self._known, form, known, _REMEMBERED)
         if isinstance(known, InvalidArgument):
             raise known
         return known

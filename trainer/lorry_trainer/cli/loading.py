@@ -64,6 +64,7 @@ def interruption(console: Console) -> Iterator[None]:
     def end(*_: object) -> None:
         raise _Ended
 
+    before = signal.getsignal(signal.SIGTERM)
     try:
         if processes.count() == 1:  # a launcher ends its processes itself, and does not wait long
             signal.signal(signal.SIGTERM, end)
@@ -72,4 +73,4 @@ def interruption(console: Console) -> Iterator[None]:
         console.print("interrupted; --resume goes on from the last checkpoint", style="yellow")
         raise typer.Exit(143 if isinstance(error, _Ended) else 130) from None
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, before)

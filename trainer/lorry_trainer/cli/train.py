@@ -88,7 +88,7 @@ def train(
 
         bases = Bases() if len(read) > 1 else None
         if bases is not None:
-            _refuse_later_ones(read, recipes, overwrite)
+            _refuse_later_ones(read[1:], recipes[1:], overwrite)
         for path, recipe in zip(recipes, read, strict=True):
             if bases is not None:
                 console.print(f"{path}:", style="bold", highlight=False, markup=False)

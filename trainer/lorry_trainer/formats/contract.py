@@ -30,6 +30,11 @@ class Example:
     key: str  # equal for equal questions, so that none is both learnt and tested
 
     @property
+    def asked(self) -> str:
+        """The prompt in words: of a chat, its last message."""
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[-1]["content"]
+
+    @property
     def whole(self) -> Text:
         """All that the base reads in training."""
         for column in ("messages", "text"):

@@ -74,7 +74,7 @@ class Objective(Protocol):
         anything of this run is trained or scored, whoever loaded the base."""
         ...
 
-    def lengths(self, base: Base, rows: list[Example]) -> list[int]:
+    def lengths(self, base: Base, rows: list[Example], recipe: Recipe) -> list[int]:
         """Tokens of each row in training."""
         ...
 

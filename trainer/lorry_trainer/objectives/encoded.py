@@ -40,7 +40,7 @@ class Encoded:
     def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
         refuse_base_without_tokenizer(base)
 
-    def lengths(self, base: Base, rows: list[Example]) -> list[int]:
+    def lengths(self, base: Base, rows: list[Example], recipe: Recipe) -> list[int]:
         return [len(self.inputs(base, row)["input_ids"]) for row in rows]
 
     def answer_length(self, base: Base, rows: list[Example]) -> int:

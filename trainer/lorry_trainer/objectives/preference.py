@@ -50,7 +50,7 @@ class CausalPreference:
     def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
         refuse_base_without(base.tokenizer, data.all(), base.name)
 
-    def lengths(self, base: Base, rows: list[Example]) -> list[int]:
+    def lengths(self, base: Base, rows: list[Example], recipe: Recipe) -> list[int]:
         return longest(base, rows, self.answers)
 
     def answer_length(self, base: Base, rows: list[Example]) -> int:

@@ -34,9 +34,6 @@ class Reinforcement:
     validates: ClassVar[bool] = False  # to sample for them costs as much as to train
     reports: ClassVar[tuple[str, ...]] = ("kl",)
 
-    def __init__(self) -> None:
-        self._longest_answer = 0
-
     def load(
         self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None
     ) -> Base:
@@ -44,7 +41,7 @@ class Reinforcement:
 
     def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
         assert recipe.reinforcement is not None  # the recipe's own rule
-        together = recipe.training.processes or processes.count()
+        together = processes.together(recipe.training.processes)
         batch = recipe.training.batch_size * recipe.training.gradient_accumulation * together
         if batch % recipe.reinforcement.generations:
             several = " · processes" if together > 1 else ""
@@ -53,12 +50,12 @@ class Reinforcement:
                 f"reinforcement.generations = {recipe.reinforcement.generations}; every prompt needs as many"
             )
         refuse_base_without(base.tokenizer, data.all(), base.name)
-        self._longest_answer = recipe.reinforcement.max_new_tokens
 
-    def lengths(self, base: Base, rows: list[Example]) -> list[int]:
+    def lengths(self, base: Base, rows: list[Example], recipe: Recipe) -> list[int]:
         """With the longest answer that may be sampled: both must have room in the context."""
+        assert recipe.reinforcement is not None  # the recipe's own rule
         prompts = count_tokens(base.tokenizer, [row.prompt for row in rows])
-        return [count + self._longest_answer for count in prompts]
+        return [count + recipe.reinforcement.max_new_tokens for count in prompts]
 
     def answer_length(self, base: Base, rows: list[Example]) -> int:
         return 0

@@ -55,7 +55,7 @@ class Reward:
                 "tokenizer has an eos_token, a decoder such as lorry-tiny"
             )
 
-    def lengths(self, base: Base, rows: list[Example]) -> list[int]:
+    def lengths(self, base: Base, rows: list[Example], recipe: Recipe) -> list[int]:
         return longest(base, rows, ("chosen", "rejected"))
 
     def answer_length(self, base: Base, rows: list[Example]) -> int:

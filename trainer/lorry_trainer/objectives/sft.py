@@ -53,7 +53,7 @@ class Sft:
         refuse_base_without(base.tokenizer, data.all(), base.name)
         refuse_figures(data, recipe)
 
-    def lengths(self, base: Base, rows: list[Example]) -> list[int]:
+    def lengths(self, base: Base, rows: list[Example], recipe: Recipe) -> list[int]:
         return count_tokens(base.tokenizer, [row.whole for row in rows])
 
     def answer_length(self, base: Base, rows: list[Example]) -> int:

@@ -12,6 +12,11 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    def asks(self, key: str) -> bool:
+        """Whether a key asks for something that leaving it out does not: neither off nor its default."""
+        value = getattr(self, key)
+        return bool(value) and value != type(self).model_fields[key].default
+
 
 def section_in(annotation: Any) -> type[BaseModel] | None:
     """The section that a field holds, `X` or `X | None`."""

@@ -108,8 +108,7 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _warm_up_is_followed(self) -> Self:
-        usual = type(self).model_fields["warmup_ratio"].default
-        if self.schedule == "constant" and self.warmup_ratio not in (0, usual):
+        if self.schedule == "constant" and self.asks("warmup_ratio"):
             raise ValueError(
                 "`schedule: constant` has no warm-up; take constant_with_warmup, or leave `warmup_ratio` out"
             )

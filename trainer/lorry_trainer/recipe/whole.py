@@ -212,7 +212,9 @@ class Recipe(Section):
             ("method", self.method, _METHODS_OF),
         ):
             for key, kinds in table.items():
-                if own not in kinds and _is_given(self, key):
+                section, _, name = key.partition(".")
+                holder: Section | None = getattr(self, section)
+                if own not in kinds and holder is not None and holder.asks(name):
                     raise ValueError(
                         f"`{key}` belongs to {', '.join(kinds)}, and the {kind} is {own}; leave it out"
                     )
@@ -229,11 +231,3 @@ class Recipe(Section):
                 "`evaluation.reward` is given"
             )
         return self
-
-
-def _is_given(recipe: Recipe, key: str) -> bool:
-    """Whether a key asks for something that leaving it out does not: neither off nor its default."""
-    section, _, name = key.partition(".")
-    holder = getattr(recipe, section)
-    value = getattr(holder, name, None)
-    return bool(value) and value != type(holder).model_fields[name].default
