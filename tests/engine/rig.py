@@ -6,8 +6,9 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Items
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -66,6 +67,7 @@ class Answers:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self.outputs: dict[str, list[RequestOutput]] = {}
+        self.order: list[str] = []  # in which requests had their last output
         self.faults: list[str] = []
 
     def __call__(self, outputs: Items[RequestOutput]) -> None:
@@ -78,6 +80,8 @@ class Answers:
                 if (output.stats is not None) != (first or output.finish_reason is not None):
                     self.faults.append(f"{output}: the first and the last output have stats")
                 earlier.append(output)
+                if output.finished:
+                    self.order.append(output.request_id)
             self._changed.notify_all()
 
     def until(self, predicate: Callable[[], bool]) -> None:
@@ -158,6 +162,25 @@ class Rig:
             return run(chunks)
 
         self.engine._runner.run = slowly  # type: ignore[method-assign]
+
+    @contextmanager
+    def between_steps(self) -> Iterator[None]:
+        """The engine stands still where its next step would run, until the block ends."""
+        run = self.engine._runner.run
+        reached, go_on = threading.Event(), threading.Event()
+
+        def held(chunks: Items[Chunk]) -> list[Sampled]:
+            reached.set()
+            assert go_on.wait(PATIENCE)
+            return run(chunks)
+
+        self.engine._runner.run = held  # type: ignore[method-assign]
+        try:
+            assert reached.wait(PATIENCE), "no step came"
+            yield
+        finally:
+            self.engine._runner.run = run  # type: ignore[method-assign]
+            go_on.set()
 
     def wait(self, *names: str) -> None:
         """Until each of these requests has had its last output."""

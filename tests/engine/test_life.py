@@ -90,10 +90,11 @@ def test_a_seed_says_the_same_whoever_shares_the_batch(make_rig: MakeRig) -> Non
 @pytest.mark.parametrize("adapter", [None, "a"])
 def test_a_cancelled_stream_gives_everything_back(make_rig: MakeRig, adapter: str | None) -> None:
     with make_rig() as rig:
-        rig.slow_down(0.005)
         rig.submit("victim", PROMPT, adapter, max_tokens=100)
-        rig.wait_for_tokens("victim", 3)
-        rig.engine.cancel("victim")
+        with rig.between_steps():
+            pass
+        with rig.between_steps():
+            rig.engine.cancel("victim")
         rig.idle()
         said = len(rig.tokens("victim"))
         assert not rig.answers.ended("victim"), "nobody waits for a last word"
@@ -123,8 +124,8 @@ def test_a_deadline_is_kept_while_running_and_while_waiting(make_rig: MakeRig, g
             rig.source.gates["a"] = threading.Event()
         else:
             rig.engine.load("a").result(PATIENCE)
-        rig.slow_down(0.02)  # so that no hundred tokens fit
-        rig.submit("late", PROMPT, "a", max_tokens=100, deadline=time.monotonic() + 0.6)
+        rig.slow_down(0.03)  # so that no hundred tokens fit
+        rig.submit("late", PROMPT, "a", max_tokens=100, deadline=time.monotonic() + 1.5)
         rig.submit("other", PROMPT, max_tokens=3)
         rig.wait("late", "other")
         assert isinstance(rig.error("late"), DeadlineExceeded)
@@ -355,16 +356,11 @@ def test_messages_that_fail_do_not_keep_others_from_an_answer(make_rig: MakeRig)
         raise KeyError("a book that does not agree")
 
     with make_rig() as rig:
-        rig.slow_down(0.005)
         rig.submit("running", PROMPT, max_tokens=100)
-        rig.wait_for_tokens("running", 1)
-        entered, leave = threading.Event(), threading.Event()
-        rig.engine._inbox.put(lambda: (entered.set(), leave.wait(PATIENCE)))  # type: ignore[arg-type]
-        assert entered.wait(PATIENCE)
-        rig.engine._inbox.put(bad)
-        rig.engine._inbox.put(bad)
-        rig.submit("queued", PROMPT)
-        leave.set()
+        with rig.between_steps():
+            rig.engine._inbox.put(bad)
+            rig.engine._inbox.put(bad)
+            rig.submit("queued", PROMPT)
         rig.wait("running", "queued")
         assert reason(rig.error("running")) == reason(rig.error("queued")) == "ENGINE_FAILED"
 

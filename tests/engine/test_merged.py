@@ -210,17 +210,20 @@ def test_a_request_that_asks_for_it_waits_until_its_adapter_is_merged(make_rig: 
 def test_requests_for_two_adapters_take_turns(make_rig: MakeRig) -> None:
     """And whoever does not ask for it waits for none of them."""
     with make_rig() as rig:
-        rig.slow_down(0.002)
+        rig.generate(PROMPT, "b")  # so that no step is spent on loading it
         rig.submit("a1", PROMPT, "a", merged=True, max_tokens=60)
-        rig.until(lambda stats: stats.merge is not None and stats.merge.active)
-        rig.submit("b1", PROMPT, "b", merged=True)
-        rig.until(lambda stats: stats.waiting == 1)
-        rig.submit("a2", PROMPT, "a", merged=True)  # after one that wants another
-        rig.submit("b0", PROMPT, "b")
-        rig.submit("base", PROMPT)
-        rig.wait("b0", "base")
-        assert not rig.answers.ended("b1")
-        rig.wait("a1", "b1", "a2")
+        with rig.between_steps():
+            rig.submit("b1", PROMPT, "b", merged=True)
+            rig.submit("a2", PROMPT, "a", merged=True)  # after one that wants another
+            rig.submit("b0", PROMPT, "b")
+            rig.submit("base", PROMPT)
+        rig.wait("b0", "base", "a1", "b1", "a2")
+        assert [name for name in rig.answers.order if name in ("a1", "b1", "a2")] == [
+            "a1",
+            "b1",
+            "a2",
+        ]
+        assert {"b0", "base"} < set(rig.answers.order[: rig.answers.order.index("a1")])
         rig.until(lambda stats: stats.merges == 3)
         assert rig.tokens("b1") == rig.tokens("b0")
         assert rig.tokens("a1")[:8] == rig.tokens("a2")
@@ -323,13 +326,16 @@ def test_an_order_stands_against_requests_for_others(make_rig: MakeRig) -> None:
 def test_an_order_comes_before_requests(make_rig: MakeRig) -> None:
     """What runs goes on beside."""
     with make_rig() as rig:
-        rig.slow_down(0.002)
         right = rig.generate(PROMPT, "a", max_tokens=60)
+        rig.generate(PROMPT, "b")  # so that no step is spent on loading it
         rig.submit("a", PROMPT, "a", merged=True, max_tokens=60)
-        rig.wait_for_tokens("a", 2)
-        rig.engine.merge("b").result(PATIENCE)
-        assert not rig.answers.ended("a")
+        ended: list[bool] = []
+        with rig.between_steps():
+            order = rig.engine.merge("b")
+            order.add_done_callback(lambda _: ended.append(rig.answers.ended("a")))
+        order.result(PATIENCE)
         rig.wait("a")
+        assert ended == [False]
         assert rig.tokens("a") == right
 
 

@@ -113,12 +113,11 @@ def test_an_unload_empties_the_slot_and_zeroes_it(make_rig: MakeRig) -> None:
 def test_an_unload_waits_for_those_who_run_with_it(make_rig: MakeRig) -> None:
     """And who comes later waits until it is back."""
     with make_rig() as rig:
-        rig.slow_down(0.01)
         rig.submit("running", PROMPT, "a", max_tokens=60)
-        rig.wait_for_tokens("running", 2)
-        unload = rig.engine.unload("a")
-        again = rig.engine.unload("a")
-        rig.submit("later", PROMPT, "a", max_tokens=4)
+        with rig.between_steps():
+            unload = rig.engine.unload("a")
+            again = rig.engine.unload("a")
+            rig.submit("later", PROMPT, "a", max_tokens=4)
         unload.result(PATIENCE)
         again.result(PATIENCE)
         rig.wait("running", "later")
@@ -130,10 +129,9 @@ def test_an_unload_waits_for_those_who_run_with_it(make_rig: MakeRig) -> None:
 def test_what_is_being_unloaded_cannot_be_pinned(make_rig: MakeRig) -> None:
     """Bug: the pin was granted, and the adapter went all the same."""
     with make_rig() as rig:
-        rig.slow_down(0.01)
         rig.submit("running", PROMPT, "a", max_tokens=60)
-        rig.wait_for_tokens("running", 2)
-        unload, pin = rig.engine.unload("a"), rig.engine.pin("a", True)
+        with rig.between_steps():
+            unload, pin = rig.engine.unload("a"), rig.engine.pin("a", True)
         assert isinstance(pin.exception(PATIENCE), FailedPrecondition)
         unload.result(PATIENCE)
         rig.wait("running")
