@@ -226,6 +226,18 @@ def test_several_recipes_on_one_load_of_the_base(
     assert invoke(str(other), str(recipe_file), "--push", "x").exit_code == 2
 
 
+def test_a_recipe_that_misses_what_it_requires_stops_no_other(
+    invoke: Invoke, recipe_file: Path
+) -> None:
+    """The second one was not trained."""
+    other = recipe_file.with_name("others.yaml")
+    other.write_text(recipe_file.read_text() + "require: {exact_match: {min: 1, above_base: 1}}\n")
+    done = invoke(str(other), str(recipe_file))
+    assert done.exit_code == 1
+    assert done.stdout.splitlines() == ["adapters/others", "adapters/letters"]
+    assert "required and not met: exact_match" in done.stderr
+
+
 def test_what_is_wrong_with_the_last_recipe_is_told_before_the_first_is_trained(
     invoke: Invoke, recipe_file: Path
 ) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lorry_trainer.augment import augment
-from lorry_trainer.data import Examples, load
+from lorry_trainer.data import Examples, load, within
 from lorry_trainer.errors import DataError
+from lorry_trainer.formats.contract import Example
+from lorry_trainer.objectives import OBJECTIVES
 from lorry_trainer.recipe import Augment, Columns, Data
 
 Write = Callable[..., Path]
@@ -77,6 +80,74 @@ def test_repeated_rows_are_learnt_once_and_told(write_rows: Write) -> None:
     )
     kept = split(write_rows, some, splits=NONE_HELD_OUT, deduplicate=False)
     assert len(kept.train) == 11
+
+
+@pytest.mark.parametrize(
+    "other", ["what is it", " What  is it ", "what\nis\tit", "what is it\n", "what\u00a0is it"]
+)
+@pytest.mark.parametrize("form", ["instruction", "prompt", "messages", "labelled", "pair"])
+def test_a_leak_is_one_whatever_blank_space_is_in_it(
+    write_rows: Write, tmp_path: Path, other: str, form: str
+) -> None:
+    """Blank space at an end, a line break or a tab made another question: what was learnt was tested too."""
+
+    def row(text: str) -> dict[str, Any]:
+        said = [{"role": "user", "content": text}, {"role": "assistant", "content": "x"}]
+        return {
+            "instruction": {"instruction": text, "output": "x"},
+            "prompt": {"prompt": text, "completion": "x"},
+            "messages": {"messages": said},
+            "labelled": {"text": text, "label": "x"},
+            "pair": {"text": text, "pair": "the same", "label": "x"},
+        }[form]
+
+    write_rows([row("what is it")], "test.jsonl")
+    write_rows([row(other), row("and this")], "train.jsonl")
+    data = Data.model_validate(
+        {"train": "train.jsonl", "test": "test.jsonl", "splits": {"validation": 0}}
+    )
+    formats = ("labelled",) if form in ("labelled", "pair") else OBJECTIVES["sft"]
+    assert [row.place for row in load(data, tmp_path, 0, formats).train] == ["train.jsonl, line 2"]
+
+
+def test_a_letter_is_the_same_however_it_is_composed(write_rows: Write) -> None:
+    questions = ["caf\u00e9?", "cafe\u0301?", "cafe?", "3\u00b2?", "32?"]
+    parts = split(write_rows, asked(questions), splits=NONE_HELD_OUT)
+    assert [row.place[-1] for row in parts.train] == ["1", "3", "4", "5"]
+
+
+def test_answers_that_differ_in_case_are_no_repeats(write_rows: Write, tmp_path: Path) -> None:
+    """Rows of preferences whose rejected answers differ in case were taken for one."""
+    pair = {"prompt": "Say it", "chosen": "Yes.", "rejected": "YES."}
+    write_rows([pair, pair | {"rejected": "yes."}, pair | {"prompt": "say  it "}])
+    data = Data.model_validate({"path": "rows.jsonl", "splits": NONE_HELD_OUT})
+    parts = load(data, tmp_path, 0, ("preference",))
+    assert [row.place[-1] for row in parts.train] == ["1", "2"]
+
+
+def test_a_part_of_the_rows_is_drawn_from_all_of_them(write_rows: Write) -> None:
+    """The first ones of a file that is sorted by label are of one label."""
+    some = labelled({"a": 50, "b": 50, "c": 50})
+    parts = split(write_rows, some, max_rows=60, splits=NONE_HELD_OUT)
+    assert len(parts.train) == 60
+    assert Counter(row.answer for row in parts.train).keys() == {"a", "b", "c"}
+    numbers = [int(row.place.rpartition(" ")[2]) for row in parts.train]
+    assert numbers == sorted(numbers)
+    assert parts == split(write_rows, some, max_rows=60, splits=NONE_HELD_OUT)
+
+
+def test_a_label_whose_rows_are_all_left_out_is_not_tested(write_rows: Write) -> None:
+    """Labels were looked at before rows that are too long were left out, so that nobody learnt what was asked."""
+    write_rows(labelled({"a": 20, "b": 20, "c": 9}), "train.jsonl")
+    write_rows(labelled({"a": 2, "b": 2}) + asked(["one"], "c"), "test.jsonl")
+    given = {"train": "train.jsonl", "test": "test.jsonl", "splits": {"validation": 0}}
+    parts = load(Data.model_validate(given), write_rows([{}]).parent, 0)
+
+    def lengths(rows: list[Example]) -> list[int]:
+        return [99 if row.answer == "c" and "train" in row.place else 9 for row in rows]
+
+    with pytest.raises(DataError, match=r"no training row has \(test.jsonl, line 5: 'c'\)"):
+        within(parts, 32, True, lengths)
 
 
 def test_a_question_with_two_answers_is_told(write_rows: Write) -> None:
@@ -193,6 +264,49 @@ def test_variants_are_of_training_rows_alone(write_rows: Write) -> None:
     )
     sizes = {d.split: d.row_count for d in more.datasets}
     assert sizes["train"] == len(plain.train)
+
+
+def test_variants_of_two_texts_together(write_rows: Write, tmp_path: Path) -> None:
+    """A variant was known by its first text alone: of rows that share one, only the first got any, and none was held
+    against the held-out rows."""
+    rows = [
+        {"text": f"the bird number {n} sings", "pair": f"claim {i}", "label": label}
+        for n in range(10)
+        for i, label in enumerate(("yes", "no", "maybe"))
+    ]
+    write_rows(rows)
+    augmented = {"copies": 1, "templates": ["It is said: {question}"]}
+    data = Data.model_validate_json(json.dumps({"path": "rows.jsonl", "augment": augmented}))
+    parts = load(data, tmp_path, 0, ("labelled",))
+    variants = [row for row in parts.train if "variant" in row.place]
+    assert len(parts.train) == 2 * len(variants)
+    assert all(row.record["text"].startswith("It is said: the bird") for row in variants)
+    assert {row.key for row in variants}.isdisjoint(row.key for row in parts.test)
+    first = variants[0]
+    taken = {replace(first, question=[first.record["text"], first.record["pair"]]).key}
+    originals = [row for row in parts.train if "variant" not in row.place]
+    assert data.augment is not None
+    assert len(augment(originals, taken, data.augment, 0)) == len(parts.train) - 1
+
+
+def test_answers_to_one_question_share_its_variants(write_rows: Write, tmp_path: Path) -> None:
+    """Of a good and a bad answer to one question only the first was told in other words."""
+    rows = [
+        {"prompt": f"say {i}", "completion": word, "label": word == "please"}
+        for i in range(20)
+        for word in ("please", "now")
+    ]
+    write_rows(rows)
+    augmented = {"copies": 2, "templates": ["{question}!", "Well: {question}"]}
+    data = Data.model_validate_json(
+        json.dumps({"path": "rows.jsonl", "augment": augmented, "splits": NONE_HELD_OUT})
+    )
+    variants = [
+        row for row in load(data, tmp_path, 0, ("unpaired",)).train if "," in row.place[-11:]
+    ]
+    said = Counter(row.record["label"] for row in variants)
+    assert said[True] == said[False] > 20
+    assert len({row.whole_key for row in variants}) == len(variants)
 
 
 def test_a_variant_that_is_a_question_already_is_not_made(write_rows: Write) -> None:

@@ -18,6 +18,8 @@ from lorry_trainer.progress import Silent
 from lorry_trainer.recipe_file import parse_recipe
 from lorry_trainer.train import make_trainer
 
+from .conftest import letters
+
 ROWS = {
     "sft": ("instruction", {"instruction": "one two three four five six seven", "output": "eight"}),
     "classification": ("labelled", {"text": "one two three four five six seven", "label": "it"}),
@@ -80,4 +82,84 @@ def test_room_for_the_answers_that_are_sampled(
         reinforcement=reinforcement,
     )
     with pytest.raises(DataError, match="longer than 128 tokens"):
+        look(recipe, "it", tmp_path, Silent())
+
+
+PAIRS = [
+    {"prompt": f"{word} {i}", "chosen": "the one", "rejected": "another"}
+    for i in range(9)
+    for word in ("red", "green", "blue")
+]
+ANSWERS = [
+    {"prompt": f"{word} {i}", "completion": word, "label": i % 2 == 0}
+    for i in range(9)
+    for word in ("red", "green", "blue")
+]
+QUESTIONS = [{"prompt": f"{word} {i}", "answer": word} for i in range(9) for word in ("red", "sea")]
+REINFORCED = {"reward": "exact_match", "max_new_tokens": 2, "generations": 4}
+
+
+@pytest.mark.parametrize(
+    ("rows", "sections"),
+    [
+        (letters(50), {}),
+        (letters(50), {"training": {"gradient_accumulation": 3, "batch_size": 4}}),
+        (letters(50), {"training": {"packing": True, "batch_size": 2}}),
+        (letters(50), {"training": {"group_by_length": True, "epochs": 1.5}}),
+        (
+            [{"text": row["instruction"], "label": row["output"]} for row in letters(50)],
+            {"objective": "classification", "training": {"batch_size": 7}},
+        ),
+        (PAIRS, {"objective": "dpo"}),
+        (PAIRS, {"objective": "reward", "training": {"gradient_accumulation": 2}}),
+        (ANSWERS, {"objective": "kto"}),
+        (QUESTIONS, {"objective": "grpo", "reinforcement": REINFORCED}),
+        (
+            QUESTIONS,
+            {
+                "objective": "rloo",
+                "reinforcement": REINFORCED,
+                "training": {"gradient_accumulation": 2, "batch_size": 4},
+            },
+        ),
+    ],
+)
+def test_steps_are_those_that_the_trainer_runs(
+    tiny_recipe: Callable[..., Any],
+    write_rows: Callable[..., Path],
+    tmp_path: Path,
+    rows: list[dict[str, Any]],
+    sections: dict[str, Any],
+) -> None:
+    """Steps were foreseen as if every row were read alone: with packing 120 for 2, so that no checkpoint was kept and
+    nothing stopped early; where answers are sampled 10 for 78."""
+    write_rows(rows)
+    training = {"max_steps": None, "epochs": 2, "batch_size": 8} | sections.pop("training", {})
+    recipe = tiny_recipe(
+        data={"splits": {"validation": 0.0, "test": 0.0}},
+        training=training,
+        evaluation={"max_new_tokens": None},
+        **sections,
+    )
+    run = prepare(recipe, "it", prepare_data(recipe, tmp_path, Silent()))
+    trainer = make_trainer(run, str(tmp_path / "scratch"), watched=False)
+    *_, max_steps = trainer.set_initial_training_values(
+        trainer.args, trainer.get_train_dataloader()
+    )
+    assert run.resolved.total_steps == max_steps > 1
+    assert run.recipe.training.eval_steps == max(1, max_steps // 10)
+
+
+def test_too_few_prompts_for_a_step_are_refused(
+    tiny_recipe: Callable[..., Any], write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The trainer would run no step at all, and say so in a warning."""
+    write_rows(QUESTIONS[:3])
+    recipe = tiny_recipe(
+        objective="grpo",
+        data={"splits": {"validation": 0.0, "test": 0.0}},
+        training={"batch_size": 16},
+        reinforcement=REINFORCED,
+    )
+    with pytest.raises(DataError, match="4 answers to each of 4 prompts, and there are 3 training"):
         look(recipe, "it", tmp_path, Silent())

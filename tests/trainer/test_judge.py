@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,16 @@ def test_the_gate(text: str, said: list[str]) -> None:
     found = required(text, metrics)
     assert len(found) == len(said)
     assert all(got.startswith(wanted) for got, wanted in zip(found, said, strict=True))
+
+
+@pytest.mark.parametrize("text", ["{f1: {min: 0.1}}", "{f1: {max: 0.9}}", "{f1: {above_base: 0}}"])
+@pytest.mark.parametrize("name", ["test_f1", "base_test_f1"])
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_passes_no_gate(text: str, name: str, odd: float) -> None:
+    """Every comparison with NaN is false, so a version that had not been measured got its alias."""
+    asks_base = "above_base" in text
+    found = required(text, {"test_f1": 0.5, "base_test_f1": 0.1} | {name: odd})
+    assert bool(found) == (name == "test_f1" or asks_base)
 
 
 @pytest.mark.parametrize(

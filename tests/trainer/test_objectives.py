@@ -23,13 +23,15 @@ from lorry_trainer.examples.objectives.generate import TASKS, rows, write
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.looking import look
 from lorry_trainer.objectives import OBJECTIVES, find
-from lorry_trainer.objectives.labels import span_metrics, spans
+from lorry_trainer.objectives.labels import span_metrics
 from lorry_trainer.prepare import prepare, prepare_data
 from lorry_trainer.progress import Silent
 from lorry_trainer.recipe import OBJECTIVE_SECTIONS
 from lorry_trainer.recipe_file import read_recipe
 from lorry_trainer.rewards import find_reward, number
 from lorry_trainer.run import Result, run
+from lorry_trainer.spans import spans
+from lorry_trainer.train import make_trainer
 
 FOLDER = Path(examples.__file__).parent
 Write = Callable[..., Path]
@@ -286,6 +288,27 @@ def test_spans_are_those_of_conll() -> None:
     assert spans(["B-a", "I-b", "I-b"]) == {(0, 1, "a"), (1, 3, "b")}
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        ["B-a", "I-a", "E-a", "S-b", "O", "B-a", "E-a"],  # BIOES
+        ["B-a", "I-a", "L-a", "U-b", "O", "B-a", "L-a"],  # BILOU
+        ["B-a", "M-a", "E-a", "S-b", "O", "B-a", "E-a"],  # BMES
+        ["B-a", "M-a", "E-a", "W-b", "O", "B-a", "E-a"],  # BMEWO
+    ],
+)
+def test_spans_whose_last_word_has_a_tag_of_its_own(tags: list[str]) -> None:
+    """Their ends were read as outside, so a span was found too short, and those of one word were not found at all."""
+    assert spans(tags) == {(0, 3, "a"), (3, 4, "b"), (5, 7, "a")}
+    assert spans(["S-a", "S-a"]) == {(0, 1, "a"), (1, 2, "a")}
+    assert spans(["E-a", "E-a", "I-a", "E-b"]) == {
+        (0, 1, "a"),
+        (1, 2, "a"),
+        (2, 3, "a"),
+        (3, 4, "b"),
+    }
+
+
 def test_half_a_span_is_no_span() -> None:
     figures, sure = span_metrics([["B-a", "O", "B-b"]], [["B-a", "I-a", "B-b"]])
     assert figures["span_f1"] == pytest.approx(0.5)
@@ -410,6 +433,96 @@ def test_a_reward_that_is_not_there(tmp_path: Path, reward: str) -> None:
     (tmp_path / "brief.py").write_text("def brief(*row): return 0")
     with pytest.raises(RecipeError, match=r"reinforcement\.reward"):
         find_reward(reward, tmp_path, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("body", "part"),
+    [
+        ("return float('nan')", "gave nan for the answer 'b'"),
+        ("return 1 / 0", "failed for the answer 'b': ZeroDivisionError: division by zero"),
+        ("return None", "failed for the answer 'b': TypeError"),
+    ],
+)
+def test_a_reward_that_is_no_number(tmp_path: Path, body: str, part: str) -> None:
+    """It made every figure NaN, which no `require` noticed."""
+    (tmp_path / "mine.py").write_text(f"def mine(prompt, said, answer): {body}")
+    reward = find_reward("mine.py:mine", tmp_path, "cpu", key="evaluation.reward")
+    with pytest.raises(RecipeError, match=r"^evaluation\.reward: mine of ") as caught:
+        reward.judge(["a"], ["b"], ["c"])
+    assert part in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        ("3-7", 7),
+        ("it is -7", -7),
+        ("x=-7.5", -7.5),
+        ("(-7)", -7),
+        ("10 - 3 = 7", 7),
+        ("1,000", 1000),
+    ],
+)
+def test_the_number_at_the_end(said: str, right: float) -> None:
+    """The dash between two numbers was a minus."""
+    assert number(said, f"#### {right}") == 1.0
+
+
+def test_what_is_left_once_long_rows_are_out_is_looked_at_again(
+    tiny_recipe: Tiny, write_rows: Write, tmp_path: Path
+) -> None:
+    """Of judged answers one kind was left, whose figure is NaN, and `require` let it pass; a label was tested that
+    nobody had learnt."""
+
+    def seen(objective: str, learnt: list[dict[str, Any]], tested: list[dict[str, Any]]) -> None:
+        write_rows(learnt, "train.jsonl")
+        write_rows(tested, "test.jsonl")
+        named = {"path": None, "train": "train.jsonl", "test": "test.jsonl"}
+        data = named | {"unfit": "skip", "splits": {"validation": 0.0}}
+        recipe = tiny_recipe(objective=objective, data=data, evaluation={"max_new_tokens": None})
+        look(recipe, "it", tmp_path, Silent())
+
+    judged = [
+        {"prompt": f"say {i}", "completion": "no" * (1 + 80 * (i % 2)), "label": i % 2 == 0}
+        for i in range(40)
+    ]
+    with pytest.raises(DataError, match="all 10 training rows have the same label"):
+        seen("kto", judged[:20], judged[20:])
+    long = [{"text": f"long {i} " * 60, "label": "odd"} for i in range(3)]
+    odd = {"text": "short", "label": "odd"}
+    with pytest.raises(DataError, match="a label that no training row has"):
+        seen("classification", colours(20) + long, [*colours(30)[20:], odd])
+    tagged = [
+        {"words": row["text"].split(), "tags": [row["label"], "O", "O"]} for row in colours(30)
+    ]
+    with pytest.raises(DataError, match="no training row has the label 'odd'"):
+        seen(
+            "tokens",
+            [*tagged[:20], {"words": ["long"] * 300, "tags": ["odd"] * 300}],
+            [*tagged[20:], {"words": ["short"], "tags": ["odd"]}],
+        )
+
+
+def test_judged_rows_are_mixed_by_the_seed(
+    tiny_recipe: Tiny, write_rows: Write, tmp_path: Path
+) -> None:
+    """They were read in the file's order, good ones first where it is sorted, whatever the seed."""
+    write_rows([{"prompt": f"say {i}", "completion": "x", "label": i < 20} for i in range(40)])
+
+    def order(seed: int) -> list[bool]:
+        recipe = tiny_recipe(
+            objective="kto",
+            data={"splits": {"validation": 0.0, "test": 0.0}},
+            evaluation={"max_new_tokens": None},
+            training={"seed": seed},
+        )
+        made = prepare(recipe, "it", prepare_data(recipe, tmp_path, Silent()))
+        trainer = make_trainer(made, str(tmp_path / "scratch"), watched=False)
+        return list(trainer.train_dataset["label"])
+
+    first = order(1)
+    assert first == order(1) != order(2)
+    assert 3 < sum(first[:20]) < 17
 
 
 def test_sections_and_figures_of_another_objective(tiny_recipe: Tiny, write_rows: Write) -> None:

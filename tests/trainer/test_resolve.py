@@ -17,7 +17,7 @@ FACTS = Facts(
     width=4096,
     format="instruction",
     columns=Columns(),
-    train_rows=100,
+    epoch_rows=100,
     longest_answer=8,
     metric="exact_match",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -80,10 +81,16 @@ def test_an_adapter_folder(
     trained: list[Outcome],
 ) -> None:
     rows = write_rows(letter_rows)
-    result = go(tiny_recipe(description="Three letters."))
+    mask = os.umask(0o027)
+    try:
+        result = go(tiny_recipe(description="Three letters."))
+    finally:
+        os.umask(mask)
     folder = result.folder
     assert {f.name for f in folder.iterdir()} == FILES
-    assert {f.stat().st_mode & 0o777 for f in folder.iterdir()} == {0o644}  # one was 0600
+    # As the umask has it: one was 0600, and later all 0644 whatever it said.
+    assert {f.stat().st_mode & 0o777 for f in folder.iterdir()} == {0o640}
+    assert folder.stat().st_mode & 0o777 == 0o750
     assert not list(tmp_path.glob(".out*"))
 
     # What PEFT loads acts as what was trained.

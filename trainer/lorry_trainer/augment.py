@@ -10,22 +10,24 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
-from lorry_trainer.formats.contract import Example, Text, question_key
+from lorry_trainer.formats.contract import Example, Text
 from lorry_trainer.metrics import normalised
 from lorry_trainer.recipe import Augment
 
 
 def augment(rows: list[Example], held_out: set[str], config: Augment, seed: int) -> list[Example]:
     """The rows, each followed by its variants. The same for the same rows and seed."""
-    taken = held_out | {row.key for row in rows}
+    # Whose words a question is: those who ask the same share a variant with each other, and with nobody else.
+    owner = {key: key for key in held_out | {row.key for row in rows}}
     made: list[Example] = []
     for row in rows:
         made.append(row)
+        own = {row.key}
         for variant in _variants(row, config, seed):
-            # A row that is asked by its words and tags stays as it is.
-            if variant.key not in taken and variant.record != row.record:
-                taken.add(variant.key)
+            if variant.key not in own and owner.setdefault(variant.key, row.key) == row.key:
+                own.add(variant.key)
                 made.append(variant)
     return made
 
@@ -65,25 +67,22 @@ def _question(prompt: Text) -> str:
 
 
 def _ask(row: Example, asked: str, said: str, place: str) -> Example:
-    def changed(text: Text) -> Text:
-        if isinstance(text, str):
-            return said if text == asked else text
-        at = next(i for i, m in enumerate(text) if m["role"] == "user")
-        return [*text[:at], {**text[at], "content": said}, *text[at + 1 :]]
+    def changed(value: Any) -> Any:
+        if isinstance(value, str):
+            return said if value == asked else value
+        if isinstance(value[0], str):  # two texts, of which the first is asked
+            return [said, *value[1:]]
+        at = next(i for i, m in enumerate(value) if m["role"] == "user")
+        return [*value[:at], {**value[at], "content": said}, *value[at + 1 :]]
 
     record = dict(row.record)
     for column in ("prompt", "messages", "text", "question"):
         if column in record:
             record[column] = changed(record[column])
-    prompt = changed(row.prompt)
     return replace(
-        row, place=place, record=record, prompt=prompt, key=question_key(_opening(prompt))
+        row,
+        place=place,
+        record=record,
+        prompt=changed(row.prompt),
+        question=changed(row.question),
     )
-
-
-def _opening(prompt: Text) -> Text:
-    """What a question's key is made of: a chat up to the assistant's first words."""
-    if isinstance(prompt, str):
-        return prompt
-    first = next((i for i, m in enumerate(prompt) if m["role"] == "assistant"), len(prompt))
-    return prompt[:first]

@@ -7,7 +7,7 @@ function.
 from __future__ import annotations
 
 import hashlib
-import re
+import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,20 +17,29 @@ from lorry_trainer.errors import DataError
 from lorry_trainer.formats import MAY_BE_LABELS, examples
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.formats.find import find_columns, told
-from lorry_trainer.labels import label_of, labels_of, refuse_unknown_labels, verdict_of
-from lorry_trainer.metrics import normalised
+from lorry_trainer.labels import (
+    label_of,
+    labels_of,
+    refuse_unknown_labels,
+    refuse_unlearnt_labels,
+    verdict_of,
+)
 from lorry_trainer.objectives import OBJECTIVES
-from lorry_trainer.read import Source
+from lorry_trainer.read import Row, Source
 from lorry_trainer.recipe import Columns, Data, Splits
 from lorry_trainer.repeats import without_leaks, without_repeats
 from lorry_trainer.sources import read_sources
+from lorry_trainer.spans import spans
 from lorry_trainer.splitting import SPLITS, by_chance, stratified
 from lorry_trainer.wording import counted
 
 # Formats whose answers may be labels: elsewhere a few answers that come again are a few answers.
 LABELLED = (*MAY_BE_LABELS, "labelled")
 SEVERAL_ANSWERS = ("preference", "unpaired")
-_SPAN = re.compile(r"(?:^| )[BI]-")
+NO_SPANS = (
+    "no tag is B-… or I-…, so nothing is a span and span_f1 stays 0: set evaluation.metric: tag_accuracy, or, where "
+    "the tags are numbers, name them in data.labels"
+)
 
 
 @dataclass(frozen=True)
@@ -75,43 +84,29 @@ def load(
     parts = {
         name: examples(source.rows, found.format, found, notes) for name, source in sources.items()
     }
-    own = examples(main.rows[: data.max_rows], found.format, found, notes)
+    own = examples(_some(main.rows, data.max_rows, seed), found.format, found, notes)
     _refuse_mixture([*own, *(row for rows in parts.values() for row in rows)])
-    if found.format == "tagged" and not any(_SPAN.search(row.answer) for row in own):
-        notes.append(
-            "no tag is B-… or I-…, so nothing is a span and span_f1 stays 0: set evaluation.metric: tag_accuracy, or, "
-            "where the tags are numbers, name them in data.labels"
-        )
+    if found.format == "tagged" and not any(spans(row.record["tags"]) for row in own):
+        notes.append(NO_SPANS)
     labels = labels_of(data, own) if found.format in LABELLED else frozenset()
     if data.deduplicate:
         own = without_repeats(own, notes, one_answer=found.format not in SEVERAL_ANSWERS)
 
     # A split with a source of its own takes nothing from the training rows.
-    for name, source in sources.items():
-        if data.splits.asks(name):
-            raise DataError(
-                f"data.splits.{name}: the {name} rows are those of {source.name}; leave it out"
-            )
+    _refuse_shares(data.splits, sources)
     shares = data.splits.model_copy(update=dict.fromkeys(sources, 0.0))
-    kinds = verdict_of if found.format == "unpaired" else label_of
-    by_label = bool(labels) or found.format == "unpaired"
-    if data.splits.stratify is not None:
-        by_label = data.splits.stratify
-    split = stratified(own, shares, seed, kinds) if by_label else by_chance(own, shares, seed)
+    for example, name in zip(own, _split(own, shares, seed, found, labels), strict=True):
+        parts.setdefault(name, []).append(example)
     for name in SPLITS:
         parts.setdefault(name, [])
-    for example, name in zip(own, split, strict=True):
-        parts[name].append(example)
     parts["validation"], _ = without_leaks(parts["validation"], parts["test"], "test", notes)
     held_out = parts["validation"] + parts["test"]
     parts["train"], dropped = without_leaks(parts["train"], held_out, "held-out", notes)
-
     _refuse_empty(parts, shares, main, dropped)
+    if isinstance(data.labels, tuple) and labels:
+        refuse_unknown_labels(labels, parts["train"] + held_out, "is not one of data.labels")
     if labels:
-        learnt = frozenset(normalised(row.answer) for row in parts["train"])
-        if isinstance(data.labels, tuple):
-            refuse_unknown_labels(labels, parts["train"] + held_out, "is not one of data.labels")
-        refuse_unknown_labels(learnt, held_out, "no training row has")
+        learnt = refuse_unlearnt_labels(parts["train"], held_out)
         notes.append(counted(len(learnt), "label"))
     datasets = [
         Dataset(source.name, source.digest, name, len(parts[name]))
@@ -123,21 +118,48 @@ def load(
         before = len(parts["train"])
         keys = {row.key for row in held_out}
         parts["train"] = augment(parts["train"], keys, data.augment, seed)
-        notes.append(
-            f"{counted(len(parts['train']) - before, 'training row')} more by augmentation"
-        )
+        more = len(parts["train"]) - before
+        notes.append(f"{counted(more, 'training row')} more by augmentation")
     return Examples(
-        parts["train"],
-        parts["validation"],
-        parts["test"],
-        found.format,
-        found.columns,
-        datasets,
-        labels,
-        folder,
-        dropped,
-        notes,
+        **parts,
+        format=found.format,
+        columns=found.columns,
+        datasets=datasets,
+        labels=labels,
+        folder=folder,
+        dropped=dropped,
+        notes=notes,
     )
+
+
+def _some(rows: list[Row], count: int | None, seed: int) -> list[Row]:
+    """`count` of them at most, drawn by the seed: a file may be sorted by label. In the file's order."""
+    if count is None or count >= len(rows):
+        return rows
+    drawn = random.Random(f"rows:{seed}").sample(range(len(rows)), count)
+    return [rows[at] for at in sorted(drawn)]
+
+
+def _split(
+    rows: list[Example], shares: Splits, seed: int, found: Data, labels: frozenset[str]
+) -> list[str]:
+    """The split of each row: by label where the answers are labels or verdicts, unless the recipe says otherwise."""
+    judged = found.format == "unpaired"
+    by_label = bool(labels) or judged
+    if found.splits.stratify is not None:
+        by_label = found.splits.stratify
+    if not by_label:
+        return by_chance(rows, shares, seed)
+    return stratified(rows, shares, seed, verdict_of if judged else label_of)
+
+
+def _refuse_shares(splits: Splits, sources: dict[str, Source]) -> None:
+    """Raise DataError where the recipe gives a share to a split that has a source of its own."""
+    for name, source in sources.items():
+        if splits.asks(name):
+            raise DataError(
+                f"data.splits.{name}: the {name} rows are those of {source.name}; leave it out"
+            )
 
 
 def _refuse_mixture(rows: list[Example]) -> None:
@@ -179,6 +201,8 @@ def within(
     if gone := [s for s in SPLITS if getattr(data, s) and not kept[s]]:
         raise DataError(f"{told}, and none is left of {gone[0]}; take a base with a longer context")
     lost = {s: len(getattr(data, s)) - len(kept[s]) for s in SPLITS}
+    if data.labels:
+        refuse_unlearnt_labels(kept["train"], kept["validation"] + kept["test"])
     return replace(
         data,
         train=kept["train"],

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,16 +34,17 @@ def appearing(target: Path, *, overwrite: bool) -> Iterator[Path]:
     refuse_taken(target, overwrite=overwrite)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(
-            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-        )
+        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+        partial.mkdir()
     except OSError as error:
         raise OutputError(f"cannot write beside {target}: {error.strerror}") from error
     try:
         yield partial
-        partial.chmod(0o755)  # mkdtemp makes it private, and safetensors its files
+        readable = (
+            partial.stat().st_mode & 0o666
+        )  # as the umask has it; safetensors makes its files private
         for file in partial.iterdir():
-            file.chmod(0o644)
+            file.chmod(readable)
         _replace(partial, target, overwrite=overwrite)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from lorry_trainer.recipe import Metric, Requirement
 
 
 def shortfalls(require: Mapping[Metric, Requirement], metrics: dict[str, float]) -> list[str]:
-    """What is not good enough, in words; nothing where all is. A figure that was not measured is not good enough."""
+    """What is not good enough, in words; nothing where all is. A figure that was not measured, or is no finite number,
+    is not good enough."""
     return [
         complaint
         for name, wanted in sorted(require.items())
@@ -20,6 +22,8 @@ def _of(name: str, wanted: Requirement, metrics: dict[str, float]) -> list[str]:
     got, bare = metrics.get(f"test_{name}"), metrics.get(f"base_test_{name}")
     if got is None:
         return [f"{name} was not measured; there may be no test rows, or the answers no labels"]
+    if not math.isfinite(got):
+        return [f"{name} is {got}, which is no number to hold against anything"]
     said = []
     if wanted.min is not None and got < wanted.min:
         said.append(f"{name} is {got:.4g}, and at least {wanted.min:g} is required")
@@ -29,7 +33,7 @@ def _of(name: str, wanted: Requirement, metrics: dict[str, float]) -> list[str]:
         if bound is None:
             continue
         side = "above" if sign > 0 else "below"
-        if bare is None:
+        if bare is None or not math.isfinite(bare):
             said.append(f"{name} of the bare base was not measured")
         elif sign * (got - bare) < bound:
             said.append(

@@ -47,6 +47,13 @@ def labels_of(data: Data, rows: Sequence[Example]) -> frozenset[str]:
     return find_labels(rows) if data.labels == "auto" else frozenset()
 
 
+def refuse_unlearnt_labels(train: Sequence[Example], held_out: Sequence[Example]) -> frozenset[str]:
+    """The labels that are learnt. Raises DataError naming the held-out rows that have another."""
+    learnt = frozenset(map(label_of, train))
+    refuse_unknown_labels(learnt, held_out, "no training row has")
+    return learnt
+
+
 def refuse_unknown_labels(known: frozenset[str], rows: Sequence[Example], why: str) -> None:
     """Raise DataError naming the rows whose label is not among `known`."""
     strange = [row for row in rows if label_of(row) not in known]

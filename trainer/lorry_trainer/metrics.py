@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 def normalised(text: str) -> str:
     """Case, kinds of blank space and ways to compose a letter do not count."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    plain = unicodedata.normalize("NFD", text).casefold()  # Unicode 3.13, D145
+    return " ".join(unicodedata.normalize("NFC", plain).split())
 
 
 def exact_match(answer: str, expected: str) -> float:

@@ -75,7 +75,10 @@ def prepare(
     limit = _longest_row(recipe, base)
     skip = recipe.data.unfit == "skip"
     told = len(data.notes)
-    data = within(data, limit, skip, lambda rows: objective.lengths(base, rows, recipe))
+    fitting = within(data, limit, skip, lambda rows: objective.lengths(base, rows, recipe))
+    if fitting is not data:
+        data = fitting
+        objective.refuse(base, data, recipe)  # of all labels there may be none left of one
     for note in data.notes[told:]:
         (progress or Silent()).say(note)
     facts = Facts(
@@ -85,7 +88,7 @@ def prepare(
         width=base.model.config.get_text_config().hidden_size,
         format=data.format,
         columns=data.columns,
-        train_rows=len(data.train),
+        epoch_rows=objective.rows_per_epoch(base, data.train, recipe, limit),
         processes=processes.together(recipe.training.processes),
         longest_answer=(
             objective.answer_length(base, data.train)
@@ -96,7 +99,7 @@ def prepare(
     )
     resolved = resolve(recipe, facts)
     test = choose(data.test, recipe.evaluation.max_rows, recipe.training.seed)
-    rewards = find_rewards(resolved.recipe, data.folder, base.model.device.type)
+    rewards = find_rewards(resolved.recipe, data.folder, str(base.model.device))
     return Prepared(name, resolved, data, test, objective, base, rewards)
 
 

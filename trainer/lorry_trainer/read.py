@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def _json(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     begun = text.lstrip()
     if begun.startswith("["):
         yield from _items(name, _whole(name, text))
-    elif (held := _held(begun)) is not None:
+    elif (held := _held(name, begun)) is not None:
         yield from _items(name, held)
     else:
         yield from _json_lines(name, text)
@@ -117,15 +118,19 @@ def _whole(name: str, text: str) -> Any:
         ) from error
 
 
-def _held(text: str) -> list[Any] | None:
-    """The rows of `{"data": [{…}, …]}`; None where the text is anything else."""
+def _held(name: str, text: str) -> list[Any] | None:
+    """The rows of `{"data": [{…}, …]}`; None where the text is anything else. What a line of JSON lines holds is part
+    of that row."""
+    if ".json" not in Path(name).suffixes and "\n" not in text.strip():
+        return None
     try:
         value, end = json.JSONDecoder().raw_decode(text)
     except json.JSONDecodeError:
         return None
     if not isinstance(value, dict) or text[end:].strip():
         return None
-    held = [value[key] for key in _HOLDERS if isinstance(value.get(key), list)]
+    lists = [value[key] for key in _HOLDERS if isinstance(value.get(key), list)]
+    held = [items for items in lists if items and all(isinstance(item, dict) for item in items)]
     return held[0] if len(held) == 1 else None
 
 
@@ -140,9 +145,8 @@ def _items(name: str, items: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _csv(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """A column without a name is no column: pandas writes the rows' numbers so. A row without a value is no row."""
-    lines = csv.reader(
-        io.StringIO(text, newline=""), strict=True, **_dialect(text.partition("\n")[0])
-    )
+    dialect = _dialect(name, text.partition("\n")[0])
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True, **dialect)
     try:
         header = [column.strip() for column in next(lines, [])]
         named = [column for column in header if column]
@@ -165,10 +169,12 @@ def _csv(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(f"{name}, line {lines.line_num}: not CSV: {error}") from error
 
 
-def _dialect(header: str) -> dict[str, Any]:
-    """What stands between the columns: a comma, or else the first of the other usual marks that the header has. Where
-    blanks follow it there, they do so in all rows."""
-    delimiter = next((mark for mark in _DELIMITERS if mark in header), ",")
+def _dialect(name: str, header: str) -> dict[str, Any]:
+    """What stands between the columns: a tab where the ending says so, else the usual mark that the header has most of
+    outside quotes. Where blanks follow it there, they do so in all rows."""
+    bare = re.sub(r'"[^"]*"', "", header)
+    tabbed = ".tsv" in Path(name).suffixes and "\t" in bare
+    delimiter = "\t" if tabbed else max(_DELIMITERS, key=bare.count)
     return {"delimiter": delimiter, "skipinitialspace": delimiter + " " in header}
 
 

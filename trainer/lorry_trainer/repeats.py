@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from lorry_trainer.formats.contract import Example, question_key
+from lorry_trainer.formats.contract import Example
 from lorry_trainer.wording import counted
 
 
 def without_repeats(rows: list[Example], notes: list[str], *, one_answer: bool) -> list[Example]:
     """One of rows that are the same in all that is learnt, the first; a question that is answered in two ways is told
     where it should have one answer."""
-    seen: dict[tuple[str, str], Example] = {}
+    seen: dict[str, Example] = {}
     answers: dict[str, Example] = {}
     repeated: list[str] = []
     at_odds: list[str] = []
     for row in rows:
-        whole = (question_key(row.record), row.answer)
+        whole = row.whole_key
         if whole in seen:
             repeated.append(f"{row.place} is {seen[whole].place}")
             continue

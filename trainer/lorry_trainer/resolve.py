@@ -33,7 +33,7 @@ class Facts:
     width: int  # of the base's hidden states
     format: str  # found in the data
     columns: Columns  # likewise
-    train_rows: int
+    epoch_rows: int  # that the trainer takes in a pass: packed ones, or sampled answers
     longest_answer: int  # in tokens; 0 where none is generated
     metric: str  # the objective's first
     processes: int = 1  # that train together, each on its own part of a step's rows
@@ -92,7 +92,7 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
         choose("training", "optimizer", "adamw_torch_fused", f"{recipe.method} on {facts.device}")
     choose("training", "gradient_checkpointing", on_cuda, "saves memory on CUDA, time elsewhere")
     steps_per_epoch = math.ceil(
-        math.ceil(facts.train_rows / (training.batch_size * facts.processes))
+        math.ceil(facts.epoch_rows / (training.batch_size * facts.processes))
         / training.gradient_accumulation
     )
     total = training.max_steps or math.ceil(values["training"]["epochs"] * steps_per_epoch)

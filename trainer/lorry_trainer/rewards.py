@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorry_trainer import processes
 from lorry_trainer.bootstrap import Interval, of_means
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Text
@@ -64,11 +66,12 @@ def earned(
 
 
 def find_rewards(recipe: Recipe, folder: Path, device: str) -> Rewards:
-    """Those of a resolved recipe; one that is named twice is loaded once. Raises RecipeError."""
+    """Those of a resolved recipe; one that is named twice is loaded once, and what judges test rows only where they are
+    scored, in the first process. Raises RecipeError."""
     learnt = recipe.reinforcement.reward if recipe.reinforcement else None
     training = find_reward(learnt, folder, device) if learnt else None
     asked = recipe.evaluation.reward
-    if asked in (None, learnt):
+    if asked in (None, learnt) or not processes.is_first():
         return Rewards(training, training)
     return Rewards(training, find_reward(asked, folder, device, key="evaluation.reward"))
 
@@ -112,7 +115,22 @@ def _from_file(file: Path, function: str, key: str) -> Reward:
         raise RecipeError(f"{key}: {file} has no function {function!r}")
 
     def judge(prompts: list[Text], said: list[str], answers: list[str]) -> list[float]:
-        return [float(given(*row)) for row in zip(prompts, said, answers, strict=True)]
+        return [one(*row) for row in zip(prompts, said, answers, strict=True)]
+
+    def one(prompt: Text, said: str, answer: str) -> float:
+        try:
+            earned = float(given(prompt, said, answer))
+        except Exception as error:  # whatever a function of the user's may raise
+            raise RecipeError(
+                f"{key}: {function} of {file} failed for the answer {said[:80]!r}: {type(error).__name__}: {error}. It "
+                "takes prompt, answer, and the row's own answer, and returns a number"
+            ) from error
+        if not math.isfinite(earned):
+            raise RecipeError(
+                f"{key}: {function} of {file} gave {earned} for the answer {said[:80]!r}; return a finite number for "
+                "every answer, the lowest for one that cannot be judged"
+            )
+        return earned
 
     return Reward(judge, f"{_digest(file)} {function}")
 
@@ -152,5 +170,5 @@ def _as_answer(prompt: Text, said: str) -> Text:
 
 
 def _last_number(text: str) -> float | None:
-    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
+    found = re.findall(r"(?:(?<![\w.)])-)?\d[\d,]*(?:\.\d+)?", text)  # the 7 of 3-7 is no -7
     return float(found[-1].replace(",", "")) if found else None

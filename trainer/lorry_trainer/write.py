@@ -12,6 +12,7 @@ The same results give the same bytes in every file.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -51,6 +52,10 @@ class Results:
     general: tuple[float, float] | None  # loss on general text, before and after
 
     def metrics(self) -> dict[str, float]:
+        """All finite ones: what is no number was not measured, and JSON has no word for it."""
+        return {name: value for name, value in self._figures().items() if math.isfinite(value)}
+
+    def _figures(self) -> dict[str, float]:
         metrics = dict(self.figures)
         for _, prefix, scores in self.columns():
             if scores is None:

@@ -76,6 +76,11 @@ def evaluate(
         references = [*([None] if base else []), *([against] if against else []), reference]
         if against == reference:
             raise typer.BadParameter("is the reference itself", param_hint="--against")
+        if base and "base" in references:
+            raise typer.BadParameter(
+                "base is what the bare base is called here: add --no-base, or name the adapter by a version (base:1)",
+                param_hint="REF",
+            )
         judge = None
         if against or reward:
             from lorry_trainer.rewards import find_reward

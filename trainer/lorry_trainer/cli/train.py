@@ -89,6 +89,7 @@ def train(
         bases = Bases() if len(read) > 1 else None
         if bases is not None:
             _refuse_later_ones(read[1:], recipes[1:], overwrite)
+        missed = False
         for path, recipe in zip(recipes, read, strict=True):
             if bases is not None:
                 console.print(f"{path}:", style="bold", highlight=False, markup=False)
@@ -101,8 +102,10 @@ def train(
                 given = None if result.missed else alias
                 reference = _publish(result, recipe, push, given, shared, console)
             _print(result, reference, shared.as_json)
-            if result.missed:
-                _say_missed(result, alias, console)
+            _say_missed(result, alias, console)
+            missed |= bool(result.missed)
+    if missed:
+        raise typer.Exit(1)
 
 
 def _refuse_later_ones(recipes: list[Recipe], paths: list[Path], overwrite: bool) -> None:
@@ -212,7 +215,6 @@ def _say_missed(result: Result, alias: str | None, console: Console) -> None:
     without = f", so {alias!r} does not point at it" if alias else ""
     for complaint in result.missed:
         console.print(f"required and not met{without}: {complaint}", style="red", markup=False)
-    raise typer.Exit(1)
 
 
 def _show_scores(result: Result, console: Console) -> None:

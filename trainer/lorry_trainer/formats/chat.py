@@ -10,7 +10,6 @@ from lorry_trainer.formats.contract import (
     Example,
     Names,
     messages_of,
-    question_key,
     system_of,
     with_system,
 )
@@ -41,5 +40,5 @@ class Chat:
             {"messages": messages},
             messages[:-1],
             messages[-1]["content"],
-            question_key(messages[:first]),
+            messages[:first],
         )

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 from lorry_trainer.errors import DataError
+from lorry_trainer.metrics import normalised
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
 
@@ -27,7 +29,20 @@ class Example:
     record: dict[str, Any]  # a row of the data set that the objective's trainer is given
     prompt: Text  # what the evaluation asks; empty for plain text, which asks nothing
     answer: str  # what it expects
-    key: str  # equal for equal questions, so that none is both learnt and tested
+    question: Text | list[str]  # all that makes it another question: a chat up to its first answer
+
+    @cached_property
+    def key(self) -> str:
+        """Equal for equal questions, so that none is both learnt and tested."""
+        return digest_of(folded(self.question))
+
+    @property
+    def whole_key(self) -> str:
+        """Equal for equal questions that have the same answers to the letter."""
+        given = [self.record[name] for name in _ANSWERS if name in self.record]
+        if "messages" in self.record:
+            given = self.record["messages"][len(self.question) :]
+        return digest_of([folded(self.record), given or self.answer])
 
     @property
     def asked(self) -> str:
@@ -158,9 +173,21 @@ def with_system(messages: Messages, system: str | None) -> Messages:
     return [{"role": "system", "content": system}, *messages]
 
 
-def question_key(question: Any) -> str:
-    """Case and blank space make no other question."""
-    canonical = " ".join(
-        json.dumps(question, sort_keys=True, ensure_ascii=False).casefold().split()
-    )
+# What a record may hold as an answer, as formats call it.
+_ANSWERS = ("completion", "chosen", "rejected", "label", "tags", "answer", "start")
+
+
+def folded(value: Any) -> Any:
+    """With all its texts as they are compared: case, blank space and ways to compose a letter make no other one."""
+    if isinstance(value, str):
+        return normalised(value)
+    if isinstance(value, list):
+        return [folded(item) for item in value]
+    if isinstance(value, dict):
+        return {name: folded(item) for name, item in value.items()}
+    return value
+
+
+def digest_of(value: Any) -> str:
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

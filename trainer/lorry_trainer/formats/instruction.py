@@ -10,7 +10,6 @@ from lorry_trainer.formats.contract import (
     Example,
     Names,
     named,
-    question_key,
     system_of,
     text,
     with_system,
@@ -41,7 +40,7 @@ class Instruction:
             "prompt": prompt,
             "completion": [{"role": "assistant", "content": answer}],
         }
-        return Example(row.place, record, prompt, answer, question_key(prompt))
+        return Example(row.place, record, prompt, answer, prompt)
 
 
 def _one(row: Row, answer: Any) -> Any:

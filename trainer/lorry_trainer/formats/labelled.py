@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from lorry_trainer.errors import DataError
-from lorry_trainer.formats.contract import Example, Names, named, question_key, text
+from lorry_trainer.formats.contract import Example, Names, named, text
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
 
@@ -31,8 +31,8 @@ class Labelled:
         pair = text(row, "pair", values["pair"]) if values.get("pair") else None
         label = named(row, "label", label_of(row, values["label"]), data)
         record = {"text": said, "pair": pair, "label": label}
-        asked = said if pair is None else f"{said}\n{pair}"
-        return Example(row.place, record, said, label, question_key(asked))
+        question = said if pair is None else [said, pair]
+        return Example(row.place, record, said, label, question)
 
 
 def label_of(row: Row, value: Any) -> str:

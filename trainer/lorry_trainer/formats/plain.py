@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from lorry_trainer.errors import DataError
-from lorry_trainer.formats.contract import Example, Names, question_key, text
+from lorry_trainer.formats.contract import Example, Names, text
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
 
@@ -18,4 +18,4 @@ class Plain:
         if data.system:
             raise DataError("data.system needs a chat, and `text` is plain; leave it out")
         said = text(row, "text", values["text"])
-        return Example(row.place, {"text": said}, "", said, question_key(said))
+        return Example(row.place, {"text": said}, "", said, said)

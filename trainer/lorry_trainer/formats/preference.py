@@ -13,7 +13,6 @@ from lorry_trainer.formats.contract import (
     Names,
     Text,
     messages_of,
-    question_key,
     text,
     with_system,
 )
@@ -36,7 +35,7 @@ class Preference:
         if chosen == rejected:
             raise DataError(f"{row.place}: chosen and rejected are the same; nothing is preferred")
         record = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-        return Example(row.place, record, prompt, words_of(chosen), question_key(prompt))
+        return Example(row.place, record, prompt, words_of(chosen), prompt)
 
 
 class Unpaired:
@@ -57,7 +56,7 @@ class Unpaired:
             "completion": completion,
             "label": _verdict(row, values["label"]),
         }
-        return Example(row.place, record, prompt, words_of(completion), question_key(prompt))
+        return Example(row.place, record, prompt, words_of(completion), prompt)
 
 
 def parted(row: Row, values: dict[str, Any], data: Data) -> tuple[Text, Text, Text]:

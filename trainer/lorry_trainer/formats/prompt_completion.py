@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from lorry_trainer.formats.contract import SYSTEM, Example, Names, question_key
+from lorry_trainer.formats.contract import SYSTEM, Example, Names
 from lorry_trainer.formats.preference import answer_to, prompt_of, words_of
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
@@ -18,4 +18,4 @@ class PromptCompletion:
         prompt = prompt_of(row, values, data)
         completion = answer_to(prompt, row, "completion", values["completion"])
         record = {"prompt": prompt, "completion": completion}
-        return Example(row.place, record, prompt, words_of(completion), question_key(prompt))
+        return Example(row.place, record, prompt, words_of(completion), prompt)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from lorry_trainer.formats.contract import SYSTEM, Example, Names, question_key, text
+from lorry_trainer.formats.contract import SYSTEM, Example, Names, text
 from lorry_trainer.formats.preference import prompt_of
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
@@ -18,6 +18,4 @@ class Question:
         prompt = prompt_of(row, values, data)
         answer = values.get("answer")
         right = text(row, "answer", str(answer)) if answer not in (None, "") else ""
-        return Example(
-            row.place, {"prompt": prompt, "answer": right}, prompt, right, question_key(prompt)
-        )
+        return Example(row.place, {"prompt": prompt, "answer": right}, prompt, right, prompt)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from lorry_trainer.errors import DataError
-from lorry_trainer.formats.contract import Example, Names, question_key, text
+from lorry_trainer.formats.contract import Example, Names, text
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
 
@@ -30,7 +30,7 @@ class Span:
                 + "; an extracted answer is a piece of it, letter for letter"
             )
         record = {"question": question, "context": context, "answer": answer, "start": start}
-        return Example(row.place, record, question, answer, question_key(f"{question}\n{context}"))
+        return Example(row.place, record, question, answer, [question, context])
 
 
 def _first_answer(row: Row, answer: Any, start: Any) -> tuple[str, int | None]:

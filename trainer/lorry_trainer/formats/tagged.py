@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from lorry_trainer.errors import DataError
-from lorry_trainer.formats.contract import Example, Names, named, question_key
+from lorry_trainer.formats.contract import Example, Names, named
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
 
@@ -31,7 +31,7 @@ class Tagged:
             {"words": words, "tags": tags},
             " ".join(words),
             " ".join(tags),
-            question_key(" ".join(words)),
+            " ".join(words),
         )
 
 

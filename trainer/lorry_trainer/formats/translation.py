@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from lorry_trainer.formats.contract import Example, Names, question_key, text, with_system
+from lorry_trainer.formats.contract import Example, Names, text, with_system
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
 
@@ -17,4 +17,4 @@ class Translation:
         source, target = (text(row, column, values[column]) for column in ("source", "target"))
         prompt = with_system([{"role": "user", "content": source}], data.system)
         record = {"prompt": prompt, "completion": [{"role": "assistant", "content": target}]}
-        return Example(row.place, record, prompt, target, question_key(prompt))
+        return Example(row.place, record, prompt, target, prompt)

@@ -23,12 +23,14 @@ class Classification(encoded.Encoded):
     task: ClassVar[str] = "SEQ_CLS"
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "precision", "recall", "f1")
 
+    def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
+        super().refuse(base, data, recipe)
+        _labels(data)
+
     def load(
         self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None
     ) -> Base:
-        head = Head(
-            AutoModelForSequenceClassification, label_set(data, lambda row: [row.record["label"]])
-        )
+        head = Head(AutoModelForSequenceClassification, _labels(data))
         set_seed(recipe.training.seed)  # the head's first weights are drawn below
         return load_base(recipe.base, quantization=quantization, device=device, head=head)
 
@@ -70,6 +72,10 @@ class Classification(encoded.Encoded):
         return Scores(
             {name: judged.metrics[name] for name in self.metrics}, answers, judged, judged.intervals
         )
+
+
+def _labels(data: Examples) -> tuple[str, ...]:
+    return label_set(data, lambda row: [row.record["label"]])
 
 
 OBJECTIVE = Classification

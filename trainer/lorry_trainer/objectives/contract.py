@@ -78,6 +78,11 @@ class Objective(Protocol):
         """Tokens of each row in training."""
         ...
 
+    def rows_per_epoch(self, base: Base, rows: list[Example], recipe: Recipe, limit: int) -> int:
+        """Rows that the trainer takes in a pass over these: as many, or those of `limit` tokens that they are packed
+        into, or every answer that is sampled."""
+        ...
+
     def answer_length(self, base: Base, rows: list[Example]) -> int:
         """Tokens of the longest answer; 0 where none is generated."""
         ...

@@ -43,6 +43,9 @@ class Encoded:
     def lengths(self, base: Base, rows: list[Example], recipe: Recipe) -> list[int]:
         return [len(self.inputs(base, row)["input_ids"]) for row in rows]
 
+    def rows_per_epoch(self, base: Base, rows: list[Example], recipe: Recipe, limit: int) -> int:
+        return len(rows)
+
     def answer_length(self, base: Base, rows: list[Example]) -> int:
         return 0
 

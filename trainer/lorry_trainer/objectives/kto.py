@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from trl import KTOConfig, KTOTrainer
 
 from lorry_trainer.checkpoints import Checkpoints
@@ -15,7 +17,9 @@ class Trainer(Checkpoints, KTOTrainer):  # type: ignore[misc]
 
 class Kto(Judged):
     def trainer(self, setup: Setup) -> Trainer:
-        # Each row is held against its neighbours' answers, so rows keep their order.
+        # A row's answer is held against its neighbours' prompts, so these must be the same in every pass: rows are
+        # mixed once, and then keep their order.
+        rows = random.Random(setup.recipe.training.seed).sample(setup.rows, len(setup.rows))
         arguments = setup.arguments | {"train_sampling_strategy": "sequential"}
         return Trainer(
             model=setup.model,
@@ -24,7 +28,7 @@ class Kto(Judged):
                 beta=beta_of(setup),
                 max_length=None,  # longer rows were refused before; nothing is cut
             ),
-            train_dataset=dataset(setup.rows),
+            train_dataset=dataset(rows),
             eval_dataset=dataset(setup.validation) if setup.validation else None,
             processing_class=setup.base.tokenizer,
         )

@@ -11,6 +11,7 @@ from lorry_trainer.data import Examples
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.metrics import normalised
+from lorry_trainer.spans import spans
 
 LabelsOf = Callable[[Example], Iterable[str]]
 
@@ -36,23 +37,6 @@ def label_set(data: Examples, labels_of: LabelsOf) -> tuple[str, ...]:
                     f"it, or take the row out (known: {', '.join(sorted(known)[:12])})"
                 )
     return tuple(sorted(known))
-
-
-Span = tuple[int, int, str]  # first word, the one after the last, kind
-
-
-def spans(tags: Sequence[str]) -> set[Span]:
-    """The spans that tags mark, by the rules of CoNLL: `B-x` begins one, `I-x` goes on or begins one, `O` is none."""
-    found: set[Span] = set()
-    start, kind = 0, ""
-    for at, tag in enumerate([*tags, "O"]):
-        mark, _, name = tag.partition("-")
-        if kind and (mark != "I" or name != kind):
-            found.add((start, at, kind))
-            kind = ""
-        if mark in ("B", "I") and name and not kind:
-            start, kind = at, name
-    return found
 
 
 def span_metrics(

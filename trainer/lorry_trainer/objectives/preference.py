@@ -53,6 +53,9 @@ class CausalPreference:
     def lengths(self, base: Base, rows: list[Example], recipe: Recipe) -> list[int]:
         return longest(base, rows, self.answers)
 
+    def rows_per_epoch(self, base: Base, rows: list[Example], recipe: Recipe, limit: int) -> int:
+        return len(rows)
+
     def answer_length(self, base: Base, rows: list[Example]) -> int:
         return longest_answer(base, rows, self.answers)
 

@@ -15,13 +15,14 @@ from lorry_bases import Quantization
 from lorry_bases.load import Base, load_base
 from lorry_trainer import processes
 from lorry_trainer.data import Examples
-from lorry_trainer.errors import RecipeError
+from lorry_trainer.errors import DataError, RecipeError
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.objectives.answers import answered
 from lorry_trainer.objectives.contract import Scores, Segments, Setup
 from lorry_trainer.progress import Progress
 from lorry_trainer.prompts import count_tokens, refuse_base_without
 from lorry_trainer.recipe import Recipe
+from lorry_trainer.wording import counted
 
 
 class Reinforcement:
@@ -42,12 +43,19 @@ class Reinforcement:
     def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
         assert recipe.reinforcement is not None  # the recipe's own rule
         together = processes.together(recipe.training.processes)
-        batch = recipe.training.batch_size * recipe.training.gradient_accumulation * together
+        batch = _answers_per_step(recipe)
         if batch % recipe.reinforcement.generations:
             several = " · processes" if together > 1 else ""
             raise RecipeError(
                 f"a step has batch_size · gradient_accumulation{several} = {batch} answers, which is no multiple of "
                 f"reinforcement.generations = {recipe.reinforcement.generations}; every prompt needs as many"
+            )
+        prompts = batch // recipe.reinforcement.generations
+        if len(data.train) < prompts:
+            raise DataError(
+                f"a step takes {recipe.reinforcement.generations} answers to each of {prompts} prompts, and there are "
+                f"{counted(len(data.train), 'training row')}; add rows, or lower training.batch_size or "
+                "gradient_accumulation"
             )
         refuse_base_without(base.tokenizer, data.all(), base.name)
 
@@ -56,6 +64,12 @@ class Reinforcement:
         assert recipe.reinforcement is not None  # the recipe's own rule
         prompts = count_tokens(base.tokenizer, [row.prompt for row in rows])
         return [count + recipe.reinforcement.max_new_tokens for count in prompts]
+
+    def rows_per_epoch(self, base: Base, rows: list[Example], recipe: Recipe, limit: int) -> int:
+        """Prompts that are too few for a step are left to another pass."""
+        batch = _answers_per_step(recipe)
+        assert recipe.reinforcement is not None  # the recipe's own rule
+        return len(rows) * recipe.reinforcement.generations // batch * batch
 
     def answer_length(self, base: Base, rows: list[Example]) -> int:
         return 0
@@ -100,6 +114,12 @@ class Reinforcement:
             return given(prompts, said, columns["answer"])
 
         return reward
+
+
+def _answers_per_step(recipe: Recipe) -> int:
+    training = recipe.training
+    together = processes.together(training.processes)
+    return training.batch_size * training.gradient_accumulation * together
 
 
 class BoundKl(TrainerCallback):  # type: ignore[misc]

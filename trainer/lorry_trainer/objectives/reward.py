@@ -58,6 +58,9 @@ class Reward:
     def lengths(self, base: Base, rows: list[Example], recipe: Recipe) -> list[int]:
         return longest(base, rows, ("chosen", "rejected"))
 
+    def rows_per_epoch(self, base: Base, rows: list[Example], recipe: Recipe, limit: int) -> int:
+        return len(rows)
+
     def answer_length(self, base: Base, rows: list[Example]) -> int:
         return 0
 

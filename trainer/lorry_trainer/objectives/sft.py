@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any, ClassVar
 
-from trl import SFTConfig
+from datasets import Dataset
+from trl import SFTConfig, pack_dataset
 
 from lorry_bases import Quantization
 from lorry_bases.load import Base, load_base
@@ -55,6 +56,14 @@ class Sft:
 
     def lengths(self, base: Base, rows: list[Example], recipe: Recipe) -> list[int]:
         return count_tokens(base.tokenizer, [row.whole for row in rows])
+
+    def rows_per_epoch(self, base: Base, rows: list[Example], recipe: Recipe, limit: int) -> int:
+        if not recipe.training.packing:
+            return len(rows)
+        blank = Dataset.from_dict(
+            {"input_ids": [[0] * length for length in self.lengths(base, rows, recipe)]}
+        )
+        return len(pack_dataset(blank, limit))
 
     def answer_length(self, base: Base, rows: list[Example]) -> int:
         return answer_length(base.tokenizer, rows)

@@ -30,12 +30,14 @@ class Tokens(encoded.Encoded):
     task: ClassVar[str] = "TOKEN_CLS"
     metrics: ClassVar[tuple[str, ...]] = ("span_f1", "tag_accuracy")
 
+    def refuse(self, base: Base, data: Examples, recipe: Recipe) -> None:
+        super().refuse(base, data, recipe)
+        _labels(data)
+
     def load(
         self, recipe: Recipe, data: Examples, quantization: Quantization, device: str | None
     ) -> Base:
-        head = Head(
-            AutoModelForTokenClassification, label_set(data, lambda row: row.record["tags"])
-        )
+        head = Head(AutoModelForTokenClassification, _labels(data))
         set_seed(recipe.training.seed)  # the head's first weights are drawn below
         return load_base(recipe.base, quantization=quantization, device=device, head=head)
 
@@ -100,6 +102,10 @@ class Tokens(encoded.Encoded):
             tags, [row.record["tags"] for row in rows], recipe.training.seed
         )
         return Scores(metrics, [" ".join(row) for row in tags], intervals=intervals)
+
+
+def _labels(data: Examples) -> tuple[str, ...]:
+    return label_set(data, lambda row: row.record["tags"])
 
 
 def _reads_onward(model: torch.nn.Module) -> bool:

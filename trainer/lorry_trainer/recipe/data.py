@@ -193,7 +193,9 @@ class Data(Section):
     )
     splits: Splits = Field(default_factory=Splits, description="Shares of held-out rows.")
     max_rows: int | None = Field(
-        default=None, ge=1, description="Use the first so many rows of the training file only."
+        default=None,
+        ge=1,
+        description="Use so many rows of the training file only, drawn by the seed.",
     )
 
     @model_validator(mode="after")

@@ -73,6 +73,7 @@ class Training(Section):
     seed: int = Field(
         default=0,
         ge=0,
+        lt=2**32,  # as NumPy has it
         description="Decides the split, the first weights and the order of the rows.",
     )
     processes: int | None = Field(
