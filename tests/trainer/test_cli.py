@@ -271,3 +271,16 @@ def test_importing_the_commands_is_cheap() -> None:
     code = f"import sys, lorry_trainer.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["base"], ["new", "--against", "base"]])
+def test_an_adapter_called_base_is_not_taken_for_the_bare_base(
+    invoke: Invoke, write_rows: Write, letter_rows: list[dict[str, Any]], arguments: list[str]
+) -> None:
+    """Its answers took the place of the bare base's, in the table and in what was recorded."""
+    write_rows(letter_rows)
+    done = invoke(*arguments, "--data", "rows.jsonl", command="eval")
+    assert done.exit_code == 2
+    assert "add --no-base, or name the adapter by a version (base:1)" in " ".join(
+        done.stderr.replace("│", " ").split()
+    )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lorry_client.results import Dataset, Lineage
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.figures import side_by_side
-from lorry_trainer.progress import Silent
+from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.recipe import Data
 from lorry_trainer.remote import Asked, ask, read_questions
 from lorry_trainer.remote_report import write_report
@@ -22,11 +24,13 @@ from lorry_trainer.wording import counted
 class Says:
     """A server whose adapters answer every question with one word."""
 
-    def __init__(self, **words: str) -> None:
+    def __init__(self, learnt: tuple[Dataset, ...], **words: str) -> None:
+        self.learnt = learnt
         self._words = words
 
     async def resolve(self, reference: str) -> Any:
-        return type("Version", (), {"files": ()})
+        learnt = self.learnt if reference == "new" else ()
+        return SimpleNamespace(files=(), lineage=Lineage(datasets=learnt))
 
     async def generate(self, prompt: Any, reference: str | None, **options: Any) -> Any:
         name = (reference or "base").partition("@")[0]
@@ -39,10 +43,16 @@ def asked_of(tmp_path: Path) -> Any:
     lines = [f"question {n},{'yes' if n % 4 else 'no'}" for n in range(8)]
     (tmp_path / "rows.csv").write_text("question,answer\n" + "\n".join(lines) + "\n")
 
-    def go(references: Sequence[str | None], rival: str | None, reward: str | None) -> Asked:
+    def go(
+        references: Sequence[str | None],
+        rival: str | None,
+        reward: str | None,
+        learnt: tuple[Dataset, ...] = (),
+        progress: Progress | None = None,
+    ) -> Asked:
         questions = read_questions(Data(path="rows.csv"), tmp_path, 100, 0)
         judge = find_reward(reward, tmp_path, None, key="--reward") if reward else None
-        client: Any = Says(base="well", old="no", new="yes")
+        client: Any = Says(learnt, base="well", old="no", new="yes")
         made = ask(
             client,
             list(references),
@@ -50,7 +60,7 @@ def asked_of(tmp_path: Path) -> Any:
             max_tokens=4,
             concurrency=4,
             seed=0,
-            progress=Silent(),
+            progress=progress or Silent(),
             reward=judge,
             rival=rival,
         )
@@ -84,6 +94,24 @@ def test_a_function_judges_what_a_server_answers(asked_of: Any, tmp_path: Path) 
     assert "reward" not in asked_of(["new"], None, None).metrics()["new"]
     with pytest.raises(RecipeError, match="--reward 'nothing' is none of"):
         asked_of(["new"], None, "nothing")
+
+
+@pytest.mark.parametrize(("split", "told"), [("train", True), ("test", False)])
+def test_rows_that_a_version_learnt_are_told(
+    asked_of: Any, tmp_path: Path, split: str, told: bool
+) -> None:
+    """Scores on what it had learnt by heart looked like any others."""
+    digest = asked_of(["old"], None, None).questions.digest
+    heard: list[str] = []
+
+    class Listening(Silent):
+        def say(self, message: str) -> None:
+            heard.append(message)
+
+    learnt = (Dataset("rows.csv", digest, split, 8), Dataset("more.csv", "sha256:00", "train", 8))
+    asked_of(["old", "new"], None, None, learnt, Listening())
+    said = "new was trained on rows of rows.csv: what it answers right it may know by heart"
+    assert heard == ([said] if told else [])
 
 
 def test_figures_stand_side_by_side() -> None:

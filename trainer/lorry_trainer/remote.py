@@ -22,6 +22,9 @@ from lorry_trainer.rewards import Reward, earned
 
 if TYPE_CHECKING:
     from lorry_client.aio import AsyncClient
+    from lorry_client.results import Version
+
+BARE = "base"  # what the bare base is called beside references
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,16 @@ async def ask(
     """Every reference (None is the bare base) answers all rows, greedily, or by its head where it has labels for one;
     the bare base, which has none, is then not asked. A `reward` judges the answers, and tells how often the others win
     over the `rival`'s. Raises lorry_client's errors; the requests that are under way then end with it."""
-    rows = questions.rows
-    with_head = {name for name in references if name and await _classifies(client, name)}
+    versions = {name: await client.resolve(name) for name in references if name}
+    for name, version in versions.items():
+        if (questions.digest, "train") in {(d.digest, d.split) for d in version.lineage.datasets}:
+            progress.say(
+                f"{name} was trained on rows of {questions.name}: what it answers right it may know by heart"
+            )
+    with_head = {name for name, version in versions.items() if _classifies(version)}
     if with_head and None in references:
         references = [name for name in references if name]
-        rival = None if rival == "base" else rival
+        rival = None if rival == BARE else rival
         progress.say("the bare base has no head to classify with, so it is not asked")
     gate = asyncio.Semaphore(concurrency)
     answers: dict[str, list[str]] = {}
@@ -111,8 +119,9 @@ async def ask(
         progress.advance()
         return acted, said
 
+    rows = questions.rows
     for reference in references:
-        who = reference or "base"
+        who = reference or BARE
         by_head = reference in with_head
         progress.start(who, len(rows))
         # What it means from here on, should its alias move meanwhile.
@@ -124,22 +133,40 @@ async def ask(
             raise failures.exceptions[0] from None
         answers[who] = [first, *(task.result()[1] for task in tasks)]
         acted[who] = meant
-    expected = [row.answer for row in rows]
-    judged = {who: judge(said, expected, questions.labels, seed) for who, said in answers.items()}
+    judged = _judged(answers, questions, seed)
     if reward is not None:
-        asked = [row.prompt for row in rows]
-        each = {who: reward.judge(asked, said, expected) for who, said in answers.items()}
-        for who, own in each.items():
-            figures, sure = earned(own, each[rival] if rival and rival != who else None, seed)
-            judged[who] = replace(
-                judged[who],
-                metrics=judged[who].metrics | figures,
-                intervals=judged[who].intervals | sure,
-            )
+        judged = _rewarded(judged, answers, questions, reward, rival, seed)
     return Asked(questions, answers, acted, judged, rival)
 
 
-async def _classifies(client: AsyncClient, reference: str) -> bool:
-    """Whether the version tells the labels of a head of its own."""
-    version = await client.resolve(reference)
+def _classifies(version: Version) -> bool:
+    """Whether it tells the labels of a head of its own."""
     return any(file.path == LABELS_FILE for file in version.files)
+
+
+def _judged(answers: dict[str, list[str]], questions: Questions, seed: int) -> dict[str, Judgement]:
+    expected = [row.answer for row in questions.rows]
+    return {who: judge(said, expected, questions.labels, seed) for who, said in answers.items()}
+
+
+def _rewarded(
+    judged: dict[str, Judgement],
+    answers: dict[str, list[str]],
+    questions: Questions,
+    reward: Reward,
+    rival: str | None,
+    seed: int,
+) -> dict[str, Judgement]:
+    """With what the answers earn, and how often they win over the rival's."""
+    prompts, expected = zip(*((row.prompt, row.answer) for row in questions.rows), strict=True)
+    each = {who: reward.judge(list(prompts), said, list(expected)) for who, said in answers.items()}
+    rewarded: dict[str, Judgement] = {}
+    for who, own in each.items():
+        figures, sure = earned(own, each[rival] if rival and rival != who else None, seed)
+        judgement = judged[who]
+        rewarded[who] = replace(
+            judgement,
+            metrics=judgement.metrics | figures,
+            intervals=judgement.intervals | sure,
+        )
+    return rewarded

@@ -72,11 +72,13 @@ def evaluate(
 
     console = Console(stderr=True)
     with refusals(shared.as_json):
+        from lorry_trainer.remote import BARE
+
         described = _data(data, columns, template, system)
         references = [*([None] if base else []), *([against] if against else []), reference]
         if against == reference:
             raise typer.BadParameter("is the reference itself", param_hint="--against")
-        if base and "base" in references:
+        if base and BARE in references:
             raise typer.BadParameter(
                 "base is what the bare base is called here: add --no-base, or name the adapter by a version (base:1)",
                 param_hint="REF",
@@ -86,7 +88,7 @@ def evaluate(
             from lorry_trainer.rewards import find_reward
 
             judge = find_reward(reward or "exact_match", Path(), None, key="--reward")
-        rival = against or ("base" if base and reward else None)
+        rival = against or (BARE if base and reward else None)
         asked = _ask(
             shared,
             references,
@@ -129,11 +131,12 @@ def evaluate(
 
 def _record(shared: Session, asked: Asked, reference: str) -> None:
     from lorry_client.results import Dataset
+    from lorry_trainer.remote import BARE
 
     questions = asked.questions
     name = Path(questions.name).name
     figures = asked.metrics()
-    metrics = figures[reference] | {f"base_{n}": v for n, v in figures.get("base", {}).items()}
+    metrics = figures[reference] | {f"base_{n}": v for n, v in figures.get(BARE, {}).items()}
     rival = asked.acted.get(asked.rival or "")
     dataset = Dataset(name, questions.digest, "test", len(questions.rows))
     with shared.connect() as client:
