@@ -48,38 +48,66 @@ class Resolved:
 
 def resolve(recipe: Recipe, facts: Facts) -> Resolved:
     """Resolving the result again, for the same facts, changes nothing."""
-    values = recipe.model_dump()
-    reasons: dict[str, str] = {}
+    chosen = _Choices(recipe.model_dump())
+    _method(chosen, recipe)
+    _data(chosen, recipe, facts)
+    total_steps = _training(chosen, recipe, facts)
+    _evaluation(chosen, recipe, facts)
+    for kind, sections in ((recipe.method, SECTIONS), (recipe.objective, OBJECTIVE_SECTIONS)):
+        for section, kinds in sections.items():
+            if kind in kinds and chosen.values[section] is None:
+                made = section_in(Recipe.model_fields[section].annotation)
+                defaults = made().model_dump() if made else None
+                chosen.choose("", section, defaults, f"{kind}'s defaults")
+    chosen.choose("", "output", f"adapters/{facts.name}", "the recipe's name")
+    return Resolved(Recipe.model_validate(chosen.values), chosen.reasons, total_steps)
 
-    def choose(section: str, field: str, value: Any, reason: str) -> None:
-        holder = values[section] if section else values
+
+class _Choices:
+    """A recipe's values on their way to being complete, and why each has what it was given."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+        self.reasons: dict[str, str] = {}
+
+    def choose(self, section: str, field: str, value: Any, reason: str) -> None:
+        """Where the user has left it open; `section` is "" for what stands outside of sections."""
+        holder = self.values[section] if section else self.values
         if holder[field] in (None, "auto"):
             holder[field] = value
-            reasons[f"{section}.{field}".strip(".")] = reason
+            self.reasons[f"{section}.{field}".strip(".")] = reason
 
+
+def _method(chosen: _Choices, recipe: Recipe) -> None:
     if recipe.method in LORAS:
-        choose("lora", "alpha", 2.0 * recipe.lora.rank, "twice the rank")
+        chosen.choose("lora", "alpha", 2.0 * recipe.lora.rank, "twice the rank")
         for switch in ("rslora", "dora"):
-            choose("lora", switch, recipe.method == switch, f"method: {recipe.method}")
+            chosen.choose("lora", switch, recipe.method == switch, f"method: {recipe.method}")
     if "nf4" in HELD[recipe.method]:
         held = Quantization(type=HELD[recipe.method][0])
         why = "as the QLoRA paper has it" if recipe.method == "qlora" else "as it is served"
-        choose("", "quantization", held.model_dump(), why)
-    choose("data", "format", facts.format, "found from the columns")
+        chosen.choose("", "quantization", held.model_dump(), why)
+
+
+def _data(chosen: _Choices, recipe: Recipe, facts: Facts) -> None:
+    chosen.choose("data", "format", facts.format, "found from the columns")
     if facts.columns != recipe.data.columns:
-        values["data"]["columns"] = facts.columns.model_dump()
-        reasons["data.columns"] = "found in the file"
+        chosen.values["data"]["columns"] = facts.columns.model_dump()
+        chosen.reasons["data.columns"] = "found in the file"
     packed = "what rows are packed into, the base's context at most"
     why = packed if recipe.training.packing else "the base's context"
-    choose("data", "max_length", facts.context_length, why)
+    chosen.choose("data", "max_length", facts.context_length, why)
 
-    training = recipe.training
+
+def _training(chosen: _Choices, recipe: Recipe, facts: Facts) -> int:
+    """The optimizer steps of the whole run."""
+    training, values = recipe.training, chosen.values
     on_cuda = facts.device == "cuda"
-    choose("training", "device", facts.device, "what this machine has")
-    choose("training", "processes", facts.processes, "as many as were started")
+    chosen.choose("training", "device", facts.device, "what this machine has")
+    chosen.choose("training", "processes", facts.processes, "as many as were started")
     if training.max_steps is None:
-        choose("training", "epochs", 3.0, "the usual number")
-    choose(
+        chosen.choose("training", "epochs", 3.0, "the usual number")
+    chosen.choose(
         "training",
         "learning_rate",
         float(f"{_RATE * math.sqrt(_RATE_WIDTH / facts.width):.1e}"),
@@ -87,36 +115,30 @@ def resolve(recipe: Recipe, facts: Facts) -> Resolved:
     )
     quantized = (values["quantization"] or {}).get("type") == "nf4"
     if quantized and on_cuda:
-        choose("training", "optimizer", "paged_adamw_32bit", "a quantized base on CUDA")
+        chosen.choose("training", "optimizer", "paged_adamw_32bit", "a quantized base on CUDA")
     else:
-        choose("training", "optimizer", "adamw_torch_fused", f"{recipe.method} on {facts.device}")
-    choose("training", "gradient_checkpointing", on_cuda, "saves memory on CUDA, time elsewhere")
-    steps_per_epoch = math.ceil(
-        math.ceil(facts.epoch_rows / (training.batch_size * facts.processes))
-        / training.gradient_accumulation
-    )
+        why = f"{recipe.method} on {facts.device}"
+        chosen.choose("training", "optimizer", "adamw_torch_fused", why)
+    why = "saves memory on CUDA, time elsewhere"
+    chosen.choose("training", "gradient_checkpointing", on_cuda, why)
+    passes = math.ceil(facts.epoch_rows / (training.batch_size * facts.processes))
+    steps_per_epoch = math.ceil(passes / training.gradient_accumulation)
     total = training.max_steps or math.ceil(values["training"]["epochs"] * steps_per_epoch)
-    choose("training", "eval_steps", max(1, total // 10), "ten times in the run")
+    chosen.choose("training", "eval_steps", max(1, total // 10), "ten times in the run")
+    return total
 
-    choose("evaluation", "metric", facts.metric, f"{recipe.objective}'s first")
+
+def _evaluation(chosen: _Choices, recipe: Recipe, facts: Facts) -> None:
+    chosen.choose("evaluation", "metric", facts.metric, f"{recipe.objective}'s first")
     if recipe.reinforcement is not None:
         learning = recipe.reinforcement
-        choose("evaluation", "reward", learning.reward, "what is trained for")
-        choose("evaluation", "max_new_tokens", learning.max_new_tokens, "as long as in training")
+        chosen.choose("evaluation", "reward", learning.reward, "what is trained for")
+        why = "as long as in training"
+        chosen.choose("evaluation", "max_new_tokens", learning.max_new_tokens, why)
     if facts.longest_answer:
-        choose(
-            "evaluation",
-            "max_new_tokens",
-            math.ceil(1.25 * facts.longest_answer),
-            "a quarter more than the longest expected answer",
-        )
-    for kind, sections in ((recipe.method, SECTIONS), (recipe.objective, OBJECTIVE_SECTIONS)):
-        for section, kinds in sections.items():
-            if kind in kinds and values[section] is None:
-                made = section_in(Recipe.model_fields[section].annotation)
-                choose("", section, made().model_dump() if made else None, f"{kind}'s defaults")
-    choose("", "output", f"adapters/{facts.name}", "the recipe's name")
-    return Resolved(Recipe.model_validate(values), reasons, total)
+        longest = math.ceil(1.25 * facts.longest_answer)
+        why = "a quarter more than the longest expected answer"
+        chosen.choose("evaluation", "max_new_tokens", longest, why)
 
 
 def to_yaml(resolved: Resolved) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorry_trainer import processes
 from lorry_trainer.bases import Bases
@@ -18,6 +19,9 @@ from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.recipe import Recipe
 from lorry_trainer.scoring import general_loss, read_general, score, score_base, score_with_shots
 from lorry_trainer.unfinished import Unfinished
+
+if TYPE_CHECKING:
+    from lorry_trainer.write import Results
 
 
 @dataclass(frozen=True)
@@ -61,57 +65,67 @@ def run(
     clock.lap("base")
 
     # 2. Score the bare base, train, score the adapter: the same prompts.
-    bare = prepared.base.model
     if not processes.is_first():
         _train_along(prepared, target, shared=bases is not None)
         return None
-    before = score_base(prepared, progress)
-    shots = score_with_shots(prepared, progress, before)
-    general_before = general_loss(prepared, bare, general)
-    clock.lap("score_base")
-    from lorry_trainer.methods import METHODS
-    from lorry_trainer.train import train
-    from lorry_trainer.write import Results, write
-
-    method = METHODS[recipe.method]
     checkpoints = Unfinished(target, prepared)
-    resume_from = checkpoints.open(resume=resume)
-    on_cpu = bare.device.type == "cpu"
-    processes.wait(on_cpu=on_cpu)  # for the folder of checkpoints too
-    if resume_from:
-        progress.say(f"goes on from {resume_from}")
-    outcome = train(
-        prepared, checkpoints=checkpoints.folder, progress=progress, resume_from=resume_from
-    )
-    processes.wait(on_cpu=on_cpu)  # others may still read the best checkpoint
-    if outcome.stopped_early or outcome.kept_step != outcome.steps:
-        early = " early" if outcome.stopped_early else ""
-        steps = f"step {outcome.steps} of {prepared.resolved.total_steps}"
-        progress.say(f"stopped{early} at {steps}; step {outcome.kept_step} is kept")
-    clock.lap("train")
-    trained = (
-        None if method.exact else score(prepared, outcome.model, progress, "scoring model", before)
-    )
-    model, figures = method.finish(prepared.base, outcome.model, prepared.recipe)
-    after = score(prepared, model, progress, "scoring adapter", before)
-    general_after = general_loss(prepared, model, general)
-    clock.lap("score_adapter")
+    results = _trained(prepared, general, checkpoints, resume, progress, clock)
 
     # 3. Write it all, at once.
-    both = None
-    if general_before is not None and general_after is not None:
-        both = (general_before, general_after)
-    results = Results(model, outcome, figures, before, shots, after, trained, both)
+    from lorry_trainer.methods import METHODS
+    from lorry_trainer.write import write
+
     metrics = results.metrics()
     with appearing(target, overwrite=overwrite) as partial:
         write(partial, prepared, results)
     checkpoints.discard()
     if bases is not None:
-        method.detach(prepared.base, model)
+        METHODS[recipe.method].detach(prepared.base, results.model)
     clock.lap("write")
     missed = shortfalls(recipe.require, metrics)
     first = prepared.recipe.evaluation.metric or prepared.objective.metrics[0]
     return Result(target, metrics, first, clock.laps, missed)
+
+
+def _trained(
+    run: Prepared,
+    general: list[tuple[list[int], int]],
+    checkpoints: Unfinished,
+    resume: bool,
+    progress: Progress,
+    clock: _Clock,
+) -> Results:
+    """What there is to write about: the scores before, the run, the scores after."""
+    from lorry_trainer.methods import METHODS
+    from lorry_trainer.train import train
+    from lorry_trainer.write import Results
+
+    method, bare = METHODS[run.recipe.method], run.base.model
+    before = score_base(run, progress)
+    shots = score_with_shots(run, progress, before)
+    general_before = general_loss(run, bare, general)
+    clock.lap("score_base")
+    resume_from = checkpoints.open(resume=resume)
+    on_cpu = bare.device.type == "cpu"
+    processes.wait(on_cpu=on_cpu)  # for the folder of checkpoints too
+    if resume_from:
+        progress.say(f"goes on from {resume_from}")
+    outcome = train(run, checkpoints=checkpoints.folder, progress=progress, resume_from=resume_from)
+    processes.wait(on_cpu=on_cpu)  # others may still read the best checkpoint
+    if outcome.stopped_early or outcome.kept_step != outcome.steps:
+        early = " early" if outcome.stopped_early else ""
+        steps = f"step {outcome.steps} of {run.resolved.total_steps}"
+        progress.say(f"stopped{early} at {steps}; step {outcome.kept_step} is kept")
+    clock.lap("train")
+    trained = None if method.exact else score(run, outcome.model, progress, "scoring model", before)
+    model, figures = method.finish(run.base, outcome.model, run.recipe)
+    after = score(run, model, progress, "scoring adapter", before)
+    general_after = general_loss(run, model, general)
+    clock.lap("score_adapter")
+    both = None
+    if general_before is not None and general_after is not None:
+        both = (general_before, general_after)
+    return Results(model, outcome, figures, before, shots, after, trained, both)
 
 
 def target_of(recipe: Recipe, name: str) -> Path:
