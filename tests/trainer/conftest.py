@@ -87,7 +87,7 @@ def letter_rows() -> Rows:
 
 @pytest.fixture
 def tiny_recipe(base_folder: Path) -> Callable[..., Any]:
-    """A recipe on the random base for `rows.jsonl`; keyword arguments replace or extend its sections."""
+    """A recipe on the random base for `rows.jsonl`; keyword arguments extend its sections, empty ones replace them."""
     from lorry_trainer.recipe_file import parse_recipe
 
     def build(**sections: Any) -> Any:
@@ -101,7 +101,7 @@ def tiny_recipe(base_folder: Path) -> Callable[..., Any]:
         }
         for name, section in sections.items():
             both = isinstance(section, dict) and isinstance(values.get(name), dict)
-            values[name] = values[name] | section if both else section
+            values[name] = values[name] | section if both and section else section
         return parse_recipe(json.dumps(values))  # JSON is YAML
 
     return build

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from lorry_bases import resolve
 from lorry_bases.load import Base
 from lorry_trainer import examples
 from lorry_trainer.bases import Bases
@@ -103,7 +106,7 @@ def test_a_method_learns_and_peft_alone_loads_what_it_wrote(
         assert config.get("use_dora", False) == (method == "dora")
         assert config.get("use_rslora", False) == (method == "rslora")
     finally:
-        METHODS[method].detach(base, loaded)
+        METHODS[method].detach(base)
 
 
 def whole(method: str, *names: str) -> Recipe:
@@ -133,7 +136,7 @@ def test_a_module_that_is_learnt_whole_is_published_beside_the_factors(
     try:
         assert loss_of(loaded, base, recipe) == pytest.approx(metrics["test_loss"], abs=1e-4)
     finally:
-        METHODS["qlora"].detach(base, loaded)
+        METHODS["qlora"].detach(base)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +167,59 @@ def test_loraplus_learns_a_whole_embedding_at_the_recipe_s_rate(
     assert optimizer is not None
     rates = {p.shape: group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert rates[trainer.model.get_input_embeddings().weight.shape] == 5e-4
-    METHODS["lora_plus"].detach(run_.base, trainer.model)
+    METHODS["lora_plus"].detach(run_.base)
+
+
+def test_loraplus_is_faster_in_b_alone(bases: Bases, tmp_path: Path) -> None:
+    """PEFT takes every vector for one of B's: a norm that is learnt whole had eight times the recipe's rate."""
+    from lorry_trainer.train import make_trainer
+
+    recipe = whole("lora_plus", "norm")
+    run_ = prepare(recipe, "x", prepare_data(recipe, FOLDER, Silent()), bases)
+    trainer = make_trainer(run_, str(tmp_path), watched=False)
+    optimizer = METHODS["lora_plus"].optimizer(trainer, run_.recipe)
+    assert optimizer is not None
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    named = {n: p for n, p in trainer.model.named_parameters() if p.requires_grad}
+    assert rates.keys() == {id(p) for p in named.values()}
+    assert {rates[id(p)] for n, p in named.items() if "norm" in n} == {5e-4}
+    assert {rates[id(p)] for n, p in named.items() if "lora_B" in n} == {4e-3}
+    METHODS["lora_plus"].detach(run_.base)
+
+
+@pytest.fixture(scope="module")
+def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random, of lorry-tiny's words. It keeps its linear layers the other way round."""
+    folder = tmp_path_factory.mktemp("bases") / "gpt2"
+    tokenizer = AutoTokenizer.from_pretrained(resolve("lorry-tiny"))
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=256, n_embd=64, n_layer=2, n_head=2, bos_token_id=0
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["full", "pissa", "loftq"])
+def test_layers_that_a_base_keeps_the_other_way_round(
+    method: str, gpt2_folder: Path, tmp_path: Path
+) -> None:
+    """They ended in errors of sizes that do not match."""
+    values = short(method).model_dump()
+    values["base"] = str(gpt2_folder)
+    values["lora"] |= {"target_modules": ("c_attn", "c_proj"), "rank": 64}
+    recipe, own = Recipe.model_validate(values), Bases()
+    base = base_of(recipe, own)
+    before = loss_of(base.model, base, recipe)
+    metrics = go(recipe, tmp_path / "out", own).metrics
+    assert loss_of(base.model, base, recipe) == before
+    loaded = PeftModel.from_pretrained(base.model, tmp_path / "out")
+    assert loss_of(loaded, base, recipe) == pytest.approx(metrics["test_loss"], abs=1e-4)
+    if method == "full":  # whose factors hold the whole change of so narrow a base
+        assert metrics["svd_energy_kept_worst_layer"] == pytest.approx(1, abs=1e-3)
+    if method == "loftq":
+        assert metrics["loftq_recovered_at_start"] > 0.5
 
 
 def test_pissa_starts_where_the_base_is(bases: Bases) -> None:
@@ -177,8 +232,8 @@ def test_pissa_starts_where_the_base_is(bases: Bases) -> None:
     model = METHODS["pissa"].attach(run_.base, run_.recipe, "CAUSAL_LM")
     assert (layer.weight - original).abs().max() > 1e-2
     assert loss_of(model, run_.base, recipe) == pytest.approx(before, abs=1e-4)
-    finished, _ = METHODS["pissa"].finish(run_.base, model, run_.recipe)
-    METHODS["pissa"].detach(run_.base, finished)
+    METHODS["pissa"].finish(run_.base, model, run_.recipe)
+    METHODS["pissa"].detach(run_.base)
     assert torch.equal(run_.base.model.model.layers[0].self_attn.q_proj.weight, original)
 
 
@@ -194,7 +249,7 @@ def test_loftq_starts_nearer_to_the_unquantized_base(bases: Bases) -> None:
     with torch.inference_mode():
         started = model(ids).logits
         exact = base_of(short("lora"), bases).model(ids).logits
-    METHODS["loftq"].detach(run_.base, model)
+    METHODS["loftq"].detach(run_.base)
     assert (started - exact).norm() < 0.7 * (quantized - exact).norm()
 
 
@@ -211,7 +266,7 @@ def test_loraplus_gives_b_a_learning_rate_of_its_own(bases: Bases, tmp_path: Pat
     assert len(rates) == len(named)
     assert {rates[id(p)] for n, p in named.items() if "lora_A" in n} == {5e-4}
     assert {rates[id(p)] for n, p in named.items() if "lora_B" in n} == {4e-3}
-    METHODS["lora_plus"].detach(run_.base, trainer.model)
+    METHODS["lora_plus"].detach(run_.base)
 
 
 def test_a_change_of_low_rank_is_cut_down_without_loss() -> None:

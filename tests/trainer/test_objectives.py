@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -523,6 +524,66 @@ def test_judged_rows_are_mixed_by_the_seed(
     first = order(1)
     assert first == order(1) != order(2)
     assert 3 < sum(first[:20]) < 17
+
+
+@pytest.mark.parametrize("method", ["qlora", "bottleneck"])
+@pytest.mark.parametrize(("objective", "start"), [("dpo", math.log(2)), ("kto", 0.5)])
+def test_the_reference_is_the_base_that_is_trained(
+    tiny_recipe: Tiny, write_rows: Write, tmp_path: Path, method: str, objective: str, start: float
+) -> None:
+    """Beside bottlenecks, which are none of PEFT's, it was an unquantized copy: the loss began at 2.0, not ln 2."""
+    write_rows(rows(DATA[objective])[:40])
+    recipe = tiny_recipe(
+        objective=objective,
+        method=method,
+        lora={} if method == "bottleneck" else {"rank": 4},
+        quantization={"type": "nf4"},
+        preference={"beta": 1.0},
+        data={"splits": {"validation": 0.0, "test": 0.0}},
+        evaluation={"max_new_tokens": None},
+    )
+    made = prepare(recipe, "it", prepare_data(recipe, tmp_path, Silent()))
+    trainer = make_trainer(made, str(tmp_path / "scratch"), watched=False)
+    trainer.model.eval()
+    batch = next(iter(trainer.get_train_dataloader()))
+    with torch.no_grad():
+        loss = float(trainer.compute_loss(trainer.model, batch))
+    assert loss == pytest.approx(start, abs=1e-3)
+
+
+@pytest.mark.parametrize("objective", ["grpo", "rloo"])
+def test_nothing_learnt_is_no_way_from_the_base(
+    learn: Callable[..., Result], objective: str
+) -> None:
+    """Beside bottlenecks a KL divergence of 0.04 was reported before anything was learnt."""
+    result = learn(
+        objective,
+        rows("brief")[:30],
+        method="bottleneck",
+        lora={},
+        quantization={"type": "nf4"},
+        training={"max_steps": 1, "learning_rate": 1e-9},
+        reinforcement={"reward": "contains", "max_new_tokens": 4, "generations": 4},
+    )
+    assert result.metrics["train_kl"] == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["orpo", "reward"])
+def test_dropout_that_is_asked_for_is_there(
+    tiny_recipe: Tiny, write_rows: Write, tmp_path: Path, objective: str
+) -> None:
+    """TRL switched it off, and what was written said otherwise."""
+    write_rows(rows(DATA[objective])[:40])
+    recipe = tiny_recipe(
+        objective=objective,
+        lora={"rank": 4, "dropout": 0.3},
+        data={"splits": {"validation": 0.0, "test": 0.0}},
+        evaluation={"max_new_tokens": None},
+    )
+    made = prepare(recipe, "it", prepare_data(recipe, tmp_path, Silent()))
+    trainer = make_trainer(made, str(tmp_path / "scratch"), watched=False)
+    shares = {m.p for m in trainer.model.modules() if isinstance(m, torch.nn.Dropout)}
+    assert 0.3 in shares
 
 
 def test_sections_and_figures_of_another_objective(tiny_recipe: Tiny, write_rows: Write) -> None:

@@ -92,6 +92,11 @@ def test_every_fault_is_reported_at_once() -> None:
         ("method: lorax", "method: input should be 'lora', 'qlora'"),
         ("method: lora\nquantization: {}", "`method: lora` holds the base as none, not nf4"),
         ("method: loftq\nquantization: {type: none}", "holds the base as nf4, not none"),
+        (
+            "method: p_tuning\nobjective: grpo\nreinforcement: {reward: number}",
+            "padding would stand between its tokens and a prompt",
+        ),
+        ("training: {seed: 4294967296}", "training.seed: input should be less than 4294967296"),
         ("method: pissa\nlora: {modules_to_save: [norm]}", "`lora.modules_to_save` would be lost"),
         ("virtual: {tokens: 3}", "`virtual` belongs to prefix_tuning, prompt_tuning, p_tuning"),
         ("evaluation: 3", "evaluation"),
@@ -148,6 +153,13 @@ def test_texts_that_are_no_recipe(text: str, part: str) -> None:
         ("method: full\nlora: {alpha: 8}", "`lora.alpha` belongs to lora, qlora"),
         ("method: full\nlora: {dropout: 0.1}", "`lora.dropout` belongs to lora, qlora"),
         ("method: full\nlora: {dora: true}", "`lora.dora` belongs to lora, qlora"),
+        # DPO's and GRPO's reference was disturbed by noise of its own, or dropout was switched off without a word.
+        ("objective: dpo\ntraining: {neftune_alpha: 5}", "`training.neftune_alpha` belongs to sft"),
+        ("objective: kto\nlora: {dropout: 0.1}", "`lora.dropout` belongs to sft"),
+        # Packed rows saw each other.
+        ("method: prefix_tuning\ntraining: {packing: true}", "`training.packing` belongs to lora"),
+        # What was published was not what was trained.
+        ("method: pissa\nlora: {dora: true}", "`lora.dora` belongs to lora, qlora"),
         ("training: {schedule: constant, warmup_ratio: 0.2}", "take constant_with_warmup"),
         ("method: lora\nquantization: {type: none, double: false}", "the scales of nf4"),
         ("method: dora\nlora: {dora: false}", "which is false"),

@@ -20,6 +20,7 @@ import yaml
 from transformers import TrainerCallback
 
 from lorry_trainer import checkpoints, train
+from lorry_trainer import run as module
 from lorry_trainer.errors import OutputError, RecipeError
 from lorry_trainer.run import Result, run
 
@@ -75,6 +76,41 @@ def test_an_interrupt_loses_no_more_than_steps_since_the_last_checkpoint(
     resumed = go(recipe, tmp_path, "out", resume=True)
     assert digests(resumed.folder) == digests(go(recipe, tmp_path, "whole").folder)
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"max_steps": 9, "eval_steps": 3, "schedule": "constant"},
+        {"max_steps": None, "epochs": 1.5},
+        {"max_steps": None, "epochs": 2},
+        LONG,
+    ],
+)
+def test_broken_off_when_all_is_learnt_it_learns_no_more(
+    tiny_recipe: Build,
+    write_rows: Write,
+    letter_rows: Rows,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    training: dict[str, Any],
+) -> None:
+    """One more step was run where the last one was within a pass: another adapter, of ten steps for nine."""
+    write_rows(letter_rows)
+    recipe = tiny_recipe(training=training)
+    scored = module.score
+
+    def breaking(run_: Any, model: Any, progress: Any, stage: str, *rest: Any) -> Any:
+        if stage == "scoring adapter":
+            raise KeyboardInterrupt
+        return scored(run_, model, progress, stage, *rest)
+
+    monkeypatch.setattr(module, "score", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        go(recipe, tmp_path, "out")
+    monkeypatch.setattr(module, "score", scored)
+    resumed = go(recipe, tmp_path, "out", resume=True)
+    assert digests(resumed.folder) == digests(go(recipe, tmp_path, "whole").folder)
 
 
 def test_killed_and_resumed_is_as_never_killed(recipe: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import lorry_trainer.search as module
 from lorry_trainer.bases import Bases
-from lorry_trainer.errors import RecipeError
+from lorry_trainer.errors import RecipeError, TrainingError
 from lorry_trainer.moved import moved
 from lorry_trainer.recipe_file import parse_recipe, read_recipe
 from lorry_trainer.run import run
@@ -83,6 +83,58 @@ def test_a_search_that_goes_on_proposes_what_it_would_have(
     assert rows(tmp_path / "broken") == rows(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("method", ["qlora", "full", "pissa", "bottleneck"])
+def test_no_trial_finds_what_another_has_left(
+    write_rows: Write, letter_rows: Rows, tiny_recipe: Build, tmp_path: Path, method: str
+) -> None:
+    """`full` and `pissa` went on from the weights of the trial before; one that failed left its adapter on the base."""
+    write_rows(letter_rows)
+    recipe = tiny_recipe(
+        method=method,
+        lora={"rank": 4} if method != "bottleneck" else {},
+        training={"max_steps": 4, "eval_steps": 2, "early_stopping_patience": 0},
+        search={"trials": 4, "values": {"training.learning_rate": {"choices": [0.01]}}},
+    )
+    original, calls = module.train, []
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        calls.append(original(*arguments, **options))
+        if len(calls) == 3:
+            raise TrainingError("the loss is nan")
+        return calls[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "train", failing)
+        search(recipe, name="s", folder=tmp_path, output=tmp_path / "search")
+    table = rows(tmp_path / "search")
+    assert [row["state"] for row in table] == ["complete", "complete", "fail", "complete"]
+    losses = {row["validation_loss"] for row in table if row["state"] == "complete"}
+    assert len(losses) == 1
+
+
+def test_a_trial_that_failed_is_not_tried_again(
+    searched: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each new call added the same failing trial, and no search ended; one that was broken off is tried again."""
+
+    def loss(recipe: Any, name: str, folder: Path, bases: Any, progress: Any, trial: Any) -> float:
+        if trial.number == 1:
+            raise TrainingError("the loss is nan")
+        if trial.number == 2:
+            raise KeyboardInterrupt
+        return float(recipe.training.learning_rate)
+
+    monkeypatch.setattr(module, "_loss", loss)
+    with pytest.raises(KeyboardInterrupt):
+        search(searched(3), name="s", folder=tmp_path, output=tmp_path / "search")
+    found = search(searched(3), name="s", folder=tmp_path, output=tmp_path / "search")
+    states = [row["state"] for row in rows(tmp_path / "search")]
+    assert states[:2] == ["complete", "fail"]
+    assert states[-1] == "complete"
+    again = search(searched(3), name="s", folder=tmp_path, output=tmp_path / "search")
+    assert again.trials == found.trials
+
+
 def test_poor_trials_are_given_up(
     searched: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +153,14 @@ def test_poor_trials_are_given_up(
         ("{values: {}}", "search.values"),
         ("{values: {lora.rank: {min: 3, max: 1}}}", "min must be below max"),
         ("{values: {lora.rank: {choices: []}}}", "choices"),
+        (
+            "{values: {lora.rank: {min: 1.2, max: 1.8, whole: true}}}",
+            "no whole number lies between",
+        ),
+        # Trials were compared on other rows, or in other units: the smallest beta always won.
+        ("{values: {training.seed: {choices: [1, 2]}}}", "`training.seed` decides what"),
+        ("{values: {preference.beta: {min: 0.1, max: 1}}}", "`preference.beta` decides what"),
+        ("{values: {data.splits.test: {min: 0.1, max: 0.2}}}", "`data.splits.test` decides what"),
         ("{trails: 3, values: {a: {choices: [1]}}}", "did you mean trials?"),
     ],
 )

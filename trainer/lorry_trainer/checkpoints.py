@@ -69,6 +69,11 @@ class Checkpoints(_Trainer):  # type: ignore[misc]
         with safe_open(os.path.join(resume_from_checkpoint, LEARNT), "pt") as kept:
             self._total_train_tokens = int(kept.metadata()["tokens"])
 
+    def _run_epoch(self, **how: Any) -> None:
+        """transformers would do one more step where what it goes on from had ended within a pass."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(**how)
+
     def _load_best_model(self) -> None:
         self._take(self.state.best_model_checkpoint)
 

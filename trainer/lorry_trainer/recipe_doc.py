@@ -58,12 +58,16 @@ def _kind(field: FieldInfo) -> str:
     if section_in(field.annotation):
         return "section"
     rules = [
-        f"{sign} {getattr(rule, name):g}"
+        f"{sign} {_number(getattr(rule, name))}"
         for rule in field.metadata
         for name, sign in _SIGNS
         if hasattr(rule, name)
     ]
     return " ".join([_type_name(field.annotation), *rules])
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 _SIGNS = (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))

@@ -14,6 +14,7 @@ from lorry_trainer import processes
 from lorry_trainer.bases import Bases
 from lorry_trainer.folder import appearing, refuse_taken
 from lorry_trainer.gate import shortfalls
+from lorry_trainer.generation import as_in_training
 from lorry_trainer.prepare import Prepared, prepare, prepare_data
 from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.recipe import Recipe
@@ -80,7 +81,7 @@ def run(
         write(partial, prepared, results)
     checkpoints.discard()
     if bases is not None:
-        METHODS[recipe.method].detach(prepared.base, results.model)
+        METHODS[recipe.method].detach(prepared.base)
     clock.lap("write")
     missed = shortfalls(recipe.require, metrics)
     first = prepared.recipe.evaluation.metric or prepared.objective.metrics[0]
@@ -101,9 +102,10 @@ def _trained(
     from lorry_trainer.write import Results
 
     method, bare = METHODS[run.recipe.method], run.base.model
-    before = score_base(run, progress)
-    shots = score_with_shots(run, progress, before)
-    general_before = general_loss(run, bare, general)
+    with as_in_training(bare):
+        before = score_base(run, progress)
+        shots = score_with_shots(run, progress, before)
+        general_before = general_loss(run, bare, general)
     clock.lap("score_base")
     resume_from = checkpoints.open(resume=resume)
     on_cpu = bare.device.type == "cpu"
@@ -117,10 +119,12 @@ def _trained(
         steps = f"step {outcome.steps} of {run.resolved.total_steps}"
         progress.say(f"stopped{early} at {steps}; step {outcome.kept_step} is kept")
     clock.lap("train")
-    trained = None if method.exact else score(run, outcome.model, progress, "scoring model", before)
-    model, figures = method.finish(run.base, outcome.model, run.recipe)
-    after = score(run, model, progress, "scoring adapter", before)
-    general_after = general_loss(run, model, general)
+    with as_in_training(bare):
+        whole = outcome.model
+        trained = None if method.exact else score(run, whole, progress, "scoring model", before)
+        model, figures = method.finish(run.base, whole, run.recipe)
+        after = score(run, model, progress, "scoring adapter", before)
+        general_after = general_loss(run, model, general)
     clock.lap("score_adapter")
     both = None
     if general_before is not None and general_after is not None:
@@ -141,7 +145,7 @@ def _train_along(prepared: Prepared, target: Path, *, shared: bool) -> None:
     on_cpu = prepared.base.model.device.type == "cpu"
     processes.wait(on_cpu=on_cpu)
     checkpoints = Unfinished(target, prepared)
-    outcome = train(
+    train(
         prepared,
         checkpoints=checkpoints.folder,
         progress=Silent(),
@@ -149,9 +153,7 @@ def _train_along(prepared: Prepared, target: Path, *, shared: bool) -> None:
     )
     processes.wait(on_cpu=on_cpu)
     if shared:
-        method = METHODS[prepared.recipe.method]
-        model, _ = method.finish(prepared.base, outcome.model, prepared.recipe)
-        method.detach(prepared.base, model)
+        METHODS[prepared.recipe.method].detach(prepared.base)
 
 
 class _Clock:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _STUDY = "study.journal"
+_FAILURE = "failure"  # of a trial: why it could not be trained
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,13 @@ def search(
     def objective(trial: optuna.Trial) -> float:
         values = {key: _propose(trial, key, space) for key, space in wanted.values.items()}
         progress.say(f"trial {trial.number}: {_shown(values)}")
-        return _loss(_with(recipe, values), name, folder, bases, progress, trial)
+        try:
+            return _loss(_with(recipe, values), name, folder, bases, progress, trial)
+        except TrainingError as error:
+            trial.set_user_attr(_FAILURE, str(error))
+            raise
 
-    done = [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    done = [trial for trial in study.trials if _has_ended(trial)]
     for number in range(len(done), wanted.trials):
         # Drawn by the trial's own seed: a search that goes on would else propose its first trials once more.
         seed = random.Random(f"{recipe.training.seed}:{number}").getrandbits(32)
@@ -96,6 +101,12 @@ def search(
     return Found(
         output / "best.yaml", study.best_params, study.best_value, len(study.trials), pruned
     )
+
+
+def _has_ended(trial: optuna.trial.FrozenTrial) -> bool:
+    """One that was broken off has not; one that failed would fail again."""
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    return trial.state in ended or _FAILURE in trial.user_attrs
 
 
 def _study(output: Path, name: str, recipe: Recipe) -> optuna.Study:
@@ -154,9 +165,11 @@ def _loss(
 ) -> float:
     run = prepare(recipe, name, prepare_data(recipe, folder, Silent()), bases)
     watch = _Watch(trial)
-    with tempfile.TemporaryDirectory(prefix="lorry-search-") as scratch:
-        outcome = train(run, checkpoints=Path(scratch), progress=progress, callbacks=[watch])
-    METHODS[recipe.method].detach(run.base, outcome.model)
+    try:
+        with tempfile.TemporaryDirectory(prefix="lorry-search-") as scratch:
+            outcome = train(run, checkpoints=Path(scratch), progress=progress, callbacks=[watch])
+    finally:
+        METHODS[recipe.method].detach(run.base)
     if watch.pruned:
         raise optuna.TrialPruned
     return min(loss for _, loss in outcome.validation_loss)

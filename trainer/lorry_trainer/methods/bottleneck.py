@@ -152,7 +152,8 @@ class Bottleneck:
             metadata={"format": "pt"},
         )
 
-    def detach(self, base: Base, model: Any) -> None:
+    def detach(self, base: Base) -> None:
+        model: Any = base.model
         for path, layer in list(model.named_modules()):
             if isinstance(layer, BottleneckLayer):
                 parent, _, name = path.rpartition(".")

@@ -17,6 +17,8 @@ from transformers import Trainer
 from lorry_bases.load import Base
 from lorry_trainer.recipe import Recipe
 
+ORIGINAL = "original_weights"  # of the base, by name: kept on it by methods that change them
+
 
 class Method(Protocol):
     exact: ClassVar[bool]  # whether what is published acts as what was trained
@@ -46,8 +48,9 @@ class Method(Protocol):
         """Write what is published: `adapter_config.json` and `adapter_model.safetensors`."""
         ...
 
-    def detach(self, base: Base, model: Any) -> None:
-        """Take what `finish` gave off the base: `base.model` acts again as it was loaded."""
+    def detach(self, base: Base) -> None:
+        """Take off the base whatever `attach` or `finish` put on it, trained or not: `base.model` acts again as it was
+        loaded."""
         ...
 
 
@@ -86,7 +89,7 @@ class Peft:
         # TRL keeps a second one where it needs the start as a reference.
         model.save_pretrained(folder, save_embedding_layers=False, selected_adapters=["default"])
 
-    def detach(self, base: Base, model: Any) -> None:
+    def detach(self, base: Base) -> None:
         # model.unload() would do, but that of (IA)³ refuses 4-bit layers, though nothing is merged.
         for name, layer in list(base.model.named_modules()):
             if isinstance(layer, BaseTunerLayer):
@@ -95,6 +98,9 @@ class Peft:
                 _put(base.model, name, layer.original_module)
         vars(base.model).pop("peft_config", None)
         vars(base.model).pop("forward", None)  # TRL's way to the loss
+        with torch.no_grad():
+            for name, weight in vars(base.model).pop(ORIGINAL, {}).items():
+                base.model.get_parameter(name).copy_(weight)
         base.model.eval().requires_grad_(False)
 
 

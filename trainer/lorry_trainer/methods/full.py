@@ -10,7 +10,8 @@ from peft import LoraConfig, get_peft_model
 
 from lorry_bases.load import Base
 from lorry_trainer import processes
-from lorry_trainer.methods.lora import Lora, factors
+from lorry_trainer.methods.contract import ORIGINAL
+from lorry_trainer.methods.lora import Lora, factors, is_transposed
 from lorry_trainer.methods.svd import truncate
 from lorry_trainer.recipe import Full as Section
 from lorry_trainer.recipe import Recipe
@@ -30,11 +31,12 @@ class Full(Lora):
         model.requires_grad_((recipe.full or Section()).weights == "all")
         for name in targets:
             model.get_submodule(name).weight.requires_grad_(True)
-        model.original_weights = {
+        originals = {
             name: parameter.detach().to("cpu", copy=True)
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         }
+        setattr(model, ORIGINAL, originals)
         model.peft_task = task
         return model
 
@@ -48,7 +50,7 @@ class Full(Lora):
         deltas: dict[str, torch.Tensor] = {}
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                if (original := model.original_weights.get(name)) is not None:
+                if (original := getattr(model, ORIGINAL).get(name)) is not None:
                     delta = parameter - original.to(parameter.device)
                     parameter.copy_(original)
                     total += float(delta.double().square().sum())
@@ -57,7 +59,8 @@ class Full(Lora):
             adapted = get_peft_model(model, self._extracted(recipe, model.peft_task))
             kept, worst = 0.0, 1.0
             for name, layer in factors(adapted).items():
-                part = truncate(deltas[f"{name}.weight"], recipe.lora.rank)
+                delta = deltas[f"{name}.weight"]
+                part = truncate(delta.t() if is_transposed(layer) else delta, recipe.lora.rank)
                 layer.lora_A["default"].weight.copy_(part.a)
                 layer.lora_B["default"].weight.copy_(part.b)
                 kept += part.kept

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from bitsandbytes.functional import dequantize_4bit
+from transformers.pytorch_utils import Conv1D
 
 from lorry_bases.load import Base
 from lorry_trainer.methods.lora import Lora, factors
@@ -45,4 +46,5 @@ def _exact_weights(base: Base, names: list[str]) -> Any:
         base.path, dtype="auto", local_files_only=True, use_safetensors=True
     )
     for name in names:
-        yield name, exact.get_submodule(name).weight.data
+        layer = exact.get_submodule(name)
+        yield name, layer.weight.data.t() if isinstance(layer, Conv1D) else layer.weight.data

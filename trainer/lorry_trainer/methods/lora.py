@@ -66,7 +66,20 @@ class Lora(Peft):
             loraplus_lr_embedding=recipe.training.learning_rate,  # of whole ones; PEFT's is 1e-6
             **options,
         )
+        _slow_down_others(made, trainer)
         return made
+
+
+def _slow_down_others(optimizer: torch.optim.Optimizer, trainer: Trainer) -> None:
+    """PEFT gives every vector the rate of B: a norm that is learnt whole too. Here it is B's alone."""
+    usual = trainer.args.learning_rate
+    factors_b = {id(p) for n, p in trainer.model.named_parameters() if "lora_B" in n}
+    for group in list(optimizer.param_groups):
+        others = [p for p in group["params"] if group["lr"] != usual and id(p) not in factors_b]
+        if others:
+            group["params"] = [p for p in group["params"] if id(p) in factors_b]
+            optimizer.add_param_group({**group, "params": others, "lr": usual})
+    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
 
 
 def refuse_unsaveable(base: Base, names: Sequence[str]) -> None:
@@ -108,6 +121,11 @@ def _may_be_saved(module: torch.nn.Module, head: torch.nn.Module | None) -> bool
 def _whole(number: float | None) -> float | None:
     """16 rather than 16.0, which some readers of adapter_config.json refuse."""
     return int(number) if number is not None and number == int(number) else number
+
+
+def is_transposed(layer: Any) -> bool:
+    """Whether the base keeps the weight of a layer with factors as [in_features, out_features], as GPT-2 does."""
+    return isinstance(layer.get_base_layer(), Conv1D)
 
 
 def factors(model: Any) -> dict[str, Any]:

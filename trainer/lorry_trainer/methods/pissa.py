@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
+from transformers.pytorch_utils import Conv1D
 
 from lorry_bases.load import Base
+from lorry_trainer.methods.contract import ORIGINAL
 from lorry_trainer.methods.lora import Lora, factors
 from lorry_trainer.recipe import Recipe
 
@@ -30,10 +32,11 @@ class Pissa(Lora):
         kept = {
             name: layer.weight.detach().clone()
             for name, layer in base.model.named_modules()
-            if isinstance(layer, torch.nn.Linear)
+            if isinstance(layer, torch.nn.Linear | Conv1D)
         }
         model = super().attach(base, recipe, task)
-        model.original_weights = {name: kept[name] for name in factors(model)}
+        originals = {f"{name}.weight": kept[name] for name in factors(model)}
+        setattr(base.model, ORIGINAL, originals)
         model.start = tempfile.TemporaryDirectory(prefix="lorry-pissa-")  # gone with the model
         model.save_pretrained(model.start.name, save_embedding_layers=False)
         return model
@@ -45,9 +48,5 @@ class Pissa(Lora):
                 save_embedding_layers=False,
                 path_initial_model_for_weight_conversion=model.start.name,
             )
-            original = model.original_weights
-            plain = model.unload()
-            with torch.no_grad():
-                for name, weight in original.items():
-                    plain.get_submodule(name).weight.copy_(weight)
-            return PeftModel.from_pretrained(plain, folder), {}
+            self.detach(base)
+            return PeftModel.from_pretrained(base.model, folder), {}

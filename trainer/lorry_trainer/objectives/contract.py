@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from datasets import Dataset
+from peft import PeftModel
 from transformers import Trainer
 
 from lorry_bases import Quantization
@@ -46,6 +47,15 @@ class Scores:
     intervals: dict[str, Interval] = field(default_factory=dict)  # 95 %, by metric
     margins: list[float] = field(default_factory=list)  # log-odds (nats) of a pair's chosen answer
     rewards: list[float] = field(default_factory=list)  # each answer's, where a reward is asked for
+
+
+def reference(setup: Setup) -> dict[str, Any]:
+    """For TRL's configuration: how to hold the bare base that it loads once more as a reference, where what is trained
+    is no adapter of PEFT's that could be switched off. Else it would be held unquantized."""
+    config = getattr(setup.model.config, "quantization_config", None)
+    if isinstance(setup.model, PeftModel) or config is None:
+        return {}
+    return {"model_init_kwargs": {"quantization_config": config.to_dict()}}
 
 
 def dataset(rows: list[Example]) -> Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trl import DPOConfig, DPOTrainer
 
 from lorry_trainer.checkpoints import Checkpoints
-from lorry_trainer.objectives.contract import Setup, dataset
+from lorry_trainer.objectives.contract import Setup, dataset, reference
 from lorry_trainer.objectives.preference import Paired, beta_of
 
 
@@ -19,6 +19,7 @@ class Dpo(Paired):
             model=setup.model,
             args=DPOConfig(
                 **setup.arguments,
+                **reference(setup),
                 beta=beta_of(setup),
                 max_length=None,  # longer rows were refused before; nothing is cut
             ),

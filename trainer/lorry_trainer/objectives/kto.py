@@ -7,7 +7,7 @@ import random
 from trl import KTOConfig, KTOTrainer
 
 from lorry_trainer.checkpoints import Checkpoints
-from lorry_trainer.objectives.contract import Setup, dataset
+from lorry_trainer.objectives.contract import Setup, dataset, reference
 from lorry_trainer.objectives.preference import Judged, beta_of
 
 
@@ -25,6 +25,7 @@ class Kto(Judged):
             model=setup.model,
             args=KTOConfig(
                 **arguments,
+                **reference(setup),
                 beta=beta_of(setup),
                 max_length=None,  # longer rows were refused before; nothing is cut
             ),

@@ -30,6 +30,7 @@ class Orpo(Paired):
                 **setup.arguments,
                 beta=beta_of(setup),
                 max_length=setup.recipe.data.max_length,
+                disable_dropout=not setup.recipe.lora.dropout,
             ),
             train_dataset=dataset(setup.rows),
             eval_dataset=dataset(setup.validation) if setup.validation else None,

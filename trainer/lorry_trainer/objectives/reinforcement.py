@@ -18,7 +18,7 @@ from lorry_trainer.data import Examples
 from lorry_trainer.errors import DataError, RecipeError
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.objectives.answers import answered
-from lorry_trainer.objectives.contract import Scores, Segments, Setup
+from lorry_trainer.objectives.contract import Scores, Segments, Setup, reference
 from lorry_trainer.progress import Progress
 from lorry_trainer.prompts import count_tokens, refuse_base_without
 from lorry_trainer.recipe import Recipe
@@ -97,12 +97,16 @@ class Reinforcement:
         """For TRL's configuration."""
         learning = setup.recipe.reinforcement
         assert learning is not None
-        return setup.arguments | {
-            "num_generations": learning.generations,
-            "max_completion_length": learning.max_new_tokens,
-            "temperature": learning.temperature,
-            "beta": learning.kl_penalty,
-        }
+        return (
+            setup.arguments
+            | reference(setup)
+            | {
+                "num_generations": learning.generations,
+                "max_completion_length": learning.max_new_tokens,
+                "temperature": learning.temperature,
+                "beta": learning.kl_penalty,
+            }
+        )
 
     def judge(self, setup: Setup) -> Callable[..., list[float]]:
         """The reward as TRL asks for it."""

@@ -15,6 +15,7 @@ from lorry_trainer.checkpoints import Checkpoints
 from lorry_trainer.data import Examples
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example
+from lorry_trainer.generation import as_in_training
 from lorry_trainer.objectives import encoded
 from lorry_trainer.objectives.answers import Pair, longest, margins, preferred, read
 from lorry_trainer.objectives.contract import Scores, Segments, Setup, dataset
@@ -67,7 +68,11 @@ class Reward:
     def trainer(self, setup: Setup) -> Trainer:
         return Trainer(
             model=setup.model,
-            args=RewardConfig(**setup.arguments, max_length=None),
+            args=RewardConfig(
+                **setup.arguments,
+                max_length=None,
+                disable_dropout=not setup.recipe.lora.dropout,
+            ),
             train_dataset=dataset(setup.rows),
             eval_dataset=dataset(setup.validation) if setup.validation else None,
             processing_class=setup.base.tokenizer,
@@ -102,8 +107,9 @@ def rewards(base: Base, model: Any, pairs: list[Pair]) -> list[float]:
         ids, _ = read(base, prompt, answer)
         rows.append({"input_ids": ids, "attention_mask": [1] * len(ids)})
     found: list[float] = []
-    for _, said in encoded.outputs(base, model, rows, _AT_ONCE):
-        found += said.logits[:, 0].tolist()
+    with as_in_training(base.model):
+        for _, said in encoded.outputs(base, model, rows, _AT_ONCE):
+            found += said.logits[:, 0].tolist()
     return found
 
 

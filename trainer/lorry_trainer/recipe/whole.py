@@ -42,17 +42,22 @@ LORAS = tuple(
 _FACTORS_ALONE = ("full", "pissa")  # all that they publish
 # Nor have these a head, or none that is served.
 _WITHOUT_HEAD = (*_FACTORS_ALONE, "bottleneck", *SECTIONS["virtual"])
+_PROMPTS = ("prompt_tuning", "p_tuning")  # virtual tokens in the row itself
 _JUDGES = ("classification", "tokens", "extraction", "reward")  # with a head of their own
 # objectives whose model answers in its own words
 FREE = ("sft", "dpo", "kto", "orpo", "grpo", "rloo")
 _EARNS = OBJECTIVE_SECTIONS["reinforcement"]
 _OTHERS = ("sft", *_JUDGES, *OBJECTIVE_SECTIONS["preference"])
+_WITHOUT_REFERENCE = ("sft", *_JUDGES, "orpo")
 # key -> the objectives that it says anything to
 _OBJECTIVES_OF: dict[str, tuple[str, ...]] = {
     "training.packing": ("sft",),
     # the rest have no lengths to go by, or an order of their own
     "training.group_by_length": ("sft", "classification", "tokens", "extraction"),
     "training.early_stopping_patience": _OTHERS,  # the rest have no validation loss
+    # the rest hold the model against the bare base, and both would be disturbed, each in its own way
+    "training.neftune_alpha": _WITHOUT_REFERENCE,
+    "lora.dropout": (*_WITHOUT_REFERENCE, *_EARNS),
     "evaluation.shots": ("sft", *_EARNS),
     "evaluation.general": FREE,
     "evaluation.reward": FREE,
@@ -63,8 +68,11 @@ _METHODS_OF: dict[str, tuple[str, ...]] = {
     "lora.alpha": LORAS,  # `full` cuts its factors down from what was learnt
     "lora.dropout": LORAS,
     "lora.rslora": LORAS,
-    "lora.dora": LORAS,
+    # the rest start from other factors than DoRA's magnitudes are made for
+    "lora.dora": tuple(m for m in LORAS if m not in ("pissa", "loftq")),
     "lora.learning_rate_ratio": LORAS,
+    # the rest drop positions, so that packed rows would see each other
+    "training.packing": tuple(m for m in HELD if m not in SECTIONS["virtual"]),
     "virtual.text": ("prompt_tuning",),
     "virtual.encoder_hidden_size": ("p_tuning", "prefix_tuning"),
 }
@@ -197,7 +205,12 @@ class Recipe(Section):
                 f"`method: {self.method}` publishes no head, and `objective: {self.objective}` has one to keep; use "
                 f"{', '.join(m for m in HELD if m not in _WITHOUT_HEAD)}"
             )
-        if self.objective == "orpo" and self.method in ("prompt_tuning", "p_tuning"):
+        if self.objective in _EARNS and self.method in _PROMPTS:
+            raise ValueError(
+                f"`objective: {self.objective}` samples answers to several prompts at once, and with `method: "
+                f"{self.method}` padding would stand between its tokens and a prompt; use prefix_tuning, or lora"
+            )
+        if self.objective == "orpo" and self.method in _PROMPTS:
             # TRL labels each place of a row, and these add places.
             raise ValueError(
                 f"`objective: orpo` has no labels for the tokens that `method: {self.method}` adds; use prefix_tuning, "
