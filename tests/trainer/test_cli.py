@@ -238,6 +238,38 @@ def test_a_recipe_that_misses_what_it_requires_stops_no_other(
     assert "required and not met: exact_match" in done.stderr
 
 
+def test_no_recipe_writes_over_another_s_adapter(invoke: Invoke, recipe_file: Path) -> None:
+    """With --overwrite the second took the first one's place, and without it was refused once the first was trained."""
+    for way in ([], ["--overwrite"]):
+        done = invoke(str(recipe_file), str(recipe_file), *way)
+        assert done.exit_code == 2
+        assert "both write adapters/letters: give one of them another" in done.stderr
+    assert not Path("adapters").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "search"])
+def test_an_interrupt_says_how_to_go_on(
+    invoke: Invoke, recipe_file: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search, which has no --resume, named it, below a page of a library's traceback."""
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lorry_trainer.train.train", broken)
+    monkeypatch.setattr("lorry_trainer.search.train", broken)
+    text = recipe_file.read_text()
+    recipe_file.write_text(text + "search: {values: {lora.rank: {choices: [2, 4]}}}\n")
+    done = invoke(str(recipe_file), command=command)
+    assert done.exit_code == 130
+    way_on = {
+        "train": "--resume goes on from the last checkpoint",
+        "search": "the same command goes on",
+    }
+    assert f"interrupted; {way_on[command]}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_what_is_wrong_with_the_last_recipe_is_told_before_the_first_is_trained(
     invoke: Invoke, recipe_file: Path
 ) -> None:

@@ -42,8 +42,10 @@ def _held_by_a_step(model: Any, inputs: dict[str, Any]) -> int:
     return sum(kept.values())
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.parametrize("objective", list(ROWS))
+@pytest.mark.parametrize(
+    ("objective", "dropout"),
+    [("sft", 0.0), ("sft", 0.1), ("classification", 0.0), ("classification", 0.1), ("dpo", 0.0)],
+)
 def test_activations_are_those_that_a_step_holds(
     write_rows: Callable[..., Path], tmp_path: Path, objective: str, dropout: float
 ) -> None:

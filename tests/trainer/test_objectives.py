@@ -487,7 +487,7 @@ def test_what_is_left_once_long_rows_are_out_is_looked_at_again(
         {"prompt": f"say {i}", "completion": "no" * (1 + 80 * (i % 2)), "label": i % 2 == 0}
         for i in range(40)
     ]
-    with pytest.raises(DataError, match="all 10 training rows have the same label"):
+    with pytest.raises(DataError, match="all 10 training rows are good answers"):
         seen("kto", judged[:20], judged[20:])
     long = [{"text": f"long {i} " * 60, "label": "odd"} for i in range(3)]
     odd = {"text": "short", "label": "odd"}
@@ -622,7 +622,9 @@ def test_what_a_text_is_judged_as_is_shown_in_words(
 ) -> None:
     """Once the numbers that labels and places have within the model."""
 
-    def learnt(objective: str, data: list[dict[str, Any]], **sections: Any) -> str:
+    def first(
+        objective: str, data: list[dict[str, Any]], **sections: Any
+    ) -> list[tuple[str, bool]]:
         write_rows(data)
         recipe = tiny_recipe(
             objective=objective,
@@ -631,12 +633,22 @@ def test_what_a_text_is_judged_as_is_shown_in_words(
             **sections,
         )
         [row] = look(recipe, "it", tmp_path, Silent(), rows=1).rows
-        return "".join(text for text, is_learnt in row if is_learnt)
+        return row
+
+    def learnt(*what: Any, **sections: Any) -> str:
+        return "".join(text for text, is_learnt in first(*what, **sections) if is_learnt)
+
+    def shown(*what: Any) -> str:
+        return "".join(f"[[{text}]]" if is_learnt else text for text, is_learnt in first(*what))
 
     assert learnt("classification", colours(60)) in ("warm", "cold")
     assert set(learnt("tokens", rows("slots")[:60]).split()) <= {
         tag for row in rows("slots")[:60] for tag in row["tags"]
     }
+    # Both answers of a pair were shown alike, and beside a judged one stood another row's.
+    assert shown("dpo", rows("polite")[:60]).endswith("]] ← rejected ")
+    assert shown("kto", rows("judged")[:60]).count("[[") == 1
+    assert shown("kto", rows("judged")[:60]).endswith(("]] ← good ", "]] ← bad "))
     passages = rows("passage")[:60]
     found = learnt("extraction", passages, base=str(encoder_folder))
     assert found in {row["answer"].lower() for row in passages}

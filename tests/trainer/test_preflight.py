@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lorry_bases import Quantization, fingerprint
-from lorry_client import Base, Client, NotFound, Status, Unimplemented
+from lorry_client import Base, Client, InvalidArgument, NotFound, Status, Unimplemented
 from lorry_registry import entities
 from lorry_registry.entities import LinearModule
 from lorry_trainer.errors import RecipeError
@@ -54,7 +54,7 @@ def base(base_folder: Path) -> Base:
 
 
 def ask(recipe: Any, server: Server) -> str | None:
-    return check_destination(recipe, "letters", server)  # type: ignore[arg-type]
+    return check_destination(recipe, "letters", None, server)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "loftq", "full"])
@@ -139,9 +139,9 @@ async def test_a_registry_alone_is_asked_too(
     host = create_server("127.0.0.1:0", lambda server: add_services(server, catalogue))
     await host.start()
 
-    def told() -> str | None:
+    def told(alias: str | None = None) -> str | None:
         with Client(host.address) as client:
-            return check_destination(tiny_recipe(), "letters", client)
+            return check_destination(tiny_recipe(), "letters", alias, client)
 
     try:
         with pytest.raises(RecipeError, match=f"is not known to the registry at {host.address}"):
@@ -158,6 +158,10 @@ async def test_a_registry_alone_is_asked_too(
         )
         catalogue.put_base(known)
         assert await asyncio.to_thread(told) is None
+        assert await asyncio.to_thread(told, "production") is None
+        # It was found to be no name once all was trained.
+        with pytest.raises(InvalidArgument, match="bad alias!"):
+            await asyncio.to_thread(told, "bad alias!")
     finally:
         await host.stop(0)
         catalogue.close()

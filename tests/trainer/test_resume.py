@@ -139,7 +139,7 @@ def test_killed_and_resumed_is_as_never_killed(recipe: Any, tmp_path: Path) -> N
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
     # What is left is of a run of 100 steps, and no other may take it.
-    with pytest.raises(RecipeError, match="of a run with another recipe"):
+    with pytest.raises(RecipeError, match="of a run that differs in its recipe"):
         go(recipe, tmp_path, "out", resume=True)
     resumed = go(longer, tmp_path, "out", resume=True)
     whole = go(longer, tmp_path, "whole")
@@ -251,7 +251,7 @@ def test_two_processes_go_on_as_if_they_had_never_been_killed(recipe: Any, tmp_p
     assert not (tmp_path / "out").exists()
     assert json.loads((kept / "checkpoint-9" / "trainer_state.json").read_text())["epoch"] > 1
     # What is left is of two processes, and one may not take it.
-    with pytest.raises(RecipeError, match="of a run with another number of processes"):
+    with pytest.raises(RecipeError, match="of a run that differs in its number of processes"):
         go(whole, tmp_path, "out", resume=True)
     resumed = start()
     assert resumed.returncode == 0, resumed.stderr
@@ -320,7 +320,7 @@ def test_a_run_with_another_reward_takes_no_checkpoint(
         with pytest.raises(KeyboardInterrupt):
             go(rewarded, tmp_path, "out")
     judge.write_text("def judge(*row): return 2.0")
-    with pytest.raises(RecipeError, match="of a run with another reward"):
+    with pytest.raises(RecipeError, match="of a run that differs in its reward"):
         go(rewarded, tmp_path, "out", resume=True)
 
 

@@ -170,6 +170,25 @@ def test_a_search_that_cannot_be(text: str, part: str) -> None:
     assert part in str(caught.value)
 
 
+def test_a_search_that_cannot_begin_leaves_nothing(
+    searched: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A value that no key takes was found by a trial: its search lay in the way of the mended recipe's."""
+    with pytest.raises(
+        RecipeError,
+        match=r"x\.yaml:3: search\.values: no recipe has a key lora\.rnak; did you mean",
+    ):
+        parse_recipe("data: {path: x}\nsearch:\n  values: {lora.rnak: {choices: [1]}}", "x.yaml")
+    recipe = searched(1)
+    values = {"lora.rank": recipe.search.values["lora.rank"].model_copy(update={"choices": (2, 0)})}
+    wrong = recipe.model_copy(
+        update={"search": recipe.search.model_copy(update={"values": values})}
+    )
+    with pytest.raises(RecipeError, match="greater than or equal to 1"):
+        search(wrong, name="s", folder=tmp_path, output=tmp_path / "search")
+    assert not (tmp_path / "search").exists()
+
+
 def test_a_key_that_no_recipe_has(searched: Callable[..., Any], tmp_path: Path) -> None:
     recipe = searched(1)
     values = {"lora.rnak": recipe.search.values["lora.rank"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,15 +54,17 @@ def draw_search(
     keys: Sequence[str],
     params: Mapping[int, Mapping[str, object]],
     losses: Mapping[int, float | None],
+    logarithmic: Collection[str] = (),
 ) -> Figure:
-    """Validation loss of each trial that came to its end, once for every key that was searched."""
+    """Validation loss of each trial that came to its end, once for every key that was searched; those that were drawn
+    in orders of magnitude are shown so."""
     figure = Figure(figsize=(4 * max(1, len(keys)), 3.5), dpi=90, layout="constrained")
     for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
         tried = [trial for trial in losses if key in params[trial]]
         values = [params[trial][key] for trial in tried]
         numbers = all(isinstance(v, int | float) for v in values)
         axes.scatter(values if numbers else [str(v) for v in values], [losses[t] for t in tried])
-        if numbers and values and 0 < min(values) * 30 < max(values):  # type: ignore[type-var,operator]
+        if key in logarithmic:
             axes.set_xscale("log")
         axes.set(xlabel=key, ylabel="validation loss")
         axes.grid(alpha=0.3)

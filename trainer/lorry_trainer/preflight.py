@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from lorry_client import Client, Status
 
 
-def check_destination(recipe: Recipe, name: str, client: Client) -> str | None:
-    """Whether what the recipe trains can be published under `name`; what is to be minded besides, or None.
+def check_destination(recipe: Recipe, name: str, alias: str | None, client: Client) -> str | None:
+    """Whether what the recipe trains can be published under `name`, and the alias be pointed at it; what is to be
+    minded besides, or None.
 
     The base counts as it will be served, in plain NF4, however it is held in training.
 
     Raises:
         RecipeError: the base is not known there, or the rank is above the cap.
-        lorry_client.LorryError: nobody answers, the name is none, or the caller may not ask.
+        lorry_client.LorryError: nobody answers, the name or the alias is none, or the caller may not ask.
     """
     from lorry_bases import BaseNotFound, fingerprint, resolve
     from lorry_client import NotFound
@@ -32,6 +33,9 @@ def check_destination(recipe: Recipe, name: str, client: Client) -> str | None:
 
     with suppress(NotFound):  # a new name
         client.adapters.get(name)
+    if alias:
+        with suppress(NotFound):  # a new one
+            client.alias_moves(name, alias)
     server = _status(client)
     try:
         ours = fingerprint(resolve(recipe.base))

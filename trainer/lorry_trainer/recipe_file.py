@@ -67,6 +67,12 @@ def parse_recipe(text: str, name: str = "recipe") -> Recipe:
         recipe = Recipe.model_validate_json(as_json)
     except ValidationError as error:
         faults += [(_line_of(root, e["loc"]), _say(e)) for e in error.errors()]
+    else:
+        faults += [
+            (_line_of(root, ("search", "values", key)), f"search.values: {complaint}")
+            for key in (recipe.search.values if recipe.search else ())
+            for complaint in _unknown(key)
+        ]
     if faults:
         lines = "\n".join(f"{name}:{line}: {message}" for line, message in sorted(set(faults)))
         raise RecipeError(lines)
@@ -91,6 +97,16 @@ def _say(error: ErrorDetails) -> str:
     value = error["input"]
     shown = "" if isinstance(value, dict) else f" (got {value!r})"
     return f"{where + ': ' if where else ''}{message[0].lower()}{message[1:]}{shown}"
+
+
+def _unknown(key: str) -> Iterator[str]:
+    """A complaint where a recipe has no such key."""
+    known = list(all_places(Recipe))
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=3)
+        yield f"no recipe has a key {key}" + (
+            f"; did you mean {' or '.join(near)}?" if near else ""
+        )
 
 
 def _is_union_tag(part: str | int) -> bool:

@@ -112,6 +112,8 @@ def _trained(
     processes.wait(on_cpu=on_cpu)  # for the folder of checkpoints too
     if resume_from:
         progress.say(f"goes on from {resume_from}")
+    if checkpoints.abandoned:
+        progress.say("begins anew; a run that was broken off here could have gone on with --resume")
     outcome = train(run, checkpoints=checkpoints.folder, progress=progress, resume_from=resume_from)
     processes.wait(on_cpu=on_cpu)  # others may still read the best checkpoint
     if outcome.stopped_early or outcome.kept_step != outcome.steps:

@@ -34,7 +34,7 @@ from lorry_trainer.recipe.search import Choice, Range
 from lorry_trainer.train import train
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 _STUDY = "study.journal"
 _FAILURE = "failure"  # of a trial: why it could not be trained
@@ -74,6 +74,9 @@ def search(
     bases = Bases()
     if not prepare_data(recipe, folder, progress).validation:
         raise RecipeError("a search needs validation rows; raise data.splits.validation")
+    for key, space in wanted.values.items():
+        for value in _ends(space):
+            _with(recipe, {key: value})
     study = _study(output, name, recipe)
 
     def objective(trial: optuna.Trial) -> float:
@@ -82,8 +85,13 @@ def search(
         try:
             return _loss(_with(recipe, values), name, folder, bases, progress, trial)
         except TrainingError as error:
+            progress.say(f"trial {trial.number} failed: {error}")
             trial.set_user_attr(_FAILURE, str(error))
             raise
+
+    def write() -> None:
+        best = moved(_with(recipe, study.best_params), folder, output)
+        _write(output, study, best, [k for k, s in wanted.values.items() if _is_log(s)])
 
     done = [trial for trial in study.trials if _has_ended(trial)]
     for number in range(len(done), wanted.trials):
@@ -91,16 +99,20 @@ def search(
         seed = random.Random(f"{recipe.training.seed}:{number}").getrandbits(32)
         study.sampler = optuna.samplers.TPESampler(seed=seed)
         study.optimize(objective, n_trials=1, catch=(TrainingError,))
-    finished = [t for t in study.trials if t.state == TrialState.COMPLETE]
-    if not finished:
+        if _finished(study):
+            write()
+    if not _finished(study):
         raise TrainingError("no trial came to its end; look at the ranges, learning rates first")
-    best = _with(recipe, study.best_params)
-    _write(output, study, moved(best, folder, output))
+    write()
     progress.say(f"best: {_shown(study.best_params)}, validation loss {study.best_value:.4g}")
     pruned = sum(t.state == TrialState.PRUNED for t in study.trials)
     return Found(
         output / "best.yaml", study.best_params, study.best_value, len(study.trials), pruned
     )
+
+
+def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
 
 
 def _has_ended(trial: optuna.trial.FrozenTrial) -> bool:
@@ -110,7 +122,7 @@ def _has_ended(trial: optuna.trial.FrozenTrial) -> bool:
 
 
 def _study(output: Path, name: str, recipe: Recipe) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what fails is told here, in a line
     assert recipe.search is not None
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -131,6 +143,17 @@ def _study(output: Path, name: str, recipe: Recipe) -> optuna.Study:
         )
     study.set_user_attr("recipe", asked)
     return study
+
+
+def _is_log(space: Range | Choice) -> bool:
+    return isinstance(space, Range) and space.log
+
+
+def _ends(space: Range | Choice) -> tuple[Any, ...]:
+    """Values of which one is refused where any is."""
+    if isinstance(space, Choice):
+        return space.choices
+    return (math.ceil(space.min), math.floor(space.max)) if space.whole else (space.min, space.max)
 
 
 def _propose(trial: optuna.Trial, key: str, space: Range | Choice) -> Any:
@@ -190,7 +213,9 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             self.pruned = control.should_training_stop = True
 
 
-def _write(output: Path, study: optuna.Study, best: dict[str, Any]) -> None:
+def _write(
+    output: Path, study: optuna.Study, best: dict[str, Any], logarithmic: Collection[str]
+) -> None:
     from lorry_trainer.plot import draw_search, save
 
     keys = sorted({key for trial in study.trials for key in trial.params})
@@ -202,7 +227,7 @@ def _write(output: Path, study: optuna.Study, best: dict[str, Any]) -> None:
             table.writerow([*row, *(trial.params.get(key) for key in keys)])
     losses = {t.number: t.value for t in study.trials if t.state == TrialState.COMPLETE}
     params = {t.number: t.params for t in study.trials}
-    save(draw_search(keys, params, losses), output / "search.png")
+    save(draw_search(keys, params, losses, logarithmic), output / "search.png")
     text = yaml.safe_dump(best, sort_keys=False, allow_unicode=True)
     (output / "best.yaml").write_text(text, encoding="utf-8")
 

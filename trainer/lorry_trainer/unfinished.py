@@ -23,6 +23,7 @@ class Unfinished:
     def __init__(self, target: Path, run: Prepared) -> None:
         place = target.resolve()
         self.folder = place.with_name(f".{place.name}.checkpoints")
+        self.abandoned = False  # whether `open` took away what could have been gone on from
         self._whose = {
             "recipe": run.recipe.model_dump(
                 mode="json", exclude={"output": True, "training": {"processes"}}
@@ -42,6 +43,7 @@ class Unfinished:
             self._drop_halves()
             if found := self._last():
                 return found
+        self.abandoned = not resume and self._last() is not None
         self.discard()
         try:
             self.folder.mkdir(parents=True)
@@ -78,8 +80,8 @@ class Unfinished:
             return
         if others := [name for name, value in self._whose.items() if whose.get(name) != value]:
             raise RecipeError(
-                f"the checkpoints in {self.folder} are of a run with another {' and '.join(others)}; run without "
-                "--resume to start anew, or go back to what it was"
+                f"the checkpoints in {self.folder} are of a run that differs in its {' and '.join(others)}; run "
+                "without --resume to start anew, or go back to what it was"
             )
 
     def _drop_halves(self) -> None:

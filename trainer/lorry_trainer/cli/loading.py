@@ -57,7 +57,7 @@ class _Ended(BaseException):
 
 
 @contextmanager
-def interruption(console: Console) -> Iterator[None]:
+def interruption(console: Console, way_on: str) -> Iterator[None]:
     """Ctrl-C ends with 130 and SIGTERM with 143, as a shell has it, and both say how to go on."""
     from lorry_trainer import processes
 
@@ -70,7 +70,7 @@ def interruption(console: Console) -> Iterator[None]:
             signal.signal(signal.SIGTERM, end)
         yield
     except (KeyboardInterrupt, _Ended) as error:
-        console.print("interrupted; --resume goes on from the last checkpoint", style="yellow")
+        console.print(f"interrupted; {way_on}", style="yellow")
         raise typer.Exit(143 if isinstance(error, _Ended) else 130) from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -36,7 +36,7 @@ def search(
         from lorry_trainer.search import search as run
 
         target = output or Path("searches") / recipe.stem
-        with interruption(console), Bars(console) as bars:
+        with interruption(console, "the same command goes on"), Bars(console) as bars:
             found = run(read, name=recipe.stem, folder=recipe.parent, output=target, progress=bars)
     if shared.as_json:
         shown = {

@@ -77,7 +77,7 @@ def train(
     with refusals(shared.as_json):
         read = read_recipes(recipes, console)
         if push and processes.is_first():
-            _ask_destination(read[0], push, shared, console)
+            _ask_destination(read[0], push, alias, shared, console)
         if check or dry_run or preview:
             if not processes.is_first():
                 return
@@ -88,6 +88,7 @@ def train(
 
         bases = Bases() if len(read) > 1 else None
         if bases is not None:
+            _refuse_one_target_twice(read, recipes)
             _refuse_later_ones(read[1:], recipes[1:], overwrite)
         missed = False
         for path, recipe in zip(recipes, read, strict=True):
@@ -108,6 +109,22 @@ def train(
         raise typer.Exit(1)
 
 
+def _refuse_one_target_twice(recipes: list[Recipe], paths: list[Path]) -> None:
+    """Raise RecipeError where an adapter would take the place of another that is trained beside it."""
+    from lorry_trainer.errors import RecipeError
+    from lorry_trainer.run import target_of
+
+    first: dict[Path, Path] = {}
+    for recipe, path in zip(recipes, paths, strict=True):
+        target = target_of(recipe, path.stem).resolve()
+        if target in first:
+            raise RecipeError(
+                f"{first[target]} and {path} both write {target_of(recipe, path.stem)}: give one of them another "
+                "`output`, or another name"
+            )
+        first[target] = path
+
+
 def _refuse_later_ones(recipes: list[Recipe], paths: list[Path], overwrite: bool) -> None:
     """What is wrong with the last one is told before the first one has been trained for hours."""
     from lorry_trainer.folder import refuse_taken
@@ -120,11 +137,13 @@ def _refuse_later_ones(recipes: list[Recipe], paths: list[Path], overwrite: bool
         prepare_data(recipe, path.parent, Silent())
 
 
-def _ask_destination(recipe: Recipe, name: str, shared: Session, console: Console) -> None:
+def _ask_destination(
+    recipe: Recipe, name: str, alias: str | None, shared: Session, console: Console
+) -> None:
     from lorry_trainer.preflight import check_destination
 
     with shared.connect() as client:
-        if note := check_destination(recipe, name, client):
+        if note := check_destination(recipe, name, alias, client):
             console.print(note, style="yellow", markup=False)
 
 
@@ -140,7 +159,8 @@ def _run(
     from lorry_trainer.progress import Bars
     from lorry_trainer.run import run
 
-    with interruption(console), Bars(console) as bars:
+    way_on = "--resume goes on from the last checkpoint"
+    with interruption(console, way_on), Bars(console) as bars:
         return run(
             recipe,
             name=path.stem,

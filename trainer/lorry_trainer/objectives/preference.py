@@ -100,11 +100,14 @@ class Judged(CausalPreference):
                 "ones and bad ones; name FILE.py:FUNCTION, or the folder of a reward model"
             )
         scored = choose(data.test, recipe.evaluation.max_rows, recipe.training.seed)
-        for name, rows in (("training", data.train), ("scored test", scored)):
+        for name, rows, way in (
+            ("training", data.train, "add rows of the other"),
+            ("scored test", scored, "add rows, or raise evaluation.max_rows"),
+        ):
             if rows and len({row.record["label"] for row in rows}) < 2:
+                kind = "good" if rows[0].record["label"] else "bad"
                 raise DataError(
-                    f"all {len(rows)} {name} rows have the same label; answers of both kinds are needed. Add rows, or "
-                    "raise evaluation.max_rows"
+                    f"all {len(rows)} {name} rows are {kind} answers, and both kinds are needed; {way}"
                 )
 
     def score(
@@ -138,19 +141,29 @@ class Judged(CausalPreference):
 
 
 def preview(trainer: Any) -> list[Segments]:
-    """Prompts and answers as TRL reads them; all of an answer is learnt, or unlearnt."""
+    """Prompts and answers as TRL reads them, and what becomes of each answer: all of it is learnt, or unlearnt."""
     decode = trainer.processing_class.decode
-    # As TRL's trainers call their columns.
-    ids = [
-        name
-        for name in trainer.train_dataset.column_names
-        if name.endswith(("prompt_ids", "chosen_ids", "rejected_ids", "completion_ids"))
-        or name in ("prompt_input_ids", "chosen_input_ids", "rejected_input_ids")
-    ]
-    ids.sort(key=lambda name: "prompt" not in name)
-    return [
-        [(decode(row[name]), "prompt" not in name) for name in ids] for row in trainer.train_dataset
-    ]
+    columns = trainer.train_dataset.column_names
+    shown: list[list[tuple[str, bool]]] = []
+    for row in trainer.train_dataset:
+        segments = [(decode(row[name]), False) for name in _PROMPTS if name in columns]
+        for name, verdict in _ANSWERS.items():
+            if name in columns:
+                said = verdict or ("good" if row["label"] else "bad")
+                segments += [(decode(row[name]), True), (f" ← {said} ", False)]
+        shown.append(segments)
+    return shown
+
+
+# As TRL's trainers call their columns, and what an answer is where the row does not say.
+_PROMPTS = ("prompt_ids", "prompt_input_ids")
+_ANSWERS = {
+    "chosen_ids": "chosen",
+    "chosen_input_ids": "chosen",
+    "rejected_ids": "rejected",
+    "rejected_input_ids": "rejected",
+    "completion_ids": "",
+}
 
 
 def beta_of(setup: Setup) -> float:
