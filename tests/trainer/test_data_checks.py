@@ -1,4 +1,4 @@
-"""What is found in rows and what becomes of it: repeats, leaks, labels, strata, variants, other kinds of sources."""
+"""What is found in rows and what becomes of it: repeats, leaks, labels, strata, variants."""
 
 from __future__ import annotations
 
@@ -320,30 +320,6 @@ def test_a_variant_that_is_a_question_already_is_not_made(write_rows: Write) -> 
 def test_an_augmentation_that_cannot_be(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"give `templates`|must contain"):
         Augment.model_validate_json(json.dumps(given))
-
-
-def test_a_folder_in_the_hubs_layout_brings_its_own_splits(tmp_path: Path) -> None:
-    folder = tmp_path / "set"
-    folder.mkdir()
-    for name, count in (("train", 30), ("validation", 5), ("test", 4)):
-        rows = [{"instruction": f"{name} {i}", "output": f"{i}"} for i in range(count)]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    parts = load(Data(path="set"), tmp_path, 0)
-    assert [len(parts.train), len(parts.validation), len(parts.test)] == [30, 5, 4]
-    assert parts.test[0].place == "set test, row 1"
-    assert {d.name for d in parts.datasets} == {"set train", "set validation", "set test"}
-    assert parts.datasets == load(Data(path="set"), tmp_path, 0).datasets
-
-
-def test_a_data_set_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    def away(*_: Any, **__: Any) -> Any:
-        raise ConnectionError("no network")
-
-    monkeypatch.setattr(datasets, "load_dataset", away)
-    with pytest.raises(DataError, match=r"hub:org/name: not a data set .*no network"):
-        load(Data(path="hub:org/name"), tmp_path, 0)
 
 
 @pytest.mark.parametrize(

@@ -275,21 +275,3 @@ def test_good_and_bad_answers_have_their_share_in_every_split(
     parts = shaped(*rows, objective="kto", splits={})
     for part in (parts.train, parts.validation, parts.test):
         assert {row.record["label"] for row in part} == {True, False}
-
-
-def test_a_folder_that_save_to_disk_wrote(tmp_path: Path) -> None:
-    """`datasets` refuses to load it otherwise."""
-    from datasets import Dataset, DatasetDict
-
-    rows = Dataset.from_list([{"instruction": f"q {i}", "output": f"{i}"} for i in range(30)])
-    rows.save_to_disk(tmp_path / "one")
-    DatasetDict({"train_sft": rows, "test": rows.select(range(4))}).save_to_disk(tmp_path / "two")
-    assert len(load(Data(path="one"), tmp_path, 0).all()) == 30
-    with pytest.raises(
-        DataError, match=r"name one of its own as data\.train_split: train_sft, test"
-    ):
-        load(Data(path="two"), tmp_path, 0)
-    parts = load(Data(path="two", train_split="train_sft"), tmp_path, 0)
-    assert len(parts.test) == 4
-    with pytest.raises(DataError, match="has no subsets"):
-        load(Data(path="one", subset="x"), tmp_path, 0)

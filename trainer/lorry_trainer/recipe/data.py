@@ -105,9 +105,9 @@ class Augment(Section):
 
 
 class Data(Section):
-    """The examples: JSON lines, JSON, CSV or Parquet, also packed by gzip; a folder of such files as the hub lays them
-    out, or one that `save_to_disk` wrote; or a data set on the hub (`hub:org/name`). A relative path starts at the
-    recipe's folder. Usual names of columns are found, and `--check` says which ones were taken; a column within an
+    """The examples: JSON lines, JSON, CSV or Parquet, also packed by gzip, or all files that a pattern fits
+    (`rows-*.jsonl`); a folder of such files as the hub lays them out, or one that `save_to_disk` wrote; or a data set on
+    the hub (`hub:org/name`). A relative path starts at the recipe's folder. Usual names of columns are found, and `--check` says which ones were taken; a column within an
     object is named with a dot (`data.question`)."""
 
     path: str | None = Field(
