@@ -200,7 +200,8 @@ def within(
     kept = {s: [row for row in getattr(data, s) if row.place not in places] for s in SPLITS}
     if gone := [s for s in SPLITS if getattr(data, s) and not kept[s]]:
         raise DataError(f"{told}, and none is left of {gone[0]}; take a base with a longer context")
-    lost = {s: len(getattr(data, s)) - len(kept[s]) for s in SPLITS}
+    # Variants are no rows of a file.
+    counts = {s: sum(not row.is_variant for row in kept[s]) for s in SPLITS}
     if data.labels:
         refuse_unlearnt_labels(kept["train"], kept["validation"] + kept["test"])
     return replace(
@@ -208,7 +209,7 @@ def within(
         train=kept["train"],
         validation=kept["validation"],
         test=kept["test"],
-        datasets=[replace(d, row_count=d.row_count - lost[d.split]) for d in data.datasets],
+        datasets=[replace(d, row_count=counts[d.split]) for d in data.datasets],
         notes=[*data.notes, f"{told}, left out ({some}{more})"],
     )
 

@@ -30,6 +30,7 @@ class Example:
     prompt: Text  # what the evaluation asks; empty for plain text, which asks nothing
     answer: str  # what it expects
     question: Text | list[str]  # all that makes it another question: a chat up to its first answer
+    is_variant: bool = False  # made of a row of the data, and none itself
 
     @cached_property
     def key(self) -> str:
