@@ -96,6 +96,7 @@ CHAT = [user("q"), assistant("a")]
         ({"messages": CHAT, "system": "s"}, [system("s"), *CHAT]),
         ({"messages": [{"role": "developer", "content": "s"}, *CHAT]}, [system("s"), *CHAT]),
         ({"messages": [user("q") | {"name": "Jo"}, assistant("a") | {"weight": 1}]}, CHAT),
+        ({"messages": [user("q") | {"weight": 0}, assistant("a")]}, CHAT),
         ({"messages": [user("q"), assistant("a") | {"tool_calls": None}]}, CHAT),
         (
             {"messages": [user("q") | {"content": [{"type": "text", "text": "q"}]}, CHAT[1]]},
@@ -275,3 +276,27 @@ def test_good_and_bad_answers_have_their_share_in_every_split(
     parts = shaped(*rows, objective="kto", splits={})
     for part in (parts.train, parts.validation, parts.test):
         assert {row.record["label"] for row in part} == {True, False}
+
+
+def test_columns_of_several_data_sets_put_together(shaped: Callable[..., Examples]) -> None:
+    """A row whose `question` is null was refused though its `prompt` was there."""
+    rows = [
+        {"question": "q1", "prompt": None, "answer": "a", "response": ""},
+        {"question": "", "prompt": "q2", "answer": float("nan"), "response": "b"},
+    ]
+    read = shaped(*rows).train
+    assert [(row.asked, row.answer) for row in read] == [("q1", "a"), ("q2", "b")]
+
+
+@pytest.mark.parametrize(
+    ("row", "objective", "part"),
+    [
+        ({"instruction": None, "input": "c", "output": "a"}, "sft", "instruction is empty"),
+        ({"text": "q", "label": None, "topic": "x"}, "classification", "label must be one name"),
+    ],
+)
+def test_an_empty_column_whose_place_no_other_takes(
+    shaped: Callable[..., Examples], row: Values, objective: str, part: str
+) -> None:
+    with pytest.raises(DataError, match=part):
+        shaped(row, objective=objective)
