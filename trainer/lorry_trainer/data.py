@@ -104,9 +104,11 @@ def load(
     parts["train"], dropped = without_leaks(parts["train"], held_out, "held-out", notes)
     _refuse_empty(parts, shares, main, dropped)
     if isinstance(data.labels, tuple) and labels:
-        refuse_unknown_labels(labels, parts["train"] + held_out, "is not one of data.labels")
+        refuse_unknown_labels(
+            labels, parts["train"] + held_out, "is not one of data.labels", found.format
+        )
     if labels:
-        learnt = refuse_unlearnt_labels(parts["train"], held_out)
+        learnt = refuse_unlearnt_labels(parts["train"], held_out, found.format)
         notes.append(counted(len(learnt), "label"))
     datasets = [
         Dataset(source.name, source.digest, name, len(parts[name]))
@@ -203,7 +205,7 @@ def within(
     # Variants are no rows of a file.
     counts = {s: sum(not row.is_variant for row in kept[s]) for s in SPLITS}
     if data.labels:
-        refuse_unlearnt_labels(kept["train"], kept["validation"] + kept["test"])
+        refuse_unlearnt_labels(kept["train"], kept["validation"] + kept["test"], data.format)
     return replace(
         data,
         train=kept["train"],
