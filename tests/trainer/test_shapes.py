@@ -284,8 +284,9 @@ def test_columns_of_several_data_sets_put_together(shaped: Callable[..., Example
         {"question": "q1", "prompt": None, "answer": "a", "response": ""},
         {"question": "", "prompt": "q2", "answer": float("nan"), "response": "b"},
     ]
-    read = shaped(*rows).train
-    assert [(row.asked, row.answer) for row in read] == [("q1", "a"), ("q2", "b")]
+    read = shaped(*rows)
+    assert [(row.asked, row.answer) for row in read.train] == [("q1", "a"), ("q2", "b")]
+    assert read.notes == ["rows.jsonl: question is asked, answer answered"]
 
 
 @pytest.mark.parametrize(
