@@ -1,4 +1,4 @@
-"""What is found in rows and what becomes of it: repeats, leaks, labels, strata, variants, other kinds of sources."""
+"""What is found in rows and what becomes of it: repeats, leaks, labels, strata, variants."""
 
 from __future__ import annotations
 
@@ -322,30 +322,6 @@ def test_an_augmentation_that_cannot_be(given: dict[str, Any]) -> None:
         Augment.model_validate_json(json.dumps(given))
 
 
-def test_a_folder_in_the_hubs_layout_brings_its_own_splits(tmp_path: Path) -> None:
-    folder = tmp_path / "set"
-    folder.mkdir()
-    for name, count in (("train", 30), ("validation", 5), ("test", 4)):
-        rows = [{"instruction": f"{name} {i}", "output": f"{i}"} for i in range(count)]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    parts = load(Data(path="set"), tmp_path, 0)
-    assert [len(parts.train), len(parts.validation), len(parts.test)] == [30, 5, 4]
-    assert parts.test[0].place == "set test, row 1"
-    assert {d.name for d in parts.datasets} == {"set train", "set validation", "set test"}
-    assert parts.datasets == load(Data(path="set"), tmp_path, 0).datasets
-
-
-def test_a_data_set_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    def away(*_: Any, **__: Any) -> Any:
-        raise ConnectionError("no network")
-
-    monkeypatch.setattr(datasets, "load_dataset", away)
-    with pytest.raises(DataError, match=r"hub:org/name: not a data set .*no network"):
-        load(Data(path="hub:org/name"), tmp_path, 0)
-
-
 @pytest.mark.parametrize(
     ("given", "part"),
     [
@@ -408,3 +384,55 @@ def test_a_share_of_a_split_that_has_rows_of_its_own(write_rows: Write, tmp_path
     own.write_text('{"instruction": "q", "output": "a"}\n')
     with pytest.raises(DataError, match=r"splits\.test: the test rows are those of own\.jsonl"):
         split(write_rows, asked([f"q {n}" for n in range(9)]), test=own.name, splits={"test": 0.2})
+
+
+def test_a_typing_error_spares_the_answers_word_beside_a_sign(write_rows: Write) -> None:
+    """The answer's word was changed where the answer has a sign after it: only `paris.` was spared, not `paris`."""
+    some = split(
+        write_rows,
+        [
+            {"instruction": f"{n} from london to (paris)?", "output": f"“Paris.” {n}"}
+            for n in range(20)
+        ],
+        splits=NONE_HELD_OUT,
+    ).train
+    made = augment(some, set(), Augment(copies=3, typos=0.9), 0)
+    said = [row.asked for row in made]
+    assert all("(paris)" in text for text in said)
+    assert any("london" not in text for text in said)
+
+
+def test_typing_errors_tear_no_marks_off() -> None:
+    prompt = [{"role": "user", "content": "नमस्कार cafe\u0301s"}]
+    row = Example("p", {"prompt": prompt}, prompt, "x", prompt)
+    assert augment([row], set(), Augment(copies=5, typos=0.9), 0) == [row]
+
+
+def test_variants_of_one_question_about_two_texts(write_rows: Write, tmp_path: Path) -> None:
+    """A variant was known by its question without the text that it is about, so only the first row got any."""
+    rows = [
+        {"question": "which town is meant", "context": f"they met in {town}", "answer": town}
+        for town in ("Rome", "Oslo", "Bern")
+    ]
+    write_rows(rows)
+    augmented = {"copies": 1, "templates": ["Say: {question}"]}
+    data = Data.model_validate_json(
+        json.dumps({"path": "rows.jsonl", "augment": augmented, "splits": NONE_HELD_OUT})
+    )
+    made = load(data, tmp_path, 0, ("span",)).train
+    assert [row.is_variant for row in made] == [False, True] * 3
+    assert len({row.key for row in made}) == 6
+
+
+def test_variants_that_are_left_out_are_no_rows_of_the_file(write_rows: Write) -> None:
+    """They were subtracted from the file's rows: the lineage said -20 rows and the like."""
+    augmented = {"copies": 3, "templates": ["1 {question}", "2 {question}", "3 {question}"]}
+    parts = split(
+        write_rows, asked([f"q {n}" for n in range(10)]), splits=NONE_HELD_OUT, augment=augmented
+    )
+    assert len(parts.train) > 20
+
+    def lengths(rows: list[Example]) -> list[int]:
+        return [99 if row.is_variant or row.place == "rows.jsonl, line 1" else 9 for row in rows]
+
+    assert [d.row_count for d in within(parts, 32, True, lengths).datasets] == [9]

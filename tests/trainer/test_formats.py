@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lorry_trainer.errors import DataError
+from lorry_trainer.errors import DataError, RecipeError
 from lorry_trainer.formats import examples
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.formats.find import find_format
@@ -124,3 +124,71 @@ def test_a_mapped_column_that_is_not_there() -> None:
     )
     with pytest.raises(DataError, match="no column 'body'"):
         one({"instruction": "a", "output": "b"}, mapped)
+
+
+def test_places_in_the_data_are_text() -> None:
+    """`{context}` within an instruction was replaced by the context, and `{instruction}` within a context could be."""
+    row = {"instruction": "Fill {context} in", "context": "{instruction}", "output": "x"}
+    assert one(row).prompt == [user("Fill {context} in\n\n{instruction}")]
+
+
+def test_a_template_that_leaves_the_context_out() -> None:
+    """The context was dropped in silence, while a note said that it is asked about."""
+    short = Data(path="x", template="Q: {instruction}", unfit="skip")
+    assert one({"instruction": "a", "context": " ", "output": "b"}, short).prompt == [user("Q: a")]
+    with pytest.raises(RecipeError, match=r"f\.jsonl, line 9 has a context, and data\.template no"):
+        one({"instruction": "a", "context": "c", "output": "b"}, short)
+
+
+def one_of(format_name: str, values: dict[str, Any]) -> Example:
+    return examples([Row("f.jsonl, line 9", values)], format_name, DATA)[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        (["42", "43"], "42"),
+        ({"text": ["x"], "answer_start": [0]}, "x"),
+        (42, "42"),
+        (0.5, "0.5"),
+        (True, "true"),
+        (None, ""),
+        (float("nan"), ""),
+        ([], ""),
+        (" ", ""),
+    ],
+)
+def test_right_answers_of_every_kind(answer: Any, right: str) -> None:
+    """They were written as Python writes them: ['42'], {'text': 'x'}, nan, True."""
+    example = one_of("question", {"prompt": "q", "answer": answer})
+    assert example.record["answer"] == example.answer == right
+
+
+def test_a_right_answer_that_is_none() -> None:
+    with pytest.raises(DataError, match=r"answer must be text, not \{"):
+        one_of("question", {"prompt": "q", "answer": {"x": 1}})
+
+
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [(v, True) for v in (True, 1, 1.0, "1", "Yes", "y", "good", " TRUE ")]
+    + [(v, False) for v in (False, 0, 0.0, "0", "no", "N", "Bad", "false")],
+)
+def test_verdicts(value: Any, good: bool) -> None:
+    """1.0 and yes were refused."""
+    row = {"prompt": "q", "completion": "a", "label": value}
+    assert one_of("unpaired", row).record["label"] is good
+
+
+@pytest.mark.parametrize("value", [2, 0.5, float("nan"), None, "maybe", [1]])
+def test_what_is_no_verdict(value: Any) -> None:
+    with pytest.raises(DataError, match="label must be true or false"):
+        one_of("unpaired", {"prompt": "q", "completion": "a", "label": value})
+
+
+def test_labels_that_are_whole_numbers_as_floats() -> None:
+    """pandas makes them so where one is missing."""
+    assert one_of("labelled", {"text": "q", "label": 1.0}).answer == "1"
+    for odd in (0.5, float("nan"), float("inf")):
+        with pytest.raises(DataError, match="label must be one name or a whole number"):
+            one_of("labelled", {"text": "q", "label": odd})

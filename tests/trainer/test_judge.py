@@ -186,3 +186,58 @@ def test_solved_examples_stand_before_the_question_as_far_as_there_is_room() -> 
     (text,) = with_shots([Example("p", {}, "Q: c A: ", "d", "l")], plain, 100, len)
     assert text.prompt == "Q: a A: b\n\nQ: c A: "
     assert text.whole == "Q: a A: b\n\nQ: c A: d"
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted", "rouge"),
+    [
+        ("नमस्ते दुनिया", "नमस्ता दुनियों", 0),
+        ("नमस्ते दुनिया", "नमस्ते दुनियों", 0.5),
+        ("كِتَاب جديد", "كُتَّاب جديد", 0.5),
+        ("我喜欢喝茶吗", "我喜欢喝茶吧", 5 / 6),
+        ("東京へ行った", "東京へ行つた", 5 / 6),
+        ("ภาษาไทย", "ภาษาไทง", 6 / 7),
+        ("café", "cafe\u0301", 1),
+    ],
+)
+def test_words_where_marks_or_no_blanks_are(said: str, wanted: str, rouge: float) -> None:
+    """Marks were left out of words, so that other Hindi words were the same; and a Chinese answer with one character
+    wrong was all wrong, as one word."""
+    metrics = judge([said], [wanted]).metrics
+    assert metrics["rouge_l"] == pytest.approx(rouge)
+    assert metrics["token_f1"] == pytest.approx(rouge)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokenizer"),
+    [
+        ("我喜欢喝茶，你呢？ok", "zh"),
+        ("東京タワーへ行きました", "char"),
+        ("one 茶 two words more", "13a"),
+    ],
+)
+def test_bleu_is_sacrebleus_for_the_script(text: str, tokenizer: str) -> None:
+    """A Chinese sentence was one token, so that BLEU was 0 or 1."""
+    from sacrebleu.metrics import BLEU
+
+    said = text[:-1] + "x"
+    theirs = BLEU(effective_order=True, tokenize=tokenizer).corpus_score([said], [[text]]).score
+    assert judge([said], [text]).metrics["bleu"] == pytest.approx(theirs / 100)
+    assert theirs > 0
+
+
+def test_figures_of_english_are_those_of_the_libraries() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu.metrics import BLEU, CHRF
+
+    chance = np.random.default_rng(2)
+    parts = ["The", "cat's", "mat_2", "3.50", "e-mail,", "(sat)", "U.S.", "on\n", "--", "x;y"]
+    texts = [" ".join(chance.choice(parts, 9)) for _ in range(80)]
+    answers, expected = texts[:40], texts[40:]
+    metrics = judge(answers, expected).metrics
+    scorer = RougeScorer(["rougeL"])
+    theirs = [scorer.score(e, a)["rougeL"].fmeasure for a, e in zip(answers, expected, strict=True)]
+    assert metrics["rouge_l"] == pytest.approx(np.mean(theirs))
+    for name, metric in {"bleu": BLEU(), "chrf": CHRF()}.items():
+        whole = metric.corpus_score(answers, [expected]).score
+        assert metrics[name] == pytest.approx(whole / 100)

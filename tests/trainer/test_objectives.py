@@ -496,7 +496,9 @@ def test_what_is_left_once_long_rows_are_out_is_looked_at_again(
     tagged = [
         {"words": row["text"].split(), "tags": [row["label"], "O", "O"]} for row in colours(30)
     ]
-    with pytest.raises(DataError, match="no training row has the label 'odd'"):
+    with pytest.raises(
+        DataError, match=r"a label that no training row has \(.*: 'odd'\)\. Add[^;]*$"
+    ):
         seen(
             "tokens",
             [*tagged[:20], {"words": ["long"] * 300, "tags": ["odd"] * 300}],
@@ -663,6 +665,21 @@ def test_the_token_that_speaks_for_a_word_has_seen_all_of_it(
     row = Example("row 1", {"words": ["red", "it"], "tags": ["O", "O"]}, "", "", "")
     # A byte is a token there: r e d _ i t. Here: [CLS] r ##e ##d it [SEP].
     assert find("tokens").inputs(base, row)["places"] == expected
+
+
+def test_a_word_of_which_the_tokenizer_keeps_nothing(encoder_folder: Path) -> None:
+    """In training its tag was put in place of the tag of the word before it."""
+    base = load_base(str(encoder_folder), head=TAGS)
+    tokens: Any = find("tokens")
+    row = Example(
+        "row 1", {"words": ["red", "\u200b", "it"], "tags": ["B-a", "O", "O"]}, "", "", ""
+    )
+    assert tokens.inputs(base, row)["places"] == [1, 1, 4]
+    asked = {at: tag for at, tag in enumerate(tokens._labelled(base, row)["labels"]) if tag != -100}
+    assert asked == {1: base.model.config.label2id["B-a"], 4: base.model.config.label2id["O"]}
+    nothing = Example("row 2", {"words": ["\u200b"], "tags": ["O"]}, "", "", "")
+    with pytest.raises(DataError, match="row 2: the base's tokenizer leaves nothing of the words"):
+        tokens._labelled(base, nothing)
 
 
 def test_a_figure_that_the_objective_has_not(learn: Callable[..., Result]) -> None:

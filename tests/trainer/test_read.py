@@ -156,3 +156,9 @@ def test_labels_that_are_numbers_in_parquet_have_their_names(tmp_path: Path) -> 
         {"text": "a", "label": "good", "tags": ["bad", "good"]},
         {"text": "b", "label": None, "tags": []},
     ]
+
+
+def test_a_long_cell(tmp_path: Path) -> None:
+    """Cells of more than 131,072 characters were refused as no CSV."""
+    long = "a b " * 50_000
+    assert read(tmp_path, "a.csv", f"x,y\n1,{long}\n") == [("a.csv, line 2", {"x": "1", "y": long})]

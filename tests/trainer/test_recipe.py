@@ -118,6 +118,14 @@ def test_wrong_values_are_refused(line: str, part: str) -> None:
         ("data: {path: a, splits: {validation: 0.5, test: 0.5}}\n", "leave no rows"),
         ("data: {path: a, template: hello}\n", "must contain {instruction}"),
         ("data: {path: 2024-01-01}\n", "put it in quotes"),
+        # These were accepted, and did something else than what was meant or nothing.
+        (
+            "data: {path: a, template: '{instruction} {contxt}'}\n",
+            "a template's places are {instruction} and {context}, and '{instruction} {contxt}' has {contxt}",
+        ),
+        ("data: {path: a, augment: {templates: ['{question} {x}']}}\n", "has {x}; correct it"),
+        ("data: {path: a, labels: [A, b, a]}\n", "`labels` 'A' and 'a' are one label"),
+        ("data: {path: ''}\n", "data.path: string should have at least 1 character"),
         (MINIMAL + "base: a\nbase: b\n", "r.yaml:4: base: given twice"),
     ],
 )

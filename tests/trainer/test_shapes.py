@@ -96,6 +96,7 @@ CHAT = [user("q"), assistant("a")]
         ({"messages": CHAT, "system": "s"}, [system("s"), *CHAT]),
         ({"messages": [{"role": "developer", "content": "s"}, *CHAT]}, [system("s"), *CHAT]),
         ({"messages": [user("q") | {"name": "Jo"}, assistant("a") | {"weight": 1}]}, CHAT),
+        ({"messages": [user("q") | {"weight": 0}, assistant("a")]}, CHAT),
         ({"messages": [user("q"), assistant("a") | {"tool_calls": None}]}, CHAT),
         (
             {"messages": [user("q") | {"content": [{"type": "text", "text": "q"}]}, CHAT[1]]},
@@ -277,19 +278,26 @@ def test_good_and_bad_answers_have_their_share_in_every_split(
         assert {row.record["label"] for row in part} == {True, False}
 
 
-def test_a_folder_that_save_to_disk_wrote(tmp_path: Path) -> None:
-    """`datasets` refuses to load it otherwise."""
-    from datasets import Dataset, DatasetDict
+def test_columns_of_several_data_sets_put_together(shaped: Callable[..., Examples]) -> None:
+    """A row whose `question` is null was refused though its `prompt` was there."""
+    rows = [
+        {"question": "q1", "prompt": None, "answer": "a", "response": ""},
+        {"question": "", "prompt": "q2", "answer": float("nan"), "response": "b"},
+    ]
+    read = shaped(*rows)
+    assert [(row.asked, row.answer) for row in read.train] == [("q1", "a"), ("q2", "b")]
+    assert read.notes == ["rows.jsonl: question is asked, answer answered"]
 
-    rows = Dataset.from_list([{"instruction": f"q {i}", "output": f"{i}"} for i in range(30)])
-    rows.save_to_disk(tmp_path / "one")
-    DatasetDict({"train_sft": rows, "test": rows.select(range(4))}).save_to_disk(tmp_path / "two")
-    assert len(load(Data(path="one"), tmp_path, 0).all()) == 30
-    with pytest.raises(
-        DataError, match=r"name one of its own as data\.train_split: train_sft, test"
-    ):
-        load(Data(path="two"), tmp_path, 0)
-    parts = load(Data(path="two", train_split="train_sft"), tmp_path, 0)
-    assert len(parts.test) == 4
-    with pytest.raises(DataError, match="has no subsets"):
-        load(Data(path="one", subset="x"), tmp_path, 0)
+
+@pytest.mark.parametrize(
+    ("row", "objective", "part"),
+    [
+        ({"instruction": None, "input": "c", "output": "a"}, "sft", "instruction is empty"),
+        ({"text": "q", "label": None, "topic": "x"}, "classification", "label must be one name"),
+    ],
+)
+def test_an_empty_column_whose_place_no_other_takes(
+    shaped: Callable[..., Examples], row: Values, objective: str, part: str
+) -> None:
+    with pytest.raises(DataError, match=part):
+        shaped(row, objective=objective)

@@ -7,13 +7,14 @@ question that is there already, held out ones included, there is none: it backs 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import regex
+
 from lorry_trainer.formats.contract import Example, Text
-from lorry_trainer.metrics import normalised
+from lorry_trainer.metrics import normalised, words
 from lorry_trainer.recipe import Augment
 
 
@@ -42,22 +43,24 @@ def _variants(row: Example, config: Augment, seed: int) -> Iterator[Example]:
         if config.templates:
             said = chance.choice(config.templates).replace("{question}", said)
         if config.typos:
-            said = _with_typos(said, set(normalised(row.answer).split()), config.typos, chance)
+            said = _with_typos(said, set(words(row.answer)), config.typos, chance)
         if said != asked:
             yield _ask(row, asked, said, f"{row.place}, variant {copy + 1}")
 
 
 def _with_typos(text: str, keep: set[str], share: float, chance: random.Random) -> str:
-    """Two neighbouring letters of a word exchanged, in about `share` of the words of four letters and more."""
+    """Two neighbouring letters of a word exchanged, in about `share` of the words of four letters and more. A word with
+    marks on its letters stays as it is: another letter would get the mark."""
 
-    def slip(match: re.Match[str]) -> str:
-        word = match[0]
+    def slip(match: regex.Match[str]) -> str:
+        word: str = match[0]
         if normalised(word) in keep or chance.random() >= share:
             return word
         at = chance.randrange(1, len(word) - 2)
         return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
 
-    return re.sub(r"(?<!\w)[^\W\d_]{4,}(?!\w)", slip, text)
+    said: str = regex.sub(r"(?<![\w\p{M}])\p{L}{4,}(?![\w\p{M}])", slip, text)
+    return said
 
 
 def _question(prompt: Text) -> str:
@@ -83,6 +86,7 @@ def _ask(row: Example, asked: str, said: str, place: str) -> Example:
         row,
         place=place,
         record=record,
+        is_variant=True,
         prompt=changed(row.prompt),
         question=changed(row.question),
     )

@@ -104,9 +104,11 @@ def load(
     parts["train"], dropped = without_leaks(parts["train"], held_out, "held-out", notes)
     _refuse_empty(parts, shares, main, dropped)
     if isinstance(data.labels, tuple) and labels:
-        refuse_unknown_labels(labels, parts["train"] + held_out, "is not one of data.labels")
+        refuse_unknown_labels(
+            labels, parts["train"] + held_out, "is not one of data.labels", found.format
+        )
     if labels:
-        learnt = refuse_unlearnt_labels(parts["train"], held_out)
+        learnt = refuse_unlearnt_labels(parts["train"], held_out, found.format)
         notes.append(counted(len(learnt), "label"))
     datasets = [
         Dataset(source.name, source.digest, name, len(parts[name]))
@@ -200,15 +202,16 @@ def within(
     kept = {s: [row for row in getattr(data, s) if row.place not in places] for s in SPLITS}
     if gone := [s for s in SPLITS if getattr(data, s) and not kept[s]]:
         raise DataError(f"{told}, and none is left of {gone[0]}; take a base with a longer context")
-    lost = {s: len(getattr(data, s)) - len(kept[s]) for s in SPLITS}
+    # Variants are no rows of a file.
+    counts = {s: sum(not row.is_variant for row in kept[s]) for s in SPLITS}
     if data.labels:
-        refuse_unlearnt_labels(kept["train"], kept["validation"] + kept["test"])
+        refuse_unlearnt_labels(kept["train"], kept["validation"] + kept["test"], data.format)
     return replace(
         data,
         train=kept["train"],
         validation=kept["validation"],
         test=kept["test"],
-        datasets=[replace(d, row_count=d.row_count - lost[d.split]) for d in data.datasets],
+        datasets=[replace(d, row_count=counts[d.split]) for d in data.datasets],
         notes=[*data.notes, f"{told}, left out ({some}{more})"],
     )
 

@@ -5,7 +5,6 @@ Knows nothing about models: the answers may come from one in this process or fro
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +14,7 @@ import numpy as np
 
 from lorry_trainer import bootstrap
 from lorry_trainer.bootstrap import Interval
-from lorry_trainer.metrics import exact_match, normalised, token_f1
+from lorry_trainer.metrics import UNSPACED, exact_match, normalised, share_in, token_f1, words
 
 OF_LABELS = ("accuracy", "precision", "recall", "f1")  # figures of answers that are labels
 OF_TEXT = ("rouge_l", "bleu", "chrf")  # and of those that are not
@@ -123,7 +122,7 @@ class _Words:
     """As ROUGE's own script, for words of every alphabet: that one knows `a` to `z`, and finds nothing in others."""
 
     def tokenize(self, text: str) -> list[str]:
-        return re.findall(r"[^\W_]+", text.lower())
+        return words(text)
 
 
 def _rouge_l(answers: Sequence[str], expected: Sequence[str]) -> np.ndarray:
@@ -143,13 +142,22 @@ def _corpus(
 
     figures: dict[str, float] = {}
     intervals: dict[str, Interval] = {}
-    for name, metric in {"bleu": BLEU(effective_order=True), "chrf": CHRF()}.items():
+    bleu = BLEU(effective_order=True, tokenize=_tokenizer(expected))
+    for name, metric in {"bleu": bleu, "chrf": CHRF()}.items():
         # Each row's counts, of which the figure is made. sacrebleu's own bootstrap breaks off at an empty answer.
         counts = np.array(metric._extract_corpus_statistics(list(answers), [list(expected)]))
         of = partial(_from_counts, metric, counts)
         figures[name] = of(np.arange(len(counts)))
         intervals[name] = bootstrap.interval(of, len(counts), seed)
     return figures, intervals
+
+
+def _tokenizer(expected: Sequence[str]) -> str | None:
+    """sacrebleu's for the script that most words are in: its default knows blanks alone."""
+    if share_in(UNSPACED, expected) <= 0.5:
+        return None
+    others = [script for script in UNSPACED if script != "Han"]
+    return "zh" if share_in(others, expected) < 0.05 else "char"
 
 
 def _from_counts(metric: Any, counts: np.ndarray, rows: np.ndarray) -> float:

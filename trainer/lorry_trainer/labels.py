@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lorry_trainer.errors import DataError
+from lorry_trainer.formats import MAY_BE_LABELS
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.metrics import normalised
 from lorry_trainer.recipe import Data
 from lorry_trainer.wording import counted
 
+NOT_LEARNT = "no training row has"
 LABELS_FILE = "labels.json"  # beside an adapter that classifies: the names of its head's outputs, in their order
 MOST_LABELS = 1000
 LONGEST_LABEL = 80  # characters
@@ -47,20 +49,33 @@ def labels_of(data: Data, rows: Sequence[Example]) -> frozenset[str]:
     return find_labels(rows) if data.labels == "auto" else frozenset()
 
 
-def refuse_unlearnt_labels(train: Sequence[Example], held_out: Sequence[Example]) -> frozenset[str]:
+def refuse_unlearnt_labels(
+    train: Sequence[Example], held_out: Sequence[Example], format_name: str
+) -> frozenset[str]:
     """The labels that are learnt. Raises DataError naming the held-out rows that have another."""
     learnt = frozenset(map(label_of, train))
-    refuse_unknown_labels(learnt, held_out, "no training row has")
+    refuse_unknown_labels(learnt, held_out, NOT_LEARNT, format_name)
     return learnt
 
 
-def refuse_unknown_labels(known: frozenset[str], rows: Sequence[Example], why: str) -> None:
+def refuse_unknown_labels(
+    known: frozenset[str], rows: Sequence[Example], why: str, format_name: str
+) -> None:
     """Raise DataError naming the rows whose label is not among `known`."""
-    strange = [row for row in rows if label_of(row) not in known]
-    if strange:
-        some = "; ".join(f"{row.place}: {row.answer!r}" for row in strange[:5])
-        more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
-        raise DataError(
-            f"{counted(len(strange), 'row has', 'rows have')} a label that {why} ({some}{more}). Add training rows "
-            "with it, mend or remove these rows, or set data.labels: any when the answers are no labels"
-        )
+    strange = [(row, row.answer) for row in rows if label_of(row) not in known]
+    refuse_strange(strange, why, may_be_none=format_name in MAY_BE_LABELS)
+
+
+def refuse_strange(
+    strange: Sequence[tuple[Example, str]], why: str, *, may_be_none: bool = False
+) -> None:
+    """Raise DataError naming these rows with their labels, where there are any."""
+    if not strange:
+        return
+    some = "; ".join(f"{row.place}: {label!r}" for row, label in strange[:5])
+    more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+    told = f"{counted(len(strange), 'row has', 'rows have')} a label that {why} ({some}{more})"
+    way_out = "Add training rows with it, or mend or remove these rows"
+    if may_be_none:
+        way_out += "; or set data.labels: any when the answers are no labels"
+    raise DataError(f"{told}. {way_out}")

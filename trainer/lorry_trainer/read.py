@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import glob
 import gzip
 import hashlib
 import io
@@ -32,19 +33,44 @@ class Source:
     """A data file as it was read."""
 
     name: str  # as the recipe gave it
-    digest: str  # sha256:… of its bytes
+    digest: str  # sha256:… of its bytes; of several files, of their digests
     rows: list[Row]
 
 
 def read_source(name: str, folder: Path) -> Source:
-    """The rows of the file `name`, relative to `folder`, which may be packed by gzip. Raises DataError: missing, empty,
-    or broken at a row."""
+    """The rows of the file `name`, relative to `folder`, which may be packed by gzip, or of all files that a pattern
+    (`rows-*.jsonl`) fits. Raises DataError: missing, empty, or broken at a row."""
+    if glob.has_magic(name) and not (folder / name).exists():
+        files = sorted(glob.glob(name, root_dir=folder, recursive=True))
+        if not files:
+            raise DataError(f"{name}: no file in {folder} fits this pattern")
+        return joined(name, [_file(file, folder) for file in files])
+    return _file(name, folder)
+
+
+def joined(name: str, sources: list[Source]) -> Source:
+    """Several as one. A single one keeps its digest."""
+    digests = [source.digest for source in sources]
+    if len(digests) > 1:
+        digests = ["sha256:" + hashlib.sha256("\n".join(digests).encode()).hexdigest()]
+    return Source(name, digests[0], [row for source in sources for row in source.rows])
+
+
+def kind_of(name: str) -> str | None:
+    """The ending that says how a file is read, without that of gzip; None where it cannot be."""
+    path = Path(name.lower())
+    ending = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    return ending if ending in (*_READERS, ".parquet") else None
+
+
+def _file(name: str, folder: Path) -> Source:
     path = folder / name
-    packed = path.suffix.lower() == ".gz"
-    ending = Path(path.stem if packed else path.name).suffix.lower()
-    if ending not in (*_READERS, ".parquet"):
+    ending = kind_of(path.name)
+    if ending is None:
         known = ", ".join([*_READERS, ".parquet"])
-        raise DataError(f"{name}: cannot read {ending or 'a file without an ending'}; use {known}")
+        raise DataError(
+            f"{name}: cannot read {path.suffix or 'a file without an ending'}; use {known}"
+        )
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -54,7 +80,7 @@ def read_source(name: str, folder: Path) -> Source:
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror}") from error
     digest = "sha256:" + hashlib.sha256(content).hexdigest()
-    if packed:
+    if path.suffix.lower() == ".gz":
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
@@ -145,6 +171,7 @@ def _items(name: str, items: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _csv(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """A column without a name is no column: pandas writes the rows' numbers so. A row without a value is no row."""
+    csv.field_size_limit(2**31 - 1)  # of a cell, which is 128 KiB otherwise
     dialect = _dialect(name, text.partition("\n")[0])
     lines = csv.reader(io.StringIO(text, newline=""), strict=True, **dialect)
     try:
@@ -185,15 +212,14 @@ def _parquet(name: str, content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow
     from pyarrow import parquet
 
-    from lorry_trainer.class_names import names_of, with_names
+    from lorry_trainer.arrow_rows import json_rows
 
     try:
         table = parquet.read_table(io.BytesIO(content))
     except pyarrow.ArrowException as error:
         raise DataError(f"{name}: not Parquet: {error}") from error
-    names = names_of(table.schema)
-    for number, values in enumerate(table.to_pylist(), 1):
-        yield f"{name}, row {number}", with_names(values, names)
+    for number, values in enumerate(json_rows(table.schema, table.to_pylist()), 1):
+        yield f"{name}, row {number}", values
 
 
 def _object(place: str, value: Any) -> dict[str, Any]:

@@ -38,7 +38,7 @@ FORMATS: dict[str, Format] = {
 }
 MAY_BE_LABELS = ("instruction", "messages", "prompt_completion")  # what is answered there
 ASK_NOTHING = ("text", "tagged")
-WITHOUT_CHAT = ("labelled", "tagged", "span")  # read by models with a head
+WITHOUT_CHAT = ("text", "labelled", "tagged", "span")
 
 
 def examples(

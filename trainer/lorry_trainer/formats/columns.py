@@ -21,11 +21,11 @@ class Finder:
     def __init__(self, form: Format, data: Data) -> None:
         self._form = form
         self._data = data
-        self._found: dict[tuple[str, ...], dict[str, str]] = {}
+        self._found: dict[tuple[tuple[str, bool], ...], dict[str, str]] = {}
 
     def names(self, values: dict[str, Any]) -> dict[str, str]:
         """The format's columns that a row has -> their names in it."""
-        present = tuple(values)
+        present = tuple((name, is_empty(value)) for name, value in values.items())
         if present not in self._found:
             self._found[present] = self._find(values)
         return self._found[present]
@@ -50,11 +50,27 @@ class Finder:
         given = {c: name for c in usual if (name := getattr(self._data.columns, c))}
         found = {column: name for column, name in given.items() if has(values, name)}
         for column in usual:
-            names = (plain[name] for name in usual[column] if name in plain)
-            free = [name for name in names if name not in found.values()]
+            names = [name for name in usual[column] if name in plain]
+            free = [name for name in names if plain[name] not in found.values()]
             if free and column not in given:
-                found[column] = free[0]
+                found[column] = plain[self._filled(column, free, values, plain)]
         return found
+
+    def _filled(
+        self, column: str, names: list[str], values: dict[str, Any], plain: dict[str, str]
+    ) -> str:
+        """The first that is not empty, as where data sets of several kinds were put together; of those but the very
+        first, one that can be no other column. An intent is no topic, so a row that lacks its label has none."""
+        if column in ("label", "tags"):
+            return names[0]
+        usual = self._form.required | self._form.optional
+        sure = [n for n in names[1:] if not any(n in usual[c] for c in usual if c != column)]
+        return next((n for n in (names[0], *sure) if not is_empty(values[plain[n]])), names[0])
+
+
+def is_empty(value: Any) -> bool:
+    """Nothing, as JSON (null), pandas (NaN) and CSV have it."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def content(values: dict[str, Any]) -> dict[str, Any]:

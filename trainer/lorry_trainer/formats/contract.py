@@ -30,6 +30,7 @@ class Example:
     prompt: Text  # what the evaluation asks; empty for plain text, which asks nothing
     answer: str  # what it expects
     question: Text | list[str]  # all that makes it another question: a chat up to its first answer
+    is_variant: bool = False  # made of a row of the data, and none itself
 
     @cached_property
     def key(self) -> str:
@@ -89,6 +90,15 @@ def text(row: Row, column: str, value: Any, *, may_be_empty: bool = False) -> st
     return value
 
 
+def first_of(answer: Any) -> Any:
+    """The first of several answers, also as SQuAD has them; None where there is none."""
+    if isinstance(answer, dict) and "text" in answer:
+        answer = answer["text"]
+    if isinstance(answer, list):
+        return answer[0] if answer else None
+    return answer
+
+
 def named(row: Row, column: str, value: str, data: Data) -> str:
     """A label's name: a number stands for the name at its place in `data.labels`."""
     if not isinstance(data.labels, tuple) or value in data.labels or not value.isdecimal():
@@ -124,7 +134,8 @@ def _message(row: Row, column: str, value: Any) -> dict[str, str]:
     role = said.pop("role", None) or said.pop("from", None)
     content = said.pop("content", None) or said.pop("value", None)
     said.pop("name", None)
-    if said.pop("weight", 1) != 1:
+    # What others say is not learnt, whatever its weight.
+    if said.pop("weight", 1) != 1 and _ALIASES.get(role, role) == "assistant":
         raise DataError(
             f"{row.place}: {column} has a weight, and all that the assistant says is learnt; take the row out, or "
             "give it as prompt and completion"

@@ -31,12 +31,15 @@ def find_columns(rows: list[Row], data: Data, formats: Collection[str]) -> Data:
 
 
 def told(rows: list[Row], data: Data) -> str:
-    """What was taken for what in the first row, and what was passed over; `data` has its format. Empty where a row has
-    the format's own columns and no others."""
+    """What was taken for what in the first row, and what of it no row uses; `data` has its format. Empty where
+    the first row has the format's own columns and no others."""
     values = rows[0].values
-    names = Finder(FORMATS[data.format], data).names(values)
-    used = {name.partition(".")[0] for name in names.values() if name not in values} | {
-        *names.values()
+    finder = Finder(FORMATS[data.format], data)
+    names = finder.names(values)
+    used = {
+        name if name in row.values else name.partition(".")[0]
+        for row in rows
+        for name in finder.names(row.values).values()
     }
     unused = [name for name in values if name not in used]
     parts: list[str] = []

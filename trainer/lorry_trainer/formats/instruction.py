@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
-from lorry_trainer.errors import DataError
+from lorry_trainer.errors import DataError, RecipeError
 from lorry_trainer.formats.contract import (
     SYSTEM,
     Example,
     Names,
+    first_of,
     named,
     system_of,
     text,
@@ -31,8 +33,14 @@ class Instruction:
     def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
         asked = text(row, "instruction", values["instruction"])
         context = text(row, "context", values.get("context"), may_be_empty=True)
-        # replace, not format: braces in the data are text
-        said = data.template.replace("{instruction}", asked).replace("{context}", context).strip()
+        if context.strip() and "{context}" not in data.template:
+            raise RecipeError(
+                f"{row.place} has a context, and data.template no {{context}}: it would not be asked; put it into the "
+                "template, or leave the column out of the data"
+            )
+        # All at once, and by nothing that knows more of braces: those in the data are text.
+        own = {"{instruction}": asked, "{context}": context}
+        said = re.sub("|".join(own), lambda place: own[place[0]], data.template).strip()
         answer = named(row, "output", text(row, "output", _one(row, values["output"])), data)
         system = system_of(row, values.get("system"), data)
         prompt = with_system([{"role": "user", "content": said}], system)
@@ -44,14 +52,9 @@ class Instruction:
 
 
 def _one(row: Row, answer: Any) -> Any:
-    """The first of several answers, as SQuAD has them."""
-    if isinstance(answer, dict) and "text" in answer:
-        answer = answer["text"]
-    if isinstance(answer, list):
-        return answer[0] if answer else None
     if type(answer) is int and isinstance(row.values.get("choices"), list):
         raise DataError(
             f"{row.place}: the answer is a place among choices; write the choice itself, and the choices into "
             "the question"
         )
-    return answer
+    return first_of(answer)

@@ -29,14 +29,16 @@ class Labelled:
     def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
         said = text(row, "text", values["text"])
         pair = text(row, "pair", values["pair"]) if values.get("pair") else None
-        label = named(row, "label", label_of(row, values["label"]), data)
+        label = named(row, "label", _name(row, values["label"]), data)
         record = {"text": said, "pair": pair, "label": label}
         question = said if pair is None else [said, pair]
         return Example(row.place, record, said, label, question)
 
 
-def label_of(row: Row, value: Any) -> str:
-    """A label's name; numbers are names too."""
+def _name(row: Row, value: Any) -> str:
+    """Whole numbers are names too: pandas makes them floats where a label is missing."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool | int):
         return str(value).lower()
     if not isinstance(value, str) or not value.strip():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example, Names, text
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
@@ -15,7 +14,5 @@ class Plain:
     optional: ClassVar[Names] = {}
 
     def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
-        if data.system:
-            raise DataError("data.system needs a chat, and `text` is plain; leave it out")
         said = text(row, "text", values["text"])
         return Example(row.place, {"text": said}, "", said, said)

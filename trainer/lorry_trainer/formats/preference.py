@@ -13,6 +13,7 @@ from lorry_trainer.formats.contract import (
     Names,
     Text,
     messages_of,
+    system_of,
     text,
     with_system,
 )
@@ -109,17 +110,17 @@ def prompt_of(row: Row, values: dict[str, Any], data: Data, prompt: Any = None) 
     """Its prompt, or the one that was found. Plain words are one as they stand; where the data has system messages, in
     this row or not, they are a user's."""
     value = values["prompt"] if prompt is None else prompt
-    own = text(row, "system", values.get("system"), may_be_empty=True).strip()
+    system = system_of(row, values.get("system"), data)
     if not isinstance(value, list):
         said = text(row, "prompt", value)
         if "system" in values:
-            return with_system([{"role": "user", "content": said}], own or data.system)
+            return with_system([{"role": "user", "content": said}], system)
         if data.system:
             raise DataError(
                 "data.system needs a chat, and `prompt` is plain text here; put it into the prompt"
             )
         return said
-    messages = with_system(messages_of(row, "prompt", value), own or data.system)
+    messages = with_system(messages_of(row, "prompt", value), system)
     if messages[-1]["role"] != "user":
         raise DataError(f"{row.place}: prompt must end with a user's message")
     return messages
@@ -142,8 +143,13 @@ def words_of(answer: Text) -> str:
 
 
 def _verdict(row: Row, value: Any) -> bool:
-    known = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
-    key = value.strip().lower() if isinstance(value, str) else value
-    if not isinstance(key, bool | int | str) or key not in known:
-        raise DataError(f"{row.place}: label must be true or false, not {value!r}")
-    return known[key]
+    said = value.strip().lower() if isinstance(value, str) else value
+    if isinstance(said, bool | int | float | str) and said in _GOOD + _BAD:
+        return said in _GOOD
+    raise DataError(
+        f"{row.place}: label must be true or false (1 or 0, yes or no, good or bad), not {value!r}"
+    )
+
+
+_GOOD = (1, "1", "true", "yes", "y", "good")  # True is 1, and so is 1.0
+_BAD = (0, "0", "false", "no", "n", "bad")

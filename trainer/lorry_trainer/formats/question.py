@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from lorry_trainer.formats.contract import SYSTEM, Example, Names, text
+from lorry_trainer.formats.contract import SYSTEM, Example, Names, first_of, text
 from lorry_trainer.formats.preference import prompt_of
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Data
@@ -16,6 +16,6 @@ class Question:
 
     def example(self, row: Row, values: dict[str, Any], data: Data) -> Example:
         prompt = prompt_of(row, values, data)
-        answer = values.get("answer")
-        right = text(row, "answer", str(answer)) if answer not in (None, "") else ""
+        answer = text(row, "answer", first_of(values.get("answer")), may_be_empty=True)
+        right = answer if answer.strip() else ""
         return Example(row.place, {"prompt": prompt, "answer": right}, prompt, right, prompt)

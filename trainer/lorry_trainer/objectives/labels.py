@@ -10,6 +10,7 @@ from lorry_trainer.bootstrap import Interval, of_ratio
 from lorry_trainer.data import Examples
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example
+from lorry_trainer.labels import NOT_LEARNT, refuse_strange
 from lorry_trainer.metrics import normalised
 from lorry_trainer.spans import spans
 
@@ -29,13 +30,11 @@ def label_set(data: Examples, labels_of: LabelsOf) -> tuple[str, ...]:
             raise DataError(
                 f"labels {other!r} and {label!r} differ in case or blank space only; write them alike"
             )
-    for row in data.validation + data.test:
-        for label in labels_of(row):
-            if label not in known:
-                raise DataError(
-                    f"{row.place}: no training row has the label {label!r}, so it cannot be learnt; add some, correct "
-                    f"it, or take the row out (known: {', '.join(sorted(known)[:12])})"
-                )
+    held_out = data.validation + data.test
+    refuse_strange(
+        [(row, label) for row in held_out for label in labels_of(row) if label not in known],
+        NOT_LEARNT,
+    )
     return tuple(sorted(known))
 
 

@@ -16,6 +16,7 @@ from transformers import (
 from lorry_bases import Quantization
 from lorry_bases.load import Base, Head, load_base
 from lorry_trainer.data import Examples
+from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.objectives import encoded
 from lorry_trainer.objectives.contract import Scores, Setup
@@ -42,8 +43,16 @@ class Tokens(encoded.Encoded):
         return load_base(recipe.base, quantization=quantization, device=device, head=head)
 
     def inputs(self, base: Base, row: Example) -> encoded.Inputs:
-        """The token ids of the words, joined by blanks, and in `places` which token speaks for each word: its first, as
-        is usual, but its last where no token sees those after it."""
+        """The token ids of the words, joined by blanks, and in `places` which token speaks for each word; one of which
+        the tokenizer keeps nothing is tagged by the token before it."""
+        found, spoken = self._spoken(base, row)
+        at = 0
+        found["places"] = [at := spoken.get(word, at) for word in range(len(row.record["words"]))]
+        return found
+
+    def _spoken(self, base: Base, row: Example) -> tuple[encoded.Inputs, dict[int, int]]:
+        """The token ids of a row, and word -> the token that speaks for it: its first, as is usual, but its last where
+        no token sees those after it."""
         words = row.record["words"]
         starts = list(accumulate((len(word) + 1 for word in words), initial=0))[:-1]
         tokenizer: Any = base.tokenizer
@@ -56,17 +65,16 @@ class Tokens(encoded.Encoded):
             stands = begin < end and begin < starts[word] + len(words[word])
             if stands and (last or word not in spoken):
                 spoken[word] = at
-        # A word of which the tokenizer keeps nothing is tagged by the token before it.
-        at = 0
-        found["places"] = [at := spoken.get(word, at) for word in range(len(words))]
-        return dict(found)
+        return dict(found), spoken
 
     def _labelled(self, base: Base, row: Example) -> encoded.Inputs:
-        """Only one token of a word is asked for its tag."""
-        inputs = self.inputs(base, row)
+        """Only one token of a word is asked for its tag, and none for that of a word that has no token."""
+        inputs, spoken = self._spoken(base, row)
+        if not spoken:
+            raise DataError(f"{row.place}: the base's tokenizer leaves nothing of the words")
         labels = [UNLABELLED] * len(inputs["input_ids"])
-        for at, tag in zip(inputs.pop("places"), row.record["tags"], strict=True):
-            labels[at] = base.model.config.label2id[tag]
+        for word, at in spoken.items():
+            labels[at] = base.model.config.label2id[row.record["tags"][word]]
         return inputs | {"labels": labels}
 
     def learnt(self, trainer: Any, row: encoded.Inputs) -> str:

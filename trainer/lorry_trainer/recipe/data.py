@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from lorry_trainer.metrics import normalised
 from lorry_trainer.recipe.section import Section, Share
+
+
+def _refuse_other_places(template: str, known: tuple[str, ...]) -> None:
+    """Raise ValueError where a name in braces would stand in every prompt as it is."""
+    others = [name for name in re.findall(r"\{(\w+)\}", template) if name not in known]
+    if others:
+        places = " and ".join(f"{{{name}}}" for name in known)
+        raise ValueError(
+            f"a template's places are {places}, and {template!r} has {{{others[0]}}}; correct it, or write it without "
+            "braces"
+        )
+
+
+def _refuse_alike(labels: tuple[str, ...]) -> None:
+    """Raise ValueError where two are one as answers are compared."""
+    seen: dict[str, str] = {}
+    for label in labels:
+        folded = normalised(label)
+        if folded in seen:
+            raise ValueError(
+                f"`labels` {seen[folded]!r} and {label!r} are one label: case and blank space make no other; write "
+                "each once"
+            )
+        seen[folded] = label
 
 
 class Columns(Section):
@@ -101,17 +127,20 @@ class Augment(Section):
             raise ValueError("give `templates` or `typos`, or leave `augment` out")
         if wrong := [t for t in self.templates if "{question}" not in t]:
             raise ValueError(f"a template must contain {{question}}, and {wrong[0]!r} does not")
+        for template in self.templates:
+            _refuse_other_places(template, ("question",))
         return self
 
 
 class Data(Section):
-    """The examples: JSON lines, JSON, CSV or Parquet, also packed by gzip; a folder of such files as the hub lays them
-    out, or one that `save_to_disk` wrote; or a data set on the hub (`hub:org/name`). A relative path starts at the
-    recipe's folder. Usual names of columns are found, and `--check` says which ones were taken; a column within an
-    object is named with a dot (`data.question`)."""
+    """The examples: JSON lines, JSON, CSV or Parquet, also packed by gzip, or all files that a pattern fits
+    (`rows-*.jsonl`); a folder of such files as the hub lays them out, or one that `save_to_disk` wrote; or a data set
+    on the hub (`hub:org/name`). A relative path starts at the recipe's folder. Usual names of columns are found, and
+    `--check` says which ones were taken; a column within an object is named with a dot (`data.question`)."""
 
     path: str | None = Field(
         default=None,
+        min_length=1,
         description="One file, folder or data set, split by `splits` where it has no splits. Either this or `train`.",
     )
     subset: str | None = Field(default=None, description="Which configuration of a hub data set.")
@@ -122,14 +151,18 @@ class Data(Section):
     )
     train: str | None = Field(
         default=None,
+        min_length=1,
         description="File of training rows, where other splits have files of their own.",
     )
     validation: str | None = Field(
         default=None,
+        min_length=1,
         description="File of validation rows. Without it, a share of the training file.",
     )
     test: str | None = Field(
-        default=None, description="File of test rows. Without it, a share of the training file."
+        default=None,
+        min_length=1,
+        description="File of test rows. Without it, a share of the training file.",
     )
     format: Literal[
         "auto",
@@ -204,6 +237,9 @@ class Data(Section):
             raise ValueError(
                 "name the file of rows with `path` or with `train`, exactly one of the two"
             )
+        if isinstance(self.labels, tuple):
+            _refuse_alike(self.labels)
         if "{instruction}" not in self.template:
             raise ValueError("`template` must contain {instruction}")
+        _refuse_other_places(self.template, ("instruction", "context"))
         return self
