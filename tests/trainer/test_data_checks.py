@@ -16,7 +16,7 @@ from lorry_trainer.data import Examples, load, within
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.objectives import OBJECTIVES
-from lorry_trainer.recipe import Augment, Columns, Data
+from lorry_trainer.recipe import Augment, Columns, Data, Splits
 
 Write = Callable[..., Path]
 Rows = list[dict[str, Any]]
@@ -201,6 +201,72 @@ def test_an_unknown_label_is_refused_by_row(write_rows: Write) -> None:
         DataError, match=r"is not one of data.labels \(rows.jsonl, line 21: 'maybe'\)"
     ):
         split(write_rows, some, labels=["Yes", "no"], splits=NONE_HELD_OUT)
+
+
+@pytest.mark.parametrize("other", ["Pay", "pay ", " pay"])
+@pytest.mark.parametrize("form", ["instruction", "labelled"])
+def test_labels_are_written_alike(write_rows: Write, tmp_path: Path, other: str, form: str) -> None:
+    """Blanks behind some of them, which no editor shows, were learnt: accuracy was 0.87 instead of 1. Of texts with a
+    label blanks at the ends are none of it."""
+    some = labelled({"pay": 20, "other": 20})
+    some[3]["output"] = other
+    if form == "labelled":
+        some = [{"text": row["instruction"], "label": row["output"]} for row in some]
+        if other.strip() == "pay":
+            return
+    write_rows(some)
+    data = Data.model_validate({"path": "rows.jsonl", "splits": NONE_HELD_OUT})
+    formats = ("labelled",) if form == "labelled" else OBJECTIVES["sft"]
+    with pytest.raises(DataError, match=r"labels 'pay' \(rows.jsonl, line 1\) and '.*' \(rows"):
+        load(data, tmp_path, 0, formats)
+
+
+def test_labels_are_told_with_their_numbers(write_rows: Write, tmp_path: Path) -> None:
+    """`7 labels` was all that was said of four and three cells like N/A."""
+    some = labelled({"pay": 25, "other": 20, "N/A": 1})
+    notes = split(write_rows, some, splits=NONE_HELD_OUT).notes
+    assert "3 labels (pay 25, other 20, N/A 1; in one row alone: N/A)" in notes
+    lines = "".join(f"mail {i},{'pay' if i % 2 else 'other'}\n" for i in range(40))
+    (tmp_path / "rows.csv").write_text(lines)
+    told = load(Data(path="rows.csv", splits=Splits(validation=0, test=0)), tmp_path, 0).notes
+    assert any(
+        n.startswith("rows.csv: a column is called 'other', which is a label too") for n in told
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "tags"),
+    [
+        ("['Bert', 'left']", "['B-PER', 'O']"),
+        ('["Bert", "left"]', '["B-PER", "O"]'),
+        ("Bert left", "B-PER O"),
+    ],
+)
+def test_lists_in_a_cell(write_rows: Write, tmp_path: Path, words: str, tags: str) -> None:
+    """pandas writes lists as Python shows them: their brackets and commas were read as parts of words."""
+    write_rows([{"words": words, "tags": tags}])
+    data = Data.model_validate({"path": "rows.jsonl", "splits": NONE_HELD_OUT})
+    (row,) = load(data, tmp_path, 0, ("tagged",)).train
+    assert row.record == {"words": ["Bert", "left"], "tags": ["B-PER", "O"]}
+    write_rows([{"words": "[Bert left", "tags": tags}])
+    with pytest.raises(DataError, match="words begins as a list, and is none"):
+        load(data, tmp_path, 0, ("tagged",))
+
+
+def test_a_column_that_is_named_and_not_there(write_rows: Write, tmp_path: Path) -> None:
+    """It was said to name one, which the recipe had done."""
+    write_rows([{"message": "a", "team": "b"}])
+    data = Data.model_validate_json(
+        '{"path": "rows.jsonl", "columns": {"instruction": "text", "output": "team"}}'
+    )
+    with pytest.raises(
+        DataError,
+        match=r"columns\.instruction is text, and there is no such column; it has",
+    ):
+        load(data, tmp_path, 0)
+    write_rows([{"a": "a", "b": "b", "c": "c"}])
+    with pytest.raises(DataError, match=r"as in `columns: \{words: …, tags: …\}`"):
+        load(Data(path="rows.jsonl"), tmp_path, 0, ("tagged",))
 
 
 def test_free_answers_are_no_labels(write_rows: Write) -> None:

@@ -77,6 +77,28 @@ def test_a_mark_within_a_columns_name(
     assert read(tmp_path, name, content) == [(f"{name}, line 2", row)]
 
 
+def test_conll_as_text(tmp_path: Path) -> None:
+    text = "-DOCSTART- -X- O O\n\nBert NNP B-PER\nleft VBD O\n\n\nso O\n"
+    assert read(tmp_path, "a.conll", text) == [
+        ("a.conll, line 3", {"words": ["Bert", "left"], "tags": ["B-PER", "O"]}),
+        ("a.conll, line 7", {"words": ["so"], "tags": ["O"]}),
+    ]
+    with pytest.raises(DataError, match=r"a\.conll, line 2: 'left' has no tag"):
+        read(tmp_path, "a.conll", "Bert B-PER\nleft\n")
+
+
+def test_squad_as_its_publisher_has_it(tmp_path: Path) -> None:
+    asked = [{"id": n, "question": f"q {n}", "answers": [{"text": "a"}]} for n in range(3)]
+    paragraphs = [{"context": "c", "qas": asked[:2]}, {"context": "d", "qas": asked[2:]}]
+    text = json.dumps({"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]})
+    rows = read(tmp_path, "a.json", text)
+    assert [(row["context"], row["question"]) for _, row in rows] == [
+        ("c", "q 0"),
+        ("c", "q 1"),
+        ("d", "q 2"),
+    ]
+
+
 @pytest.mark.parametrize("column", ["data", "rows", "examples"])
 def test_one_row_that_holds_a_list(tmp_path: Path, column: str) -> None:
     """Its list was read as the rows."""
@@ -113,6 +135,7 @@ def test_csv_with_quotes_line_breaks_and_a_byte_order_mark(tmp_path: Path) -> No
         ("a.csv.gz", "x,y\n", "a.csv.gz: not gzip"),
         ("a.json", "", "no rows"),
         ("a.csv", "", "no rows"),
+        ("a.csv", "x,y\n", "a.csv: no rows; there is nothing below its first line"),
         ("a.csv", "x,y\n1,2\n3\n", "a.csv, line 3: 1 values for 2 columns"),
         ("a.csv", "x,x\n1,2\n", "column name stands twice"),
         ("a.csv", 'x\n"1\n', "not CSV"),

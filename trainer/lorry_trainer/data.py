@@ -20,10 +20,13 @@ from lorry_trainer.formats.find import find_columns, told
 from lorry_trainer.labels import (
     label_of,
     labels_of,
+    refuse_spellings,
     refuse_unknown_labels,
     refuse_unlearnt_labels,
+    told_labels,
     verdict_of,
 )
+from lorry_trainer.metrics import normalised
 from lorry_trainer.objectives import OBJECTIVES
 from lorry_trainer.read import Row, Source
 from lorry_trainer.recipe import Columns, Data, Splits
@@ -108,8 +111,14 @@ def load(
             labels, parts["train"] + held_out, "is not one of data.labels", found.format
         )
     if labels:
-        learnt = refuse_unlearnt_labels(parts["train"], held_out, found.format)
-        notes.append(counted(len(learnt), "label"))
+        refuse_spellings([(row.place, row.answer) for row in parts["train"] + held_out])
+        refuse_unlearnt_labels(parts["train"], held_out, found.format)
+        notes.append(told_labels(parts["train"]))
+        if header := next((name for name in main.rows[0].values if normalised(name) in labels), ""):
+            notes.append(
+                f"{main.name}: a column is called {header!r}, which is a label too; if its first line is a row, write "
+                "one of names above it, text,label"
+            )
     datasets = [
         Dataset(source.name, source.digest, name, len(parts[name]))
         for name in SPLITS

@@ -18,6 +18,7 @@ from lorry_trainer.wording import counted
 NOT_LEARNT = "no training row has"
 LABELS_FILE = "labels.json"  # beside an adapter that classifies: the names of its head's outputs, in their order
 MOST_LABELS = 1000
+_SHOWN = 12  # of them in a message
 LONGEST_LABEL = 80  # characters
 
 
@@ -47,6 +48,28 @@ def labels_of(data: Data, rows: Sequence[Example]) -> frozenset[str]:
     if isinstance(data.labels, tuple):
         return frozenset(map(normalised, data.labels))
     return find_labels(rows) if data.labels == "auto" else frozenset()
+
+
+def told_labels(rows: Sequence[Example]) -> str:
+    """How many there are, and how often the most frequent ones come; all that come once: they may be mistakes."""
+    counts = Counter(row.answer for row in rows)
+    some = ", ".join(f"{label} {count}" for label, count in counts.most_common(_SHOWN))
+    more = ", …" if len(counts) > _SHOWN else ""
+    once = [label for label, count in counts.items() if count == 1]
+    rare = f"; in one row alone: {', '.join(once[:_SHOWN])}{', …' * (len(once) > _SHOWN)}"
+    return f"{counted(len(counts), 'label')} ({some}{more}{rare * bool(once)})"
+
+
+def refuse_spellings(rows: Sequence[tuple[str, str]]) -> None:
+    """Raise DataError where two of these labels, each with its place, are told apart by case or blank space alone."""
+    seen: dict[str, tuple[str, str]] = {}
+    for place, label in rows:
+        other, there = seen.setdefault(normalised(label), (label, place))
+        if other != label:
+            raise DataError(
+                f"labels {other!r} ({there}) and {label!r} ({place}) differ in case or blank space only; write them "
+                "alike"
+            )
 
 
 def refuse_unlearnt_labels(

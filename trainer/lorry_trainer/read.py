@@ -1,4 +1,4 @@
-"""Read rows from JSON lines, JSON, CSV or Parquet, each with the place where it stands, for messages.
+"""Read rows from JSON lines, JSON, CSV, Parquet or CoNLL, each with the place where it stands, for messages.
 
 Knows nothing about what the columns mean.
 """
@@ -69,7 +69,8 @@ def _file(name: str, folder: Path) -> Source:
     if ending is None:
         known = ", ".join([*_READERS, ".parquet"])
         raise DataError(
-            f"{name}: cannot read {path.suffix or 'a file without an ending'}; use {known}"
+            f"{name}: cannot read {path.suffix or 'a file without an ending'}; use {known} (.conll: a word and its tag "
+            "on each line)"
         )
     try:
         content = path.read_bytes()
@@ -92,7 +93,10 @@ def _file(name: str, folder: Path) -> Source:
     )
     rows = [Row(place, values) for place, values in read]
     if not rows:
-        raise DataError(f"{name}: no rows; the file is empty")
+        empty = (
+            "the file is empty" if not content.strip() else "there is nothing below its first line"
+        )
+        raise DataError(f"{name}: no rows; {empty}")
     return Source(name, digest, rows)
 
 
@@ -155,9 +159,47 @@ def _held(name: str, text: str) -> list[Any] | None:
         return None
     if not isinstance(value, dict) or text[end:].strip():
         return None
+    if articles := _articles(value):
+        return articles
     lists = [value[key] for key in _HOLDERS if isinstance(value.get(key), list)]
     held = [items for items in lists if items and all(isinstance(item, dict) for item in items)]
     return held[0] if len(held) == 1 else None
+
+
+def _articles(value: dict[str, Any]) -> list[Any]:
+    """The questions of SQuAD's own file, each with its paragraph; nothing of another."""
+    data = value.get("data")
+    if not isinstance(data, list) or not all(
+        isinstance(item, dict) and isinstance(item.get("paragraphs"), list) for item in data
+    ):
+        return []
+    return [
+        {"context": paragraph.get("context"), **question}
+        for article in data
+        for paragraph in article["paragraphs"]
+        for question in paragraph.get("qas", [])
+    ]
+
+
+def _conll(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A word on each line, first, and its tag, last; a blank line between texts. As CoNLL 2003 has it, which marks
+    documents by -DOCSTART-."""
+    words: list[str] = []
+    tags: list[str] = []
+    first = 0
+    for number, line in enumerate([*text.splitlines(), ""], 1):
+        cells = line.split()
+        if cells and cells[0] != "-DOCSTART-":
+            if len(cells) < 2:
+                raise DataError(
+                    f"{name}, line {number}: {line!r} has no tag; write a word and its tag on each line"
+                )
+            first = first or number
+            words.append(cells[0])
+            tags.append(cells[-1])
+        elif words:
+            yield f"{name}, line {first}", {"words": words, "tags": tags}
+            words, tags, first = [], [], 0
 
 
 _HOLDERS = ("data", "rows", "examples")
@@ -236,4 +278,7 @@ _READERS: dict[str, Reader] = {
     ".json": _json,
     ".csv": _csv,
     ".tsv": _csv,
+    ".conll": _conll,
+    ".iob": _conll,
+    ".bio": _conll,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
@@ -101,13 +102,18 @@ def first_of(answer: Any) -> Any:
 
 def named(row: Row, column: str, value: str, data: Data) -> str:
     """A label's name: a number stands for the name at its place in `data.labels`."""
-    if not isinstance(data.labels, tuple) or value in data.labels or not value.isdecimal():
+    if not isinstance(data.labels, tuple) or value in data.labels:
         return value
-    if int(value) >= len(data.labels):
+    if not re.fullmatch(
+        r"\d+(\.0+)?", value
+    ):  # 1.0 is what pandas makes of 1 where other rows have none
+        return value
+    at = int(float(value))
+    if at >= len(data.labels):
         raise DataError(
             f"{row.place}: {column} is {value}, and data.labels has names for 0 to {len(data.labels) - 1}"
         )
-    return data.labels[int(value)]
+    return data.labels[at]
 
 
 def messages_of(row: Row, column: str, value: Any) -> Messages:

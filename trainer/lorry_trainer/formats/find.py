@@ -8,7 +8,7 @@ from typing import Any
 
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats import FORMATS
-from lorry_trainer.formats.columns import Finder, all_names, content
+from lorry_trainer.formats.columns import Finder, all_names, content, has
 from lorry_trainer.objectives import OBJECTIVES
 from lorry_trainer.read import Row
 from lorry_trainer.recipe import Columns, Data
@@ -73,16 +73,24 @@ def find_format(rows: list[Row], data: Data, formats: Collection[str]) -> str:
     if len(fitting) == 1:
         return fitting[0]
     found = ", ".join(all_names(values))
+    for column, name in data.columns:
+        if name and not has(values, name):
+            raise DataError(
+                f"{rows[0].place}: data.columns.{column} is {name}, and there is no such column; it has {found}"
+            )
     if fitting:
         raise DataError(
             f"{rows[0].place}: columns {found} fit {' and '.join(fitting)}; set data.format"
         )
     needs = "; ".join(f"{name} needs {', '.join(FORMATS[name].required)}" for name in formats)
     elsewhere = _readers(values)
+    example = ", ".join(
+        f"{column}: …" for column in FORMATS[next(iter(formats), "instruction")].required
+    )
     way_out = (
         f"they fit `objective: {' or '.join(elsewhere)}`"
         if elsewhere
-        else "name yours under data.columns, as in `columns: {instruction: …, output: …}`"
+        else f"name yours under data.columns, as in `columns: {{{example}}}`"
     )
     raise DataError(f"{rows[0].place}: columns {found} fit no format ({needs}); {way_out}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from typing import Any, ClassVar
 
 from lorry_trainer.errors import DataError
@@ -35,9 +36,20 @@ class Tagged:
         )
 
 
+def _listed(row: Row, column: str, text: str) -> Any:
+    """`["a", "b"]` of JSON, or `['a', 'b']` of Python."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError) as error:
+        raise DataError(
+            f"{row.place}: {column} begins as a list, and is none: {text[:40]!r}; separate names by blanks, or write "
+            "them as JSON does"
+        ) from error
+
+
 def _names(row: Row, column: str, value: Any) -> list[str]:
-    if isinstance(value, str):  # as CSV has it
-        value = value.split()
+    if isinstance(value, str):  # as CSV has it, and as pandas writes lists into it
+        value = _listed(row, column, value) if value.lstrip().startswith("[") else value.split()
     if not isinstance(value, list) or not value:
         raise DataError(f"{row.place}: {column} must be a list of strings, not {str(value)[:40]!r}")
     if not all(isinstance(item, str | int) and str(item).strip() for item in value):

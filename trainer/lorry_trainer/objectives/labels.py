@@ -10,8 +10,7 @@ from lorry_trainer.bootstrap import Interval, of_ratio
 from lorry_trainer.data import Examples
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats.contract import Example
-from lorry_trainer.labels import NOT_LEARNT, refuse_strange
-from lorry_trainer.metrics import normalised
+from lorry_trainer.labels import NOT_LEARNT, refuse_spellings, refuse_strange
 from lorry_trainer.spans import spans
 
 LabelsOf = Callable[[Example], Iterable[str]]
@@ -24,12 +23,7 @@ def label_set(data: Examples, labels_of: LabelsOf) -> tuple[str, ...]:
         raise DataError(
             f"all {len(data.train)} training rows have the label {', '.join(known)}; nothing can be told apart"
         )
-    seen: dict[str, str] = {}
-    for label in sorted(known):
-        if (other := seen.setdefault(normalised(label), label)) != label:
-            raise DataError(
-                f"labels {other!r} and {label!r} differ in case or blank space only; write them alike"
-            )
+    refuse_spellings([(row.place, label) for row in data.train for label in labels_of(row)])
     held_out = data.validation + data.test
     refuse_strange(
         [(row, label) for row in held_out for label in labels_of(row) if label not in known],
