@@ -11,6 +11,7 @@ from lorry_trainer import processes
 from lorry_trainer.data import Examples, choose, load, within
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Example
+from lorry_trainer.gate import refuse_unreachable
 from lorry_trainer.launcher import refuse_other_wishes
 from lorry_trainer.memory import LOADING, told_when_out
 from lorry_trainer.objectives import OBJECTIVES, find
@@ -67,6 +68,7 @@ def prepare(
     """
     objective = find(recipe.objective)
     _refuse_unmeasured(recipe, objective)
+    refuse_unreachable(recipe.require)
     refuse_other_wishes(on_cuda=recipe.training.device != "cpu" and _has_cuda())
     _refuse_unheard(recipe, objective, data)
     base = (load or load_base)(recipe, objective, data)
