@@ -269,11 +269,9 @@ def test_each_of_several_runs_on_one_base_has_its_own_reward(
 
 
 def test_a_reward_model_that_was_trained_here_is_a_reward(
-    learn: Callable[..., Result], base_folder: Path, tmp_path: Path
+    learn: Callable[..., Result], tmp_path: Path
 ) -> None:
     trained = learn("reward").folder
-    config = trained / "adapter_config.json"  # it names the base without this machine's path
-    config.write_text(config.read_text().replace(f'"{base_folder.name}"', f'"{base_folder}"'))
     judge = find_reward(trained.name, tmp_path, "cpu").judge
     row = rows("polite")[0]
     kind, rude = judge([row["prompt"]] * 2, [row["chosen"], row["rejected"]], ["", ""])
@@ -424,8 +422,9 @@ def test_a_row_that_makes_no_sense(
 
 
 def test_answers_that_do_not_fill_their_groups(learn: Callable[..., Result]) -> None:
+    sums = [{"prompt": f"{i} and 1", "answer": f"{i + 1}"} for i in range(30)]
     with pytest.raises(RecipeError, match=r"no multiple of reinforcement\.generations = 3"):
-        learn("grpo", rows("brief")[:30], reinforcement={"reward": "contains", "generations": 3})
+        learn("grpo", sums, reinforcement={"reward": "contains", "generations": 3})
 
 
 @pytest.mark.parametrize("reward", ["unheard-of", "missing.py:it", "brief.py:other"])
