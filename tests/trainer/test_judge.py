@@ -16,7 +16,7 @@ from lorry_trainer.gate import refuse_unreachable, shortfalls
 from lorry_trainer.judge import OTHER, judge
 from lorry_trainer.metrics import wins
 from lorry_trainer.recipe_file import parse_recipe
-from lorry_trainer.shots import with_shots
+from lorry_trainer.shots import own_answer, with_shots
 
 LABELS = frozenset({"a", "b", "c"})
 
@@ -208,3 +208,25 @@ def test_solved_examples_stand_before_the_question_as_far_as_there_is_room() -> 
     (text,) = with_shots([Example("p", {}, "Q: c A: ", "d", "l")], plain, 100, len)
     assert text.prompt == "Q: a A: b\n\nQ: c A: "
     assert text.whole == "Q: a A: b\n\nQ: c A: d"
+
+
+def test_an_answer_ends_where_the_next_example_would_begin() -> None:
+    """Nothing stopped a base that was shown plain examples: it answered right, went on with more of them, and had
+    0."""
+    shown = [Example("p", {}, "Q: a A:", " b", "k")]
+    asked = Example("p", {}, "Q: c A:", " d", "l")
+    (row,) = with_shots([asked], shown, 100, len)
+    assert own_answer(row, "d\n\nQ: e A: f\n\nQ: g") == "d"
+    assert (
+        own_answer(asked, "d\n\nQ: e A: f") == "d\n\nQ: e A: f"
+    )  # as it is asked without examples
+    (talk,) = with_shots([chat("3+3", "6")], [chat("1+1", "2")], 100, len)
+    assert own_answer(talk, "two\n\nparagraphs") == "two\n\nparagraphs"
+
+
+def test_an_answer_of_several_paragraphs_does_not_end_within_itself() -> None:
+    """A blank line ends no answer where the examples have some in theirs."""
+    shown = [Example("p", {}, "Q: a A:", " one\n\ntwo", "k")]
+    (row,) = with_shots([Example("p", {}, "Q: c A:", " d", "l")], shown, 100, len)
+    assert row.prompt == "Q: a A: one\n\ntwo\n\n\nQ: c A:"
+    assert own_answer(row, "three\n\nfour\n\n\nQ: e") == "three\n\nfour"
