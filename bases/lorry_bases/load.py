@@ -228,11 +228,21 @@ def context_length(model: PreTrainedModel) -> int:
     the original context; in a batch with such a one, or after keys were cached, short ones would be turned too. So
     the base is served within its original context."""
     config: Any = model.config.get_text_config()
-    length: int = config.max_position_embeddings
+    length: int = config.max_position_embeddings - _kept_for_padding(model)
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":
         length = min(length, rope["original_max_position_embeddings"])
     return length
+
+
+def _kept_for_padding(model: PreTrainedModel) -> int:
+    """Positions up to the one of padding, which RoBERTa and its relatives (XLM-R, CamemBERT, Longformer, MPNet) begin
+    behind: of 514 embeddings 512 are for tokens."""
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] == "position_embeddings":
+            padding: int | None = getattr(module, "padding_idx", None)
+            return 0 if padding is None else padding + 1
+    return 0
 
 
 def _keep_as_loaded(model: torch.nn.Module) -> None:

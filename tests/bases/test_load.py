@@ -10,11 +10,17 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, Phi3Config
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    Phi3Config,
+    RobertaConfig,
+)
 from transformers.pytorch_utils import Conv1D
 
 from lorry_bases import Quantization, fingerprint
-from lorry_bases.load import BaseRefused, load_base
+from lorry_bases.load import BaseRefused, Head, load_base
 from lorry_bases.shapes import bytes_per_parameter, linear_shapes
 
 CPU = "cpu"
@@ -142,6 +148,30 @@ def test_longrope_is_served_within_its_original_context(tmp_path: Path) -> None:
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     base = load_base(str(tmp_path), device=CPU)
     assert base.context_length == 32
+
+
+@pytest.mark.parametrize(("config", "expected"), [(RobertaConfig, 62), (BertConfig, 66)])
+def test_positions_that_are_kept_for_padding_take_no_token(
+    tmp_path: Path, config: type[RobertaConfig] | type[BertConfig], expected: int
+) -> None:
+    """RoBERTa's positions begin behind that of padding: its longest rows had no embedding, and broke training off."""
+    made = config(
+        vocab_size=96,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=66,
+        pad_token_id=3,
+    )
+    AutoModelForSequenceClassification.from_config(made).save_pretrained(tmp_path)
+    head = Head(AutoModelForSequenceClassification, ("a", "b"))
+    base = load_base(str(tmp_path), device=CPU, head=head)
+    assert base.context_length == expected
+    longest = torch.full((1, expected), 5)
+    base.model(input_ids=longest)
+    with pytest.raises((IndexError, RuntimeError)):
+        base.model(input_ids=torch.full((1, expected + 1), 5))
 
 
 def test_quantized_folder_is_refused(llama_base: Path) -> None:

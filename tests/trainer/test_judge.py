@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ import pytest
 from lorry_trainer.bootstrap import interval, of_ratio
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Example
-from lorry_trainer.gate import shortfalls
+from lorry_trainer.gate import refuse_unreachable, shortfalls
 from lorry_trainer.judge import OTHER, judge
 from lorry_trainer.metrics import wins
 from lorry_trainer.recipe_file import parse_recipe
-from lorry_trainer.shots import with_shots
+from lorry_trainer.shots import own_answer, with_shots
 
 LABELS = frozenset({"a", "b", "c"})
 
@@ -160,12 +161,33 @@ def test_what_is_no_number_passes_no_gate(text: str, name: str, odd: float) -> N
         ("{f2: {min: 1}}", "r.yaml:2: require.f2"),
         ("{f1: {mni: 1}}", "require.f1.mni: unknown key; did you mean min?"),
         ("{f1: {}}", "give at least one of"),
+        ("{f1: {min: 0.9, max: 0.1}}", "min 0.9 is above max 0.1"),
     ],
 )
 def test_a_requirement_that_cannot_be(text: str, part: str) -> None:
     with pytest.raises(RecipeError) as caught:
         parse_recipe(f"data: {{path: x}}\nrequire: {text}", "r.yaml")
     assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{accuracy: {min: 90}}", "require.accuracy.min is 90, and accuracy lies between 0 and 1"),
+        ("{f1: {max: -0.1}}", "require.f1.max is -0.1"),
+        ("{win_rate: {above_base: 1.5}}", "require.win_rate.above_base is 1.5"),
+        ("{f1: {min: 0, max: 1, above_base: -0.5}}", ""),
+        ("{perplexity: {max: 20}, reward: {min: -3}, loss: {below_base: 2}}", ""),
+    ],
+)
+def test_a_share_is_held_against_shares(text: str, part: str) -> None:
+    """A gate in percent was taken in silence: no version ever passed it, or each did."""
+    require = parse_recipe(f"data: {{path: x}}\nrequire: {text}").require
+    if not part:
+        refuse_unreachable(require)
+        return
+    with pytest.raises(RecipeError, match=re.escape(part)):
+        refuse_unreachable(require)
 
 
 def chat(question: str, answer: str) -> Example:
@@ -241,3 +263,25 @@ def test_figures_of_english_are_those_of_the_libraries() -> None:
     for name, metric in {"bleu": BLEU(), "chrf": CHRF()}.items():
         whole = metric.corpus_score(answers, [expected]).score
         assert metrics[name] == pytest.approx(whole / 100)
+
+
+def test_an_answer_ends_where_the_next_example_would_begin() -> None:
+    """Nothing stopped a base that was shown plain examples: it answered right, went on with more of them, and had
+    0."""
+    shown = [Example("p", {}, "Q: a A:", " b", "k")]
+    asked = Example("p", {}, "Q: c A:", " d", "l")
+    (row,) = with_shots([asked], shown, 100, len)
+    assert own_answer(row, "d\n\nQ: e A: f\n\nQ: g") == "d"
+    assert (
+        own_answer(asked, "d\n\nQ: e A: f") == "d\n\nQ: e A: f"
+    )  # as it is asked without examples
+    (talk,) = with_shots([chat("3+3", "6")], [chat("1+1", "2")], 100, len)
+    assert own_answer(talk, "two\n\nparagraphs") == "two\n\nparagraphs"
+
+
+def test_an_answer_of_several_paragraphs_does_not_end_within_itself() -> None:
+    """A blank line ends no answer where the examples have some in theirs."""
+    shown = [Example("p", {}, "Q: a A:", " one\n\ntwo", "k")]
+    (row,) = with_shots([Example("p", {}, "Q: c A:", " d", "l")], shown, 100, len)
+    assert row.prompt == "Q: a A: one\n\ntwo\n\n\nQ: c A:"
+    assert own_answer(row, "three\n\nfour\n\n\nQ: e") == "three\n\nfour"

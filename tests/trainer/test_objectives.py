@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForTokenClassification
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from lorry_bases.load import Head, load_base
 from lorry_trainer.bases import Bases
@@ -27,8 +27,9 @@ from lorry_trainer.objectives import OBJECTIVES, find
 from lorry_trainer.objectives.labels import span_metrics
 from lorry_trainer.prepare import prepare, prepare_data
 from lorry_trainer.progress import Silent
-from lorry_trainer.recipe import OBJECTIVE_SECTIONS
+from lorry_trainer.recipe import OBJECTIVE_SECTIONS, Data
 from lorry_trainer.recipe_file import read_recipe
+from lorry_trainer.remote import read_questions
 from lorry_trainer.rewards import find_reward, number
 from lorry_trainer.run import Result, run
 from lorry_trainer.spans import spans
@@ -122,6 +123,33 @@ def test_labels_are_learnt_and_the_head_is_published(
     assert len(names) == _head(result.folder).shape[0]
     # Once 0, for these two objectives' trainer counts tokens only when told to.
     assert result.metrics["train_tokens"] > 0
+
+
+@pytest.mark.parametrize("on", ["decoder", "encoder"])
+def test_two_texts_are_learnt_as_a_server_is_asked(
+    on: str, write_rows: Write, base_folder: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    """A decoder's tokenizer glued them together (`…tall boxthe box…`), and `lorry eval` asked with a blank line
+    between: another accuracy on the same rows. An encoder's tokenizer marks where the second begins."""
+    said = [
+        {"premise": f"box {i} is red", "hypothesis": f"it is {i}", "label": i % 2}
+        for i in range(20)
+    ]
+    data = Data(path=write_rows(said).name)
+    head = Head(AutoModelForSequenceClassification, ("0", "1"))
+    base = load_base(
+        str(base_folder if on == "decoder" else encoder_folder), device="cpu", head=head
+    )
+    (first, *_), tokenizer = load(data, tmp_path, 0, ("labelled",)).train, base.tokenizer
+    assert tokenizer is not None
+    learnt = find("classification").inputs(base, first)["input_ids"]
+    if on == "encoder":
+        assert learnt == tokenizer(first.record["text"], first.record["pair"])["input_ids"]
+        return
+    asked = [row.asked for row in read_questions(data, tmp_path, 100, 0).rows]
+    assert learnt in [
+        tokenizer(text)["input_ids"] for text in asked if first.record["text"] in text
+    ]
 
 
 def _head(folder: Path) -> torch.Tensor:
@@ -270,11 +298,9 @@ def test_each_of_several_runs_on_one_base_has_its_own_reward(
 
 
 def test_a_reward_model_that_was_trained_here_is_a_reward(
-    learn: Callable[..., Result], base_folder: Path, tmp_path: Path
+    learn: Callable[..., Result], tmp_path: Path
 ) -> None:
     trained = learn("reward").folder
-    config = trained / "adapter_config.json"  # it names the base without this machine's path
-    config.write_text(config.read_text().replace(f'"{base_folder.name}"', f'"{base_folder}"'))
     judge = find_reward(trained.name, tmp_path, "cpu").judge
     row = rows("polite")[0]
     kind, rude = judge([row["prompt"]] * 2, [row["chosen"], row["rejected"]], ["", ""])
@@ -425,8 +451,9 @@ def test_a_row_that_makes_no_sense(
 
 
 def test_answers_that_do_not_fill_their_groups(learn: Callable[..., Result]) -> None:
+    sums = [{"prompt": f"{i} and 1", "answer": f"{i + 1}"} for i in range(30)]
     with pytest.raises(RecipeError, match=r"no multiple of reinforcement\.generations = 3"):
-        learn("grpo", rows("brief")[:30], reinforcement={"reward": "contains", "generations": 3})
+        learn("grpo", sums, reinforcement={"reward": "contains", "generations": 3})
 
 
 @pytest.mark.parametrize("reward", ["unheard-of", "missing.py:it", "brief.py:other"])

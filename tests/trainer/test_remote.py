@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from lorry_client.results import Dataset, Lineage
-from lorry_trainer.errors import RecipeError
+from lorry_client.results import Classification, Dataset, LabelScore, Lineage, Usage
+from lorry_trainer.errors import DataError, RecipeError
 from lorry_trainer.figures import side_by_side
 from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.recipe import Data
@@ -24,13 +25,15 @@ from lorry_trainer.wording import counted
 class Says:
     """A server whose adapters answer every question with one word."""
 
-    def __init__(self, learnt: tuple[Dataset, ...], **words: str) -> None:
+    def __init__(self, learnt: tuple[Dataset, ...], recipe: str, **words: str) -> None:
         self.learnt = learnt
+        self._recipe = recipe
         self._words = words
 
     async def resolve(self, reference: str) -> Any:
         learnt = self.learnt if reference == "new" else ()
-        return SimpleNamespace(files=(), lineage=Lineage(datasets=learnt))
+        lineage = Lineage(datasets=learnt, recipe=self._recipe)
+        return SimpleNamespace(files=(), lineage=lineage)
 
     async def generate(self, prompt: Any, reference: str | None, **options: Any) -> Any:
         name = (reference or "base").partition("@")[0]
@@ -49,10 +52,11 @@ def asked_of(tmp_path: Path) -> Any:
         reward: str | None,
         learnt: tuple[Dataset, ...] = (),
         progress: Progress | None = None,
+        recipe: str = "",
     ) -> Asked:
         questions = read_questions(Data(path="rows.csv"), tmp_path, 100, 0)
         judge = find_reward(reward, tmp_path, None, key="--reward") if reward else None
-        client: Any = Says(learnt, base="well", old="no", new="yes")
+        client: Any = Says(learnt, recipe, base="well", old="no", new="yes")
         made = ask(
             client,
             list(references),
@@ -112,6 +116,81 @@ def test_rows_that_a_version_learnt_are_told(
     asked_of(["old", "new"], None, None, learnt, Listening())
     said = "new was trained on rows of rows.csv: what it answers right it may know by heart"
     assert heard == ([said] if told else [])
+
+
+class Sorts:
+    """A server of adapters with a head over `entails` and `not`, in the alphabet's order, which finds `not` in every
+    text that has a 7 in it."""
+
+    def __init__(self, recipe: str) -> None:
+        self._recipe = recipe
+
+    async def resolve(self, reference: str) -> Any:
+        files = (SimpleNamespace(path="labels.json"),)
+        return SimpleNamespace(files=files, lineage=Lineage(recipe=self._recipe))
+
+    async def classify(self, prompt: str, reference: str) -> Classification:
+        found = float("7" in prompt)
+        labels = (LabelScore(0, 0.5, 0.5, "entails"), LabelScore(1, found, 0.5, "not"))
+        return Classification(labels, "sorter@sha256:ab", "sha256:ab", Usage(0, 0, 0))
+
+
+@pytest.fixture
+def sorted_by_head(tmp_path: Path) -> Any:
+    def go(labels: Sequence[Any], recipe: str = "") -> Asked:
+        rows = [{"text": f"text {7 if n % 2 else 1}{n}", "label": x} for n, x in enumerate(labels)]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        questions = read_questions(Data(path="rows.jsonl"), tmp_path, 100, 0)
+        client: Any = Sorts(recipe)
+        options = {"max_tokens": None, "concurrency": 2, "seed": 0}
+        return asyncio.run(ask(client, [None, "sorter"], questions, progress=Silent(), **options))  # type: ignore[arg-type]
+
+    return go
+
+
+def test_a_heads_labels_are_those_of_its_figures(sorted_by_head: Any) -> None:
+    """They were guessed from the file's rows: of three there was no accuracy and no F1."""
+    metrics = sorted_by_head(["entails", "not", "Not"]).metrics()["sorter"]
+    assert metrics["accuracy"] == pytest.approx(2 / 3)
+    assert {"precision", "recall", "f1"} <= metrics.keys()
+
+
+def test_numbers_for_labels_mean_what_they_meant_in_training(sorted_by_head: Any) -> None:
+    """They were compared with names: accuracy 0. The head's own order is the alphabet's, and no help."""
+    recipe = "objective: classification\ndata: {path: x.jsonl, labels: ['not', entails]}\n"
+    asked = sorted_by_head([1, 0] * 6, recipe)
+    assert asked.metrics()["sorter"]["accuracy"] == 1.0
+    assert {row.answer for row in asked.questions.rows} == {"entails", "not"}
+    assert sorted_by_head(["entails", "not"] * 6, recipe).metrics()["sorter"]["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("labels", "recipe", "part"),
+    [
+        ([1, 0, 1], "data: {labels: auto}", "write the names in place of numbers"),
+        ([1, 0, 1], ": no YAML: {", "3 rows have a label that sorter does not know"),
+        (
+            [1, 0, 2],
+            "data: {labels: ['not', entails]}",
+            "1 row has a label that sorter does not know (rows.jsonl, line 3: '2')",
+        ),
+        (["entails", "maybe"], "", "it knows entails, not. So mend these rows"),
+    ],
+)
+def test_a_label_that_no_head_can_answer_is_refused(
+    sorted_by_head: Any, labels: Sequence[Any], recipe: str, part: str
+) -> None:
+    """It counted as a wrong answer, in silence."""
+    with pytest.raises(DataError) as caught:
+        sorted_by_head(labels, recipe)
+    assert part in caught.value.message
+
+
+def test_what_a_written_answer_is_called_is_known_too(asked_of: Any) -> None:
+    """A version that writes its labels learnt their names by the same list."""
+    names = "data: {labels: ['yes', 'no', perhaps]}"
+    metrics = asked_of(["new"], None, None, recipe=names).metrics()["new"]
+    assert metrics["accuracy"] == 0.75
 
 
 def test_figures_stand_side_by_side() -> None:

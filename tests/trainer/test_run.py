@@ -445,9 +445,23 @@ def test_plain_text_is_judged_by_its_perplexity(
     write_rows([{"text": f"the {i} the {i} the {i}"} for i in range(60)])
     recipe = tiny_recipe(training={"max_steps": 10}, evaluation={"max_new_tokens": None})
     result = go(recipe)
-    assert read_recipe(result.folder / "recipe.yaml").evaluation.max_new_tokens is None
+    written = read_recipe(result.folder / "recipe.yaml")
+    assert written.evaluation.max_new_tokens is None
+    assert (written.evaluation.metric, result.metric) == ("loss", "loss")
     assert result.metrics["test_perplexity"] < result.metrics["base_test_perplexity"]
     assert "test_exact_match" not in result.metrics
+
+
+def test_a_recipe_of_plain_text_makes_the_same_adapter_again(
+    go: Callable[..., Result], write_rows: Write, tiny_recipe: Build
+) -> None:
+    """The written one asked for exact_match, which plain text has not, and was refused."""
+    write_rows([{"text": f"the {i} the {i} the {i}"} for i in range(60)])
+    first = go(tiny_recipe(training={"max_steps": 2}, evaluation={"max_new_tokens": None}), "a")
+    again = go(read_recipe(first.folder / "recipe.yaml"), "b")
+    weights = "adapter_model.safetensors"
+    assert digests(first.folder)[weights] == digests(again.folder)[weights]
+    assert first.metrics == again.metrics
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from lorry_trainer.recipe import Metric, Requirement
+from lorry_trainer.errors import RecipeError
+from lorry_trainer.recipe import UNBOUNDED, Metric, Requirement
+
+
+def refuse_unreachable(require: Mapping[Metric, Requirement]) -> None:
+    """Raise RecipeError where a figure that is a share is to be what no share is: a percentage, most likely."""
+    for name, wanted in require.items():
+        if name in UNBOUNDED:
+            continue
+        for key, bound in wanted.model_dump(exclude_none=True).items():
+            lowest = -1 if key.endswith("base") else 0  # of a difference of two shares, or of one
+            if not lowest <= bound <= 1:
+                raise RecipeError(
+                    f"require.{name}.{key} is {bound:g}, and {name} lies between 0 and 1; give a share, as in 0.9"
+                )
 
 
 def shortfalls(require: Mapping[Metric, Requirement], metrics: dict[str, float]) -> list[str]:

@@ -11,13 +11,14 @@ from lorry_trainer import processes
 from lorry_trainer.data import Examples, choose, load, within
 from lorry_trainer.errors import RecipeError
 from lorry_trainer.formats.contract import Example
+from lorry_trainer.gate import refuse_unreachable
 from lorry_trainer.launcher import refuse_other_wishes
 from lorry_trainer.memory import LOADING, told_when_out
 from lorry_trainer.objectives import OBJECTIVES, find
 from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.recipe import FREE, HELD, Recipe
 from lorry_trainer.resolve import Facts, Resolved, resolve
-from lorry_trainer.rewards import Rewards, find_rewards
+from lorry_trainer.rewards import Rewards, find_rewards, refuse_unearnable
 from lorry_trainer.targets import refuse_targets
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def prepare(
     """
     objective = find(recipe.objective)
     _refuse_unmeasured(recipe, objective)
+    refuse_unreachable(recipe.require)
     refuse_other_wishes(on_cuda=recipe.training.device != "cpu" and _has_cuda())
     _refuse_unheard(recipe, objective, data)
     base = (load or load_base)(recipe, objective, data)
@@ -130,6 +132,10 @@ def _refuse_unheard(recipe: Recipe, objective: Objective, data: Examples) -> Non
             raise RecipeError(
                 f"evaluation.{key}: rows of plain text ask nothing that could be answered; leave it out"
             )
+    learnt = recipe.reinforcement.reward if recipe.reinforcement else None
+    refuse_unearnable(learnt, data.train, "reinforcement.reward")
+    judging = "evaluation" if evaluation.reward else "reinforcement"
+    refuse_unearnable(evaluation.reward or learnt, data.test, f"{judging}.reward")
     if not data.test and (recipe.require or evaluation.shots):
         key = "require" if recipe.require else "evaluation.shots"
         raise RecipeError(f"{key}: there are no test rows to score; raise data.splits.test")

@@ -14,15 +14,17 @@ from lorry_trainer.formats.contract import Example
 from lorry_trainer.formats.find import find_columns
 from lorry_trainer.judge import Judgement, judge
 from lorry_trainer.labels import LABELS_FILE, labels_of
+from lorry_trainer.metrics import normalised
 from lorry_trainer.objectives import OBJECTIVES
 from lorry_trainer.progress import Progress
 from lorry_trainer.read import read_source
 from lorry_trainer.recipe import Data
+from lorry_trainer.remote_labels import all_among, by_name, numbering, refuse_other_labels
 from lorry_trainer.rewards import Reward, earned
 
 if TYPE_CHECKING:
     from lorry_client.aio import AsyncClient
-    from lorry_client.results import Version
+    from lorry_client.results import Classification, Version
 
 BARE = "base"  # what the bare base is called beside references
 
@@ -30,7 +32,7 @@ BARE = "base"  # what the bare base is called beside references
 @dataclass(frozen=True)
 class Questions:
     rows: list[Example]  # a seeded choice of those of a file, every one a test row
-    labels: frozenset[str]  # of all the file's rows
+    labels: frozenset[str]  # of all the file's rows, or those that the version learnt
     name: str  # the file's
     digest: str  # sha256:… of its bytes
 
@@ -62,6 +64,13 @@ class Asked:
         }
 
 
+@dataclass(frozen=True)
+class _Said:
+    text: str
+    acted: str | None  # who said it
+    labels: frozenset[str] = frozenset()  # all that a head may say, normalised
+
+
 def read_questions(data: Data, folder: Path, limit: int, seed: int) -> Questions:
     """`limit` rows of the file at most. Raises DataError."""
     source = read_source(data.path or "", folder)
@@ -85,7 +94,10 @@ async def ask(
 ) -> Asked:
     """Every reference (None is the bare base) answers all rows, greedily, or by its head where it has labels for one;
     the bare base, which has none, is then not asked. A `reward` judges the answers, and tells how often the others win
-    over the `rival`'s. Raises lorry_client's errors; the requests that are under way then end with it."""
+    over the `rival`'s. Numbers for labels mean what they meant to the last reference in its training.
+
+    Raises DataError where a row's label is none of a head's, and lorry_client's errors; the requests that are under way
+    then end with it."""
     versions = {name: await client.resolve(name) for name in references if name}
     for name, version in versions.items():
         if (questions.digest, "train") in {(d.digest, d.split) for d in version.lineage.datasets}:
@@ -97,27 +109,21 @@ async def ask(
         references = [name for name in references if name]
         rival = None if rival == BARE else rival
         progress.say("the bare base has no head to classify with, so it is not asked")
+    questions = _named(questions, versions.get(references[-1] or ""))
     gate = asyncio.Semaphore(concurrency)
     answers: dict[str, list[str]] = {}
     acted: dict[str, str | None] = {}
+    labels: dict[str, frozenset[str]] = {}
 
-    async def one(reference: str | None, row: Example, *, by_head: bool) -> tuple[str | None, str]:
-        """Who acted, and what was said."""
+    async def one(reference: str | None, row: Example, *, by_head: bool) -> _Said:
         async with gate:
             if by_head and reference:
-                found = await client.classify(row.asked, reference)
-                acted, answer = found.adapter, found.labels[found.best]
-                if answer.name is None:
-                    raise DataError(
-                        f"the server tells no names of {reference}'s labels: an older one brought its files to the "
-                        "disk. Empty the cache in the server's home and ask again"
-                    )
-                said = answer.name
+                said = _by_head(await client.classify(row.asked, reference), reference)
             else:
                 told = await client.generate(row.prompt, reference, max_tokens=max_tokens)  # type: ignore[arg-type]
-                acted, said = told.adapter, told.text.strip()
+                said = _Said(told.text.strip(), told.adapter)
         progress.advance()
-        return acted, said
+        return said
 
     rows = questions.rows
     for reference in references:
@@ -125,15 +131,19 @@ async def ask(
         by_head = reference in with_head
         progress.start(who, len(rows))
         # What it means from here on, should its alias move meanwhile.
-        meant, first = await one(reference, rows[0], by_head=by_head)
+        first = await one(reference, rows[0], by_head=by_head)
+        if by_head:
+            refuse_other_labels(rows, first.labels, who)
+        meant, labels[who] = first.acted, first.labels or questions.labels
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(meant, row, by_head=by_head)) for row in rows[1:]]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
-        answers[who] = [first, *(task.result()[1] for task in tasks)]
+        answers[who] = [first.text, *(task.result().text for task in tasks)]
         acted[who] = meant
-    judged = _judged(answers, questions, seed)
+    expected = [row.answer for row in rows]
+    judged = {who: judge(said, expected, labels[who], seed) for who, said in answers.items()}
     if reward is not None:
         judged = _rewarded(judged, answers, questions, reward, rival, seed)
     return Asked(questions, answers, acted, judged, rival)
@@ -144,9 +154,22 @@ def _classifies(version: Version) -> bool:
     return any(file.path == LABELS_FILE for file in version.files)
 
 
-def _judged(answers: dict[str, list[str]], questions: Questions, seed: int) -> dict[str, Judgement]:
-    expected = [row.answer for row in questions.rows]
-    return {who: judge(said, expected, questions.labels, seed) for who, said in answers.items()}
+def _named(questions: Questions, version: Version | None) -> Questions:
+    """With the names that the version learnt for its labels, where the rows have these or their numbers."""
+    names = numbering(version.lineage.recipe) if version else ()
+    labels, rows = frozenset(map(normalised, names)), by_name(questions.rows, names)
+    are_labels = version is not None and (_classifies(version) or all_among(rows, labels))
+    return replace(questions, rows=rows, labels=labels) if are_labels else questions
+
+
+def _by_head(found: Classification, reference: str) -> _Said:
+    names = [label.name for label in found.labels if label.name is not None]
+    if len(names) < len(found.labels):
+        raise DataError(
+            f"the server tells no names of {reference}'s labels: an older one brought its files to the "
+            "disk. Empty the cache in the server's home and ask again"
+        )
+    return _Said(names[found.best], found.adapter, frozenset(map(normalised, names)))
 
 
 def _rewarded(

@@ -129,6 +129,8 @@ def _training(chosen: _Choices, recipe: Recipe, facts: Facts) -> int:
 
 
 def _evaluation(chosen: _Choices, recipe: Recipe, facts: Facts) -> None:
+    if facts.format == "text":
+        chosen.choose("evaluation", "metric", "loss", "plain text has no answers to compare")
     chosen.choose("evaluation", "metric", facts.metric, f"{recipe.objective}'s first")
     if recipe.reinforcement is not None:
         learning = recipe.reinforcement

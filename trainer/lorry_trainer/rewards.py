@@ -6,19 +6,19 @@ A rule is a function here and a line in `RULES`. A reward is asked with what was
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lorry_trainer import processes
 from lorry_trainer.bootstrap import Interval, of_means
 from lorry_trainer.errors import RecipeError
-from lorry_trainer.formats.contract import Text
+from lorry_trainer.formats.contract import Example, Text
 from lorry_trainer.metrics import exact_match, normalised, wins
+from lorry_trainer.reward_function import from_file
+from lorry_trainer.reward_model import from_folder
 
 if TYPE_CHECKING:
     from lorry_trainer.recipe import Recipe
@@ -55,6 +55,24 @@ def number(said: str, answer: str) -> float:
 RULES: dict[str, Rule] = {"exact_match": exact_match, "contains": contains, "number": number}
 
 
+def refuse_unearnable(name: str | None, rows: Sequence[Example], key: str) -> None:
+    """Raise RecipeError where a rule is to compare with an answer that a row has not: it would give the same for
+    whatever is said. `key` says where the rule is named."""
+    if name not in RULES:
+        return
+    for row in rows:
+        if not normalised(row.answer):
+            raise RecipeError(
+                f"{key}: {name} compares with a row's own answer, and {row.place} has none; give every row its answer, "
+                "or name FILE.py:FUNCTION, or the folder of a reward model"
+            )
+        if not RULES[name](row.answer, row.answer):
+            raise RecipeError(
+                f"{key}: by {name} the right answer of {row.place}, {row.answer[:80]!r}, earns nothing itself; take "
+                "exact_match or contains, or mend the row"
+            )
+
+
 def earned(
     ours: list[float], theirs: list[float] | None, seed: int
 ) -> tuple[dict[str, float], dict[str, Interval]]:
@@ -69,104 +87,52 @@ def find_rewards(recipe: Recipe, folder: Path, device: str) -> Rewards:
     """Those of a resolved recipe; one that is named twice is loaded once, and what judges test rows only where they are
     scored, in the first process. Raises RecipeError."""
     learnt = recipe.reinforcement.reward if recipe.reinforcement else None
-    training = find_reward(learnt, folder, device) if learnt else None
+    training = find_reward(learnt, folder, device, own_base=recipe.base) if learnt else None
     asked = recipe.evaluation.reward
     if asked in (None, learnt) or not processes.is_first():
         return Rewards(training, training)
-    return Rewards(training, find_reward(asked, folder, device, key="evaluation.reward"))
+    test = find_reward(asked, folder, device, key="evaluation.reward", own_base=recipe.base)
+    return Rewards(training, test)
 
 
 def find_reward(
-    name: str, folder: Path, device: str | None, *, key: str = "reinforcement.reward"
+    name: str,
+    folder: Path,
+    device: str | None,
+    *,
+    key: str = "reinforcement.reward",
+    own_base: str | None = None,
 ) -> Reward:
     """The reward of that name: a rule, `FILE.py:FUNCTION`, or the folder of an adapter with `objective: reward`.
 
     Paths start at `folder`, the recipe's; an adapter may also stand where `lorry train` runs, which writes it there.
-    `key` stands in messages; without a `device`, a model is where the base finds one. Raises RecipeError.
+    `key` stands in messages; without a `device`, a model is where the base finds one; `own_base` is the run's. Raises
+    RecipeError.
     """
     if name in RULES:
         rule = RULES[name]
 
-        def judge(_: list[Text], said: list[str], answers: list[str]) -> list[float]:
+        def by_rule(_: list[Text], said: list[str], answers: list[str]) -> list[float]:
             return [rule(s, a) for s, a in zip(said, answers, strict=True)]
 
-        return Reward(judge, name)
+        return Reward(by_rule, name)
     file, _, function = name.rpartition(":")
     if file.endswith(".py"):
-        return _from_file(folder / file, function, key)
+        judge = from_file(folder / file, function, key)
+        return Reward(judge, f"{_digest(folder / file)} {function}")
     places = dict.fromkeys((folder / name, Path(name).absolute()))
     for place in places:
         if (place / "adapter_config.json").is_file():
-            return _from_model(place, device, key)
+            judge = from_folder(place, device, key, own_base)
+            return Reward(judge, _digest(place / "adapter_model.safetensors"))
     raise RecipeError(
         f"{key} {name!r} is none of {', '.join(RULES)}, no FILE.py:FUNCTION, and no folder of an "
         f"adapter that `objective: reward` trained (looked for {' and '.join(map(str, places))})"
     )
 
 
-def _from_file(file: Path, function: str, key: str) -> Reward:
-    spec = importlib.util.spec_from_file_location("lorry_reward", file)
-    if spec is None or spec.loader is None or not file.is_file():
-        raise RecipeError(f"{key}: there is no file {file}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    given = getattr(module, function, None)
-    if not callable(given):
-        raise RecipeError(f"{key}: {file} has no function {function!r}")
-
-    def judge(prompts: list[Text], said: list[str], answers: list[str]) -> list[float]:
-        return [one(*row) for row in zip(prompts, said, answers, strict=True)]
-
-    def one(prompt: Text, said: str, answer: str) -> float:
-        try:
-            earned = float(given(prompt, said, answer))
-        except Exception as error:  # whatever a function of the user's may raise
-            raise RecipeError(
-                f"{key}: {function} of {file} failed for the answer {said[:80]!r}: {type(error).__name__}: {error}. It "
-                "takes prompt, answer, and the row's own answer, and returns a number"
-            ) from error
-        if not math.isfinite(earned):
-            raise RecipeError(
-                f"{key}: {function} of {file} gave {earned} for the answer {said[:80]!r}; return a finite number for "
-                "every answer, the lowest for one that cannot be judged"
-            )
-        return earned
-
-    return Reward(judge, f"{_digest(file)} {function}")
-
-
-def _from_model(folder: Path, device: str | None, key: str) -> Reward:
-    """The base that the adapter was trained on, loaded once more with the adapter's own head."""
-    import json
-
-    from peft import PeftModel
-
-    from lorry_bases.load import load_base
-    from lorry_trainer.objectives.reward import HEAD, rewards
-
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    if config.get("task_type") != "SEQ_CLS":
-        raise RecipeError(
-            f"{key}: the adapter in {folder} was trained for {config.get('task_type')}; "
-            "it takes one of `objective: reward`"
-        )
-    base = load_base(config["base_model_name_or_path"], device=device, head=HEAD)
-    base.model.config.pad_token_id = base.tokenizer.pad_token_id if base.tokenizer else None
-    model: Any = PeftModel.from_pretrained(base.model, folder)
-
-    def judge(prompts: list[Text], said: list[str], answers: list[str]) -> list[float]:
-        pairs = [(p, _as_answer(p, s)) for p, s in zip(prompts, said, strict=True)]
-        return rewards(base, model, pairs)
-
-    return Reward(judge, _digest(folder / "adapter_model.safetensors"))
-
-
 def _digest(file: Path) -> str:
     return "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _as_answer(prompt: Text, said: str) -> Text:
-    return said if isinstance(prompt, str) else [{"role": "assistant", "content": said}]
 
 
 def _last_number(text: str) -> float | None:

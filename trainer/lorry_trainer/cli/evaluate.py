@@ -83,11 +83,11 @@ def evaluate(
                 "base is what the bare base is called here: add --no-base, or name the adapter by a version (base:1)",
                 param_hint="REF",
             )
-        judge = None
-        if against or reward:
+        judge, named = None, reward or ("exact_match" if against else None)
+        if named:
             from lorry_trainer.rewards import find_reward
 
-            judge = find_reward(reward or "exact_match", Path(), None, key="--reward")
+            judge = find_reward(named, Path(), None, key="--reward")
         rival = against or (BARE if base and reward else None)
         asked = _ask(
             shared,
@@ -95,6 +95,7 @@ def evaluate(
             described,
             max_rows,
             console,
+            rule=named,
             max_tokens=max_tokens,
             concurrency=concurrency,
             seed=seed,
@@ -175,6 +176,7 @@ def _ask(
     max_rows: int,
     console: Console,
     *,
+    rule: str | None,
     seed: int,
     **options: Any,
 ) -> Asked:
@@ -183,8 +185,10 @@ def _ask(
     from lorry_client import AsyncClient
     from lorry_trainer.progress import Bars
     from lorry_trainer.remote import ask, read_questions
+    from lorry_trainer.rewards import refuse_unearnable
 
     questions = read_questions(data, Path(), max_rows, seed)
+    refuse_unearnable(rule, questions.rows, "--reward")
 
     async def run(bars: Bars) -> Asked:
         async with AsyncClient(shared.server, login=shared.login) as client:

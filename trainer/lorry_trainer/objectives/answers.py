@@ -15,6 +15,7 @@ from lorry_trainer.likelihood import Scored, token_losses, tokens_of
 from lorry_trainer.objectives.contract import Scores
 from lorry_trainer.progress import Progress
 from lorry_trainer.recipe import Recipe
+from lorry_trainer.shots import own_answer
 
 Pair = tuple[Text, Text]  # prompt, answer
 
@@ -28,7 +29,7 @@ def answered(
     base: Base, model: Any, rows: list[Example], recipe: Recipe, progress: Progress
 ) -> list[str]:
     """What the model says to each row's prompt, greedily; `recipe` is a resolved one."""
-    return generate(
+    answers = generate(
         model,
         base.tokenizer,
         rows,
@@ -37,6 +38,7 @@ def answered(
         batch_size=recipe.evaluation.batch_size,
         progress=progress,
     )
+    return [own_answer(row, said) for row, said in zip(rows, answers, strict=True)]
 
 
 def longest(base: Base, rows: list[Example], columns: tuple[str, ...]) -> list[int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, set_seed
 
 from lorry_bases import Quantization
-from lorry_bases.load import Base, Head, load_base
+from lorry_bases.load import Base, Head, is_encoder, load_base
 from lorry_trainer.data import Examples
 from lorry_trainer.formats.contract import Example
 from lorry_trainer.judge import judge
@@ -36,7 +38,10 @@ class Classification(encoded.Encoded):
 
     def inputs(self, base: Base, row: Example) -> encoded.Inputs:
         tokenizer: Any = base.tokenizer
-        return dict(tokenizer(row.record["text"], row.record["pair"]))
+        text, pair = row.record["text"], row.record["pair"]
+        if pair is None or _pairs(base.path):
+            return dict(tokenizer(text, pair))
+        return dict(tokenizer(as_one(text, pair)))
 
     def learnt(self, trainer: Any, row: encoded.Inputs) -> str:
         return str(trainer.model.config.id2label[row["labels"]])
@@ -72,6 +77,18 @@ class Classification(encoded.Encoded):
         return Scores(
             {name: judged.metrics[name] for name in self.metrics}, answers, judged, judged.intervals
         )
+
+
+def as_one(text: str, pair: str) -> str:
+    """Two texts for a base whose tokenizer has nothing to part them with: as `lorry eval` asks a server's Classify,
+    which takes one text."""
+    return f"{text}\n\n{pair}".strip()
+
+
+@cache
+def _pairs(base: Path) -> bool:
+    """Whether it was pretrained on pairs of texts, and its tokenizer marks where the second begins."""
+    return is_encoder(base)
 
 
 def _labels(data: Examples) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ explains. `RECIPE.md` is made from the descriptions here. Knows nothing about fi
 """
 
 from lorry_trainer.recipe.data import Augment, Columns, Data, Splits
-from lorry_trainer.recipe.evaluation import Evaluation, Metric, Requirement
+from lorry_trainer.recipe.evaluation import UNBOUNDED, Evaluation, Metric, Requirement
 from lorry_trainer.recipe.method import (
     HELD,
     Bottleneck,
@@ -34,6 +34,7 @@ __all__ = [
     "LORAS",
     "OBJECTIVE_SECTIONS",
     "SECTIONS",
+    "UNBOUNDED",
     "Augment",
     "Bottleneck",
     "Columns",

@@ -28,6 +28,7 @@ Metric = Literal[
     "reward",
     "win_rate",
 ]
+UNBOUNDED = ("loss", "perplexity", "reward")  # all other figures are shares, from 0 to 1
 
 
 class Evaluation(Section):
@@ -37,8 +38,8 @@ class Evaluation(Section):
         default=None,
         description="The figure that is shown first. `accuracy`, `precision`, `recall` and `f1` (macro) where the "
         "answers are labels; `rouge_l`, `bleu` and `chrf` where they are not. Left out: `exact_match` for `sft` and "
-        "`extraction`, `accuracy` for `classification`, `span_f1` for `tokens`, `preference_auc` for `kto`, `reward` "
-        "for `grpo` and `rloo`, `preference_accuracy` for the others.",
+        "`extraction`, `loss` for `sft` on plain text, `accuracy` for `classification`, `span_f1` for `tokens`, "
+        "`preference_auc` for `kto`, `reward` for `grpo` and `rloo`, `preference_accuracy` for the others.",
     )
     max_new_tokens: int | None = Field(
         default=None,
@@ -86,4 +87,8 @@ class Requirement(Section):
     def _says_something(self) -> Self:
         if self == Requirement.model_construct():
             raise ValueError("give at least one of min, max, above_base and below_base")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(
+                f"min {self.min:g} is above max {self.max:g}, and no figure is both; exchange them"
+            )
         return self

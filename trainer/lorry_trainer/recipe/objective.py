@@ -23,9 +23,9 @@ class Reinforcement(Section):
     reward: str = Field(
         min_length=1,
         description="`exact_match`, `contains` or `number` (the last number said is the answer's): against the row's "
-        "`answer`. `FILE.py:FUNCTION`, called with prompt, answer said and the row's answer. Or the folder of an "
-        "adapter that `objective: reward` trained. A relative path starts at the recipe's folder; an adapter's also "
-        "where `lorry train` runs, as its `output` does.",
+        "`answer`, which each row must then have. `FILE.py:FUNCTION`, called with prompt, answer said and the row's "
+        "answer. Or the folder of an adapter that `objective: reward` trained. A relative path starts at the recipe's "
+        "folder; an adapter's also where `lorry train` runs, as its `output` does.",
     )
     generations: int = Field(
         default=4,
