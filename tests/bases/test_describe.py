@@ -76,7 +76,9 @@ def test_the_base_that_ships_is_described_as_it_is_served() -> None:
 def test_whatever_an_adapter_of_an_encoder_has_is_described(encoder: Path, judge: Any) -> None:
     """With the heads of each objective. A DistilBERT could not classify: its pre_classifier was held for a gap."""
     told = describe_unloaded(str(encoder))
-    assert (told.architecture, told.is_encoder, told.context_length) == (encoder.name, True, 64)
+    assert (told.architecture, told.is_encoder) == (encoder.name, True)
+    # RoBERTa's positions begin behind that of padding; of 64, one was thought to be there that is not.
+    assert told.context_length == (63 if "Roberta" in encoder.name else 64)
     assert told.fingerprint == fingerprint(encoder)
     labels = () if judge is AutoModelForQuestionAnswering else ("a", "b", "c")
     loaded = load_base(str(encoder), device="cpu", head=Head(judge, labels))

@@ -92,7 +92,8 @@ def test_no_test_row_is_in_the_corpus(corpus: list[str], training_text: Path) ->
 
 
 def test_no_row_of_a_shipped_example_is_in_the_corpus(corpus: list[str]) -> None:
-    files = sorted(EXAMPLES.rglob("*.jsonl"))
+    made = EXAMPLES / "shared" / "rows"  # by whoever has the data, which Lorry does not ship
+    files = [file for file in sorted(EXAMPLES.rglob("*.jsonl")) if made not in file.parents]
     if not files:
         pytest.skip(f"no examples in {EXAMPLES}")
     rows = [

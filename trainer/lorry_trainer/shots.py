@@ -42,7 +42,7 @@ def _shown(row: Example, shown: list[Example], room: int, length: Callable[[Text
         prompt, end = _before(shown[:count], row.prompt)
         if length(prompt) <= room:
             record = {"prompt": prompt, "completion": _completion(row)}
-            return Shown(row.place, record, prompt, row.answer, row.question, end)
+            return Shown(row.place, record, prompt, row.answer, row.question, end=end)
     return row
 
 
