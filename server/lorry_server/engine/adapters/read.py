@@ -24,7 +24,8 @@ def read_weights(folder: Path, base: BaseView, dtype: torch.dtype) -> AdapterWei
     entity = base.entity
     files = read_adapter(folder, max_modules=len(entity.modules) + len(entity.parameters))
     _check_fit(files, base)
-    into = WeightsBuilder(dtype, allow_no_effect=files.config.allow_no_effect)
+    task = str(files.config.raw.get("task_type") or "")
+    into = WeightsBuilder(dtype, allow_no_effect=files.config.allow_no_effect, task=task)
     with open_tensors(folder) as tensors:
         READERS[files.config.peft_type](files, tensors, base, into)
         read_saved(files, tensors, base, into)
