@@ -251,6 +251,14 @@ def context_length(model: PreTrainedModel) -> int:
     return length
 
 
+def token_types(model: torch.nn.Module) -> int:
+    """How many texts a family's embedding tells apart within one prompt; 0 where it is not told."""
+    for path, module in model.named_modules():
+        if path.endswith("token_type_embeddings") and isinstance(module, torch.nn.Embedding):
+            return module.num_embeddings
+    return 0
+
+
 def padding_place(model: torch.nn.Module) -> int | None:
     """The position that every padding token has, where a family's texts begin behind it; None where they begin at 0."""
     for path, module in model.named_modules():

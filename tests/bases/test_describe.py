@@ -96,7 +96,7 @@ def test_whatever_an_adapter_of_an_encoder_has_is_described(encoder: Path, judge
 
 
 def test_an_encoder_is_described_as_it_is_served(encoder: Path) -> None:
-    """A server announces what `lorry announce` did: adapters that were published after one are found after the other."""
+    """A server announces what `lorry announce` did: adapters published after one are found after the other."""
     served = load_served(str(encoder), device="cpu")
     assert served.is_encoder
     assert describe_unloaded(str(encoder)) == describe(served)

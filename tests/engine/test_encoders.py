@@ -1,4 +1,4 @@
-"""Encoders: whole texts, adapters of many kinds and label counts in one batch, all held against PEFT on the same base."""
+"""Encoders: whole texts, adapters of many kinds and label counts in one batch, held against PEFT on the same base."""
 
 from __future__ import annotations
 

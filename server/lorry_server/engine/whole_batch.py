@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lorry_bases.load import padding_place
+from lorry_bases.load import padding_place, token_types
 from lorry_server.engine.lora.rows import Run
 from lorry_server.engine.plan import Chunk
 
@@ -23,8 +23,7 @@ class Embedded:
 
     @classmethod
     def of(cls, trunk: nn.Module) -> Embedded:
-        paths = (path.rpartition(".")[2] for path, _ in trunk.named_modules())
-        return cls(padding_place(trunk), "token_type_embeddings" in paths)
+        return cls(padding_place(trunk), token_types(trunk) > 0)
 
     def places(self, token_ids: Items[int]) -> Items[int]:
         """The position of each token of a text. Padding that somebody wrote into it is not counted, as in training."""
