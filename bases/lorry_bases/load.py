@@ -25,6 +25,7 @@ from transformers import (
 
 from lorry_bases.catalog import resolve
 from lorry_bases.fingerprint import NF4, Quantization, fingerprint
+from lorry_bases.shapes import padding_place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -249,22 +250,6 @@ def context_length(model: PreTrainedModel) -> int:
     if rope.get("rope_type") == "longrope":
         length = min(length, rope["original_max_position_embeddings"])
     return length
-
-
-def token_types(model: torch.nn.Module) -> int:
-    """How many texts a family's embedding tells apart within one prompt; 0 where it is not told."""
-    for path, module in model.named_modules():
-        if path.endswith("token_type_embeddings") and isinstance(module, torch.nn.Embedding):
-            return module.num_embeddings
-    return 0
-
-
-def padding_place(model: torch.nn.Module) -> int | None:
-    """The position that every padding token has, where a family's texts begin behind it; None where they begin at 0."""
-    for path, module in model.named_modules():
-        if path.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            return module.padding_idx
-    return None
 
 
 def _keep_as_loaded(model: torch.nn.Module) -> None:

@@ -14,8 +14,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from lorry_bases import BaseNotFound
 from lorry_bases.describe import Description, describe
-from lorry_bases.load import Base, BaseRefused, load_served, token_types
-from lorry_bases.shapes import bytes_per_parameter
+from lorry_bases.load import Base, BaseRefused, load_served
+from lorry_bases.shapes import bytes_per_parameter, token_types
 from lorry_registry import entities
 from lorry_registry.access.authority import Authority
 from lorry_registry.access.settings import read_settings

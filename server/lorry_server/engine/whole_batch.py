@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lorry_bases.load import padding_place, token_types
+from lorry_bases.shapes import padding_place, token_types
 from lorry_server.engine.lora.rows import Run
 from lorry_server.engine.plan import Chunk
 
