@@ -1,7 +1,7 @@
 """A base in the words of a registry: what adapters may attach to, change and bring. With or without its weights.
 
-A decoder is described as it is served: a causal LM, its output head included. An encoder is never served; it is
-described as the objectives that put a head on it find it, so that the paths are those in their adapters' files.
+A decoder is described as it is served: a causal LM, its output head included. An encoder is described as the
+objectives that put a head on it find it, so that the paths are those in their adapters' files.
 
 Knows nothing about registries.
 """
@@ -53,7 +53,9 @@ class Description:
 
 
 def describe(base: Base) -> Description:
-    """Of a decoder that is loaded."""
+    """Of a base that is loaded as a server runs it."""
+    if base.is_encoder:
+        return _described(base.name, base.path, base.fingerprint, base.quantization)
     return Description(
         name=base.name,
         fingerprint=base.fingerprint,
@@ -71,8 +73,16 @@ def describe_unloaded(base: str) -> Description:
     Raises BaseNotFound, or BaseRefused.
     """
     path = resolve(base)
+    return _described(base, path, fingerprint(path, NF4), NF4)
+
+
+def _described(name: str, path: Path, digest: str, quantization: Quantization) -> Description:
     encoder = is_encoder(path)
-    loaded = _with_heads(base, path) if encoder else [load_model(base, path, device="meta")]
+    loaded = (
+        _with_heads(name, path, quantization)
+        if encoder
+        else [load_model(name, path, quantization=quantization, device="meta")]
+    )
     modules: dict[str, tuple[int, int]] = {}
     parameters: dict[str, ParameterShape] = {}
     for model, new in loaded:
@@ -85,10 +95,10 @@ def describe_unloaded(base: str) -> Description:
             parameters.setdefault(each.path, replace(each, shape=shape))
     model = loaded[0][0]
     return Description(
-        name=base,
-        fingerprint=fingerprint(path, NF4),
+        name=name,
+        fingerprint=digest,
         architecture=type(model.base_model if encoder else model).__name__,
-        quantization=_named(NF4),
+        quantization=_named(quantization),
         modules=modules,
         parameters=tuple(parameters.values()),
         context_length=context_length(model),
@@ -96,13 +106,18 @@ def describe_unloaded(base: str) -> Description:
     )
 
 
-def _with_heads(base: str, path: Path) -> list[tuple[PreTrainedModel, tuple[str, ...]]]:
+def _with_heads(
+    base: str, path: Path, quantization: Quantization
+) -> list[tuple[PreTrainedModel, tuple[str, ...]]]:
     """The encoder under each head that goes on it, and the names of its new modules. Raises BaseRefused for none."""
     loaded: list[tuple[PreTrainedModel, tuple[str, ...]]] = []
     refusals: list[BaseRefused] = []
     for auto_class in _JUDGES:
         try:
-            loaded.append(load_model(base, path, device="meta", head=Head(auto_class)))
+            head = Head(auto_class)
+            loaded.append(
+                load_model(base, path, quantization=quantization, device="meta", head=head)
+            )
         except BaseRefused as error:
             refusals.append(error)
     if not loaded:

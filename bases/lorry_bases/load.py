@@ -18,12 +18,14 @@ from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
 )
 
 from lorry_bases.catalog import resolve
 from lorry_bases.fingerprint import NF4, Quantization, fingerprint
+from lorry_bases.shapes import padding_place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -51,6 +53,7 @@ class Base:
     context_length: int  # tokens, prompt and answer together
     eos_token_ids: frozenset[int]  # any of them ends an answer
     new_modules: tuple[str, ...] = ()  # names of modules whose weights are new: a head's
+    is_encoder: bool = False  # it reads whole texts, and generates none
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,18 @@ def load_base(
         context_length=context_length(model),
         eos_token_ids=_eos_token_ids(model, tokenizer),
         new_modules=new_modules,
+        is_encoder=is_encoder(path),
     )
+
+
+def load_served(base: str, *, device: str | None = None) -> Base:
+    """The base as a server runs it, in plain NF4: a decoder as it is, an encoder under the head that labels a text.
+
+    That head's own weights (`new_modules`) are of no consequence: adapters bring theirs, and the paths in their files
+    are those of such a model. Raises BaseNotFound, or BaseRefused.
+    """
+    head = Head(AutoModelForSequenceClassification) if is_encoder(resolve(base)) else None
+    return load_base(base, device=device, head=head)
 
 
 def load_model(
@@ -226,23 +240,16 @@ def _for_bitsandbytes(
 def context_length(model: PreTrainedModel) -> int:
     """How many positions the base serves. LongRoPE turns every position by other angles once a sequence is longer than
     the original context; in a batch with such a one, or after keys were cached, short ones would be turned too. So
-    the base is served within its original context."""
+    the base is served within its original context. RoBERTa and its kin count from behind the padding's place."""
     config: Any = model.config.get_text_config()
-    length: int = config.max_position_embeddings - _kept_for_padding(model)
+    length: int = config.max_position_embeddings
+    padding = padding_place(model)
+    if padding is not None:
+        length -= padding + 1
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":
         length = min(length, rope["original_max_position_embeddings"])
     return length
-
-
-def _kept_for_padding(model: PreTrainedModel) -> int:
-    """Positions up to the one of padding, which RoBERTa and its relatives (XLM-R, CamemBERT, Longformer, MPNet) begin
-    behind: of 514 embeddings 512 are for tokens."""
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] == "position_embeddings":
-            padding: int | None = getattr(module, "padding_idx", None)
-            return 0 if padding is None else padding + 1
-    return 0
 
 
 def _keep_as_loaded(model: torch.nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""What an adapter may attach to in a base, and what the base costs in memory."""
+"""What an adapter may attach to in a base, what its embeddings are told of a token, and what it costs in memory."""
 
 from __future__ import annotations
 
@@ -61,6 +61,22 @@ def _may_change(module: nn.Module, parameter: nn.Parameter) -> bool:
     if isinstance(module, nn.Linear | nn.Embedding | Conv1D):
         return True
     return parameter.dim() == 1 and next(module.children(), None) is None
+
+
+def token_types(model: nn.Module) -> int:
+    """How many texts a family's embedding tells apart within one prompt; 0 where it is not told."""
+    for path, module in model.named_modules():
+        if path.endswith("token_type_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings
+    return 0
+
+
+def padding_place(model: nn.Module) -> int | None:
+    """The position that every padding token has, where a family's texts begin behind it; None where they begin at 0."""
+    for path, module in model.named_modules():
+        if path.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.padding_idx
+    return None
 
 
 def bytes_per_parameter(model: nn.Module) -> float:

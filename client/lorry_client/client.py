@@ -168,11 +168,15 @@ class Client(VersionVerbs):
         prompt: Prompt,
         adapter: str,
         *,
+        pair: str | None = None,
         sticky_key: str | None = None,
         timeout: float | None = None,
     ) -> Classification:
-        """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify."""
-        return self._driver.call(inference.classify(prompt, adapter, sticky_key), timeout)
+        """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify.
+
+        `pair` is a second text, where those that it was trained on were two together.
+        """
+        return self._driver.call(inference.classify(prompt, adapter, pair, sticky_key), timeout)
 
     def tokenize(self, prompt: str | Sequence[Message], *, timeout: float | None = None) -> Tokens:
         """Returns a prompt's token ids as `generate` would see them."""

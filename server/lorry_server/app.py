@@ -14,8 +14,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from lorry_bases import BaseNotFound
 from lorry_bases.describe import Description, describe
-from lorry_bases.load import Base, BaseRefused, load_base
-from lorry_bases.shapes import bytes_per_parameter
+from lorry_bases.load import Base, BaseRefused, load_served
+from lorry_bases.shapes import bytes_per_parameter, token_types
 from lorry_registry import entities
 from lorry_registry.access.authority import Authority
 from lorry_registry.access.settings import read_settings
@@ -70,12 +70,12 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
         cache = AdapterCache(config.cache, registry, config.cache_bytes, signatures)
 
         loaded = _load(config.base)
-        base = _served(loaded)
+        described = describe(loaded)
+        base = _served(loaded, described.architecture)
         say(
             f"base {base.name} {base.fingerprint[:_SHORT_FINGERPRINT]} on {base.device}, "
             f"{bytes_per_parameter(loaded.model):.2f} bytes per quantized parameter"
         )
-        described = describe(loaded)
         await registry.create_base(_entity(described, config.max_rank))
         dispatcher = OutputDispatcher(asyncio.get_running_loop())
         engine = Engine(
@@ -85,6 +85,7 @@ async def serve(config: ServeConfig, say: Callable[[str], None]) -> int:
             sink=dispatcher.sink,
             linear_shapes=described.modules,
             context_length=base.context_length,
+            encoders_parameters=described.parameters if described.is_encoder else None,
         )
         cache.keep(lambda: {info.digest for info in engine.stats().residents})
         stack.callback(engine.stop, drain_seconds=0)
@@ -223,23 +224,25 @@ def _load(name: str) -> Base:
     if not sys.stderr.isatty():
         disable_progress_bar()
     try:
-        return load_base(name)
+        return load_served(name)
     except BaseNotFound as error:
         raise NotFound(f"{error}.", reason="BASE_NOT_FOUND", base=name) from error
     except BaseRefused as error:
         raise FailedPrecondition(f"{error}.", reason="BASE_UNUSABLE", base=name) from error
 
 
-def _served(loaded: Base) -> ServedBase:
+def _served(loaded: Base, architecture: str) -> ServedBase:
     return ServedBase(
         name=loaded.name,
         fingerprint=loaded.fingerprint,
-        architecture=loaded.architecture,
+        architecture=architecture,
         device=loaded.model.device.type,
         context_length=loaded.context_length,
         vocab_size=loaded.model.get_input_embeddings().num_embeddings,
         eos_token_ids=loaded.eos_token_ids,
         text=None if loaded.tokenizer is None else TextCodec(loaded.tokenizer),
+        is_encoder=loaded.is_encoder,
+        token_types=token_types(loaded.model) if loaded.is_encoder else 0,
     )
 
 

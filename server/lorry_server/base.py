@@ -19,3 +19,5 @@ class ServedBase:
     vocab_size: int
     eos_token_ids: frozenset[int]
     text: TextCodec | None  # None: the base has no tokenizer; requests send token ids
+    is_encoder: bool = False  # it reads whole texts, for their labels and vectors, and writes none
+    token_types: int = 0  # how many texts of one prompt an encoder tells apart; 0: it is not told

@@ -107,11 +107,18 @@ def build_services(
 
 
 async def warm_up(engine: GeneratingEngine, dispatcher: OutputDispatcher, base: ServedBase) -> None:
-    """Generates two tokens, so that the first client does not pay for what happens once. Raises what goes wrong."""
+    """Generates two tokens, or reads one, so that the first client does not pay for what happens once.
+
+    Raises what goes wrong.
+    """
     request_id = "warm-up"
     outputs = dispatcher.open(request_id)
     try:
-        engine.submit(GenerationRequest(request_id, (0,), SamplingParams(max_tokens=2)))
+        engine.submit(
+            GenerationRequest(request_id, (0,), SamplingParams(max_tokens=0), pool_from=0)
+            if base.is_encoder
+            else GenerationRequest(request_id, (0,), SamplingParams(max_tokens=2))
+        )
         while not (output := (await outputs.get()).output).finished:
             pass
         if output.error is not None:

@@ -22,7 +22,7 @@ from transformers import (
 
 from lorry_bases import BaseNotFound, fingerprint
 from lorry_bases.describe import describe, describe_unloaded
-from lorry_bases.load import BaseRefused, Head, load_base
+from lorry_bases.load import BaseRefused, Head, load_base, load_served
 from lorry_bases.shapes import linear_shapes, parameter_shapes
 
 _SMALL: dict[str, Any] = {
@@ -76,9 +76,9 @@ def test_the_base_that_ships_is_described_as_it_is_served() -> None:
 def test_whatever_an_adapter_of_an_encoder_has_is_described(encoder: Path, judge: Any) -> None:
     """With the heads of each objective. A DistilBERT could not classify: its pre_classifier was held for a gap."""
     told = describe_unloaded(str(encoder))
-    assert (told.architecture, told.is_encoder) == (encoder.name, True)
-    # RoBERTa's positions begin behind that of padding; of 64, one was thought to be there that is not.
-    assert told.context_length == (63 if "Roberta" in encoder.name else 64)
+    # RoBERTa's places begin behind that of the padding.
+    length = 63 if encoder.name == "RobertaModel" else 64
+    assert (told.architecture, told.is_encoder, told.context_length) == (encoder.name, True, length)
     assert told.fingerprint == fingerprint(encoder)
     labels = () if judge is AutoModelForQuestionAnswering else ("a", "b", "c")
     loaded = load_base(str(encoder), device="cpu", head=Head(judge, labels))
@@ -93,6 +93,15 @@ def test_whatever_an_adapter_of_an_encoder_has_is_described(encoder: Path, judge
     for path, shape in ((each.path, each.shape) for each in parameter_shapes(loaded.model)):
         is_head = not heads.isdisjoint(path.split("."))
         assert shapes[path] == ((0, *shape[1:]) if is_head else shape)
+
+
+def test_an_encoder_is_described_as_it_is_served(encoder: Path) -> None:
+    """A server announces what `lorry announce` did: adapters published after one are found after the other."""
+    served = load_served(str(encoder), device="cpu")
+    assert served.is_encoder
+    assert describe_unloaded(str(encoder)) == describe(served)
+    paths = {path for path, _ in served.model.named_modules()}
+    assert set(describe(served).modules) <= paths
 
 
 def test_an_encoder_is_no_decoder(encoder: Path) -> None:

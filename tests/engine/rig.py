@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lorry_bases.describe import describe
 from lorry_bases.load import Base
-from lorry_bases.shapes import linear_shapes
 from lorry_registry.errors import NotFound
 from lorry_server.engine.adapters.recipe import Recipe
 from lorry_server.engine.config import EngineConfig
@@ -102,13 +102,15 @@ class Rig:
     def __init__(self, base: Base, folders: Mapping[str, Path], **config: Any) -> None:
         self.answers = Answers()
         self.source = Folders(folders)
+        described = describe(base)
         self.engine = Engine(
             base.model,
             EngineConfig(**{"slots": 4, "block_size": 8, "max_sequences": 8, **config}),
             source=self.source,
             sink=self.answers,
-            linear_shapes=linear_shapes(base.model),
+            linear_shapes=described.modules,
             context_length=base.context_length,
+            encoders_parameters=described.parameters if base.is_encoder else None,
         )
 
     def __enter__(self) -> Rig:

@@ -183,7 +183,7 @@ def test_embeddings_and_other_parameters_are_summed_too(seed: int) -> None:
 @pytest.mark.parametrize(
     ("part", "weights"),
     [
-        ("heads", AdapterWeights(heads={"score": Head(torch.ones(2, 8))})),
+        ("head", AdapterWeights(head=Head("SEQ_CLS", {"score.weight": torch.ones(2, 8)}))),
         ("virtual", AdapterWeights(virtual=VirtualTokens(embeddings=torch.ones(3, 8)))),
     ],
 )

@@ -143,7 +143,7 @@ def test_state_outside_attention_is_seen_in_what_comes_out() -> None:
     """Its configuration says Llama, and every layer attends: only the logits tell."""
     model = random_model(CONFIGS["llama"])
     model.model.layers[0].mlp = Remembering(model.model.layers[0].mlp)
-    with pytest.raises(FailedPrecondition, match="logits are off") as refusal:
+    with pytest.raises(FailedPrecondition, match="what it says is off") as refusal:
         serve(model)
     assert refusal.value.metadata == {"architecture": "LlamaForCausalLM"}
 

@@ -93,9 +93,9 @@ def test_a_head_that_the_base_does_not_have_is_held_with_its_slot(
 ) -> None:
     with make_rig(slots=1) as rig:
         rig.generate(PROMPT, "scores")
-        (heads,) = rig.engine._runner.slots.heads.values()
+        (head,) = rig.engine._runner.slots.heads.values()
         saved = load_file(adapters["scores"] / "adapter_model.safetensors")
-        assert heads["score"].weight.equal(saved["base_model.model.score.weight"])
+        assert head.parameters["score.weight"].equal(saved["base_model.model.score.weight"])
         rig.generate(PROMPT, "plain")
         assert not rig.engine._runner.slots.heads
 

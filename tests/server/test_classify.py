@@ -74,6 +74,24 @@ async def test_labels_have_the_names_of_the_version_that_acts(node, named):
     assert node.registry.fetches == fetches
 
 
+async def test_a_second_text_is_read_with_the_first_as_in_training(node, tokenizer):
+    node.registry.publish("support")
+    texts = {"text": "hello there", "pair": "good bye"}
+    await node.inference.Classify(pb.ClassifyRequest(**texts, adapter="support"))
+    read = tokenizer(texts["text"], texts["pair"])["input_ids"]
+    assert list(node.engine.submitted[-1].prompt_token_ids) == read
+    await node.inference.Classify(pb.ClassifyRequest(text="hello there", adapter="support"))
+    alone = tokenizer("hello there")["input_ids"]
+    assert list(node.engine.submitted[-1].prompt_token_ids) == alone
+    tokens = pb.TokenPrompt(token_ids=[5, 6])
+    call = node.inference.Classify(pb.ClassifyRequest(tokens=tokens, pair="b", adapter="support"))
+    assert await refusal(call) == (grpc.StatusCode.INVALID_ARGUMENT, "PAIR_WITHOUT_TEXT")
+    long = "a river " * 200_000
+    for pair in ({"text": "a", "pair": long}, {"text": long, "pair": "a"}):
+        call = node.inference.Classify(pb.ClassifyRequest(**pair, adapter="support"))
+        assert await refusal(call) == (grpc.StatusCode.INVALID_ARGUMENT, "PROMPT_TOO_LONG")
+
+
 async def test_the_bare_base_classifies_nothing(node):
     call = node.inference.Classify(pb.ClassifyRequest(text="hello"))
     assert await refusal(call) == (PRECONDITION, "NO_HEAD")

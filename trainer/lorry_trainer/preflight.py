@@ -61,10 +61,7 @@ def check_destination(recipe: Recipe, name: str, alias: str | None, client: Clie
             f"most {cap}: set lora.rank to {cap // factor} or less, or start the server with --max-rank {rank}"
         )
     if server and not is_served:
-        return (
-            f"{runs}: it keeps adapters for {recipe.base} and does not serve them. Another server may, if that is a "
-            "decoder; an encoder's adapters are pulled and loaded with PEFT"
-        )
+        return f"{runs}: it keeps adapters for {recipe.base} and does not serve them; a server of that base does"
     return None
 
 

@@ -106,13 +106,14 @@ def embed(
 
 
 def classify(
-    prompt: Prompt, adapter: str | Composition | None, sticky_key: str | None
+    prompt: Prompt, adapter: str | Composition | None, pair: str | None, sticky_key: str | None
 ) -> Call[Classification]:
     """What an adapter's own head says of a prompt."""
     request = build(
         pb.ClassifyRequest,
         **_prompt_field(prompt),
         **compositions.target(adapter),
+        pair=pair,
         sticky_key=sticky_key,
     )
     return Call(

@@ -99,6 +99,10 @@ def classify(
         str,
         typer.Option("--adapter", "-a", metavar="REF", help="One that was trained to classify."),
     ],
+    pair: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="A second text, for heads that judge two together."),
+    ] = None,
     timeout: TimeoutOption = None,
     server: ServerOption = None,
     as_json: JsonOption = False,
@@ -106,7 +110,7 @@ def classify(
     """Classify a prompt by an adapter's own head: its labels, likeliest first, by name where it names them."""
     shared = session(ctx, server, as_json)
     with shared.connect() as client:
-        told = client.classify(prompt, adapter, timeout=timeout)
+        told = client.classify(prompt, adapter, pair=pair, timeout=timeout)
     if shared.as_json:
         print_json(told)
         return

@@ -48,6 +48,7 @@ def status(ctx: typer.Context, server: ServerOption = None, as_json: JsonOption 
 
 
 def _lines(current: Status) -> list[tuple[str, str]]:
+    blocks = f"{current.kv_blocks_used} of {current.kv_blocks_total}"
     merge = [("merged", _merge(current.merge))] if current.merge is not None else []
     return [
         ("base", current.base),
@@ -55,7 +56,7 @@ def _lines(current: Status) -> list[tuple[str, str]]:
         ("device", current.device),
         ("context", f"{current.context_length} tokens"),
         ("requests", f"{current.running_requests} running, {current.queued_requests} queued"),
-        ("KV blocks", f"{current.kv_blocks_used} of {current.kv_blocks_total}"),
+        *([("KV blocks", blocks)] if current.kv_blocks_total else []),  # an encoder has none
         ("slots", f"{current.slots_used} of {current.slots_total}, rank up to {current.max_rank}"),
         *merge,
         ("registry", _registry(current.registry)),

@@ -15,6 +15,7 @@ from lorry_registry.errors import InvalidArgument
 
 LABELS_FILE = "labels.json"
 MAX_LABELS_BYTES = 1 << 20
+_OUTPUTS = (*HEADS, "classifier.out_proj")  # the last layer of a head; RoBERTa and its kin have two
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -50,7 +51,8 @@ def check_size(size_bytes: int) -> None:
 
 def head_of(parts: Parts) -> str:
     """The tensor [number of labels, features] of the head that classifies; empty where there is none."""
-    weights = (parts.heads.get(f"{head}.weight", "") for head in HEADS)
+    brought = {**parts.replaced, **parts.heads}
+    weights = (brought.get(f"{path}.weight", "") for path in _OUTPUTS)
     return next(filter(None, weights), "")
 
 

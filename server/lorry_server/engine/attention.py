@@ -12,6 +12,7 @@ it has not written yet, is never read: it is left out, not masked.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -215,18 +216,16 @@ class PagedAttention:
         return paged_attention(module, query, key, value, self.batch, **how)
 
 
-def install(model: PreTrainedModel) -> PagedAttention:
-    """Makes a model attend through what is returned."""
-    attention = PagedAttention()
+def install(model: PreTrainedModel, attention: Callable[..., Any]) -> None:
+    """Makes a model attend through `attention`, which is told which sequences there are by other ways than a mask."""
     name = f"{NAME}_{next(_NUMBERS)}"
     AttentionInterface.register(name, attention)
     AttentionMaskInterface.register(name, _no_mask)
     model.set_attn_implementation(name)
-    return attention
 
 
 def _no_mask(*_args: Any, **_kwargs: Any) -> None:
-    """Every sequence's mask is in `PagedBatch`."""
+    """None for the model's code to make and to carry around."""
 
 
 def paged_attention(
@@ -245,7 +244,6 @@ def paged_attention(
     """Returns ([1, num_tokens, heads, value_dim], None)."""
     layer: int = module.layer_idx  # type: ignore[assignment]
     keys, values = batch.cache.keys[layer], batch.cache.values[layer]
-    kv_heads = key.shape[1]
     for cache, new in ((keys, key), (values, value)):
         rows = new[0].transpose(0, 1).reshape(-1, new.shape[-1])
         cache.view(-1, new.shape[-1]).index_copy_(0, batch.writes(cache), rows)
@@ -257,7 +255,6 @@ def paged_attention(
         return _decode(q, keys, values, batch, sliding_window, score)[None], None
 
     num_tokens, heads, _ = q.shape
-    group = heads // kv_heads
     out = torch.empty(num_tokens, heads, values.shape[-1], dtype=q.dtype, device=q.device)
     if n:
         out[:n] = _decode(q[:n], keys, values, batch, sliding_window, score)
@@ -269,11 +266,7 @@ def paged_attention(
             k = _pages(keys, chunk.blocks)[:, : chunk.context_length]
             v = _pages(values, chunk.blocks)[:, : chunk.context_length]
         mask = batch.prefill_mask(index, sliding_window)
-        # The query heads that share a key head are a group: no key is repeated.
-        rows = q[tokens].reshape(-1, kv_heads, group, q.shape[-1]).permute(1, 2, 0, 3)
-        k, v = (t[:, None].expand(-1, group, -1, -1) for t in (k, v))
-        attended = _attend(rows, k, v, mask, score)  # [kv_heads, group, tokens, value_dim]
-        out[tokens] = attended.permute(2, 0, 1, 3).reshape(-1, heads, values.shape[-1])
+        out[tokens] = attend_grouped(q[tokens], k, v, mask, score)
     return out[None], None
 
 
@@ -300,17 +293,34 @@ def _pages(cache: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
     return cache.index_select(0, blocks).transpose(0, 1).flatten(1, 2)
 
 
+def attend_grouped(
+    q: torch.Tensor,  # [tokens, heads, key_dim]
+    k: torch.Tensor,  # [kv_heads, context, key_dim]
+    v: torch.Tensor,  # [kv_heads, context, value_dim]
+    mask: torch.Tensor | None,  # [tokens, context], true where a token may look; None: everywhere
+    score: Scoring,
+) -> torch.Tensor:
+    """[tokens, heads, value_dim]. The query heads that share a key head are a group: no key is repeated."""
+    tokens, heads, key_dim = q.shape
+    group = heads // len(k)
+    rows = q.reshape(tokens, len(k), group, key_dim).permute(1, 2, 0, 3)
+    k, v = (t[:, None].expand(-1, group, -1, -1) for t in (k, v))
+    attended = _attend(rows, k, v, mask, score)  # [kv_heads, group, tokens, value_dim]
+    return attended.permute(2, 0, 1, 3).reshape(tokens, heads, v.shape[-1])
+
+
 def _attend(
     q: torch.Tensor,  # [kv_heads, group, tokens, key_dim]
     k: torch.Tensor,
     v: torch.Tensor,
-    mask: torch.Tensor,
+    mask: torch.Tensor | None,
     score: Scoring,
 ) -> torch.Tensor:
     if score.softcap is None and score.sinks is None:
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=score.scaling)
     scores = score.capped(q @ k.transpose(-1, -2) * score.scaling).float()
-    scores = scores.masked_fill(~mask, float("-inf"))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
     weights = scores.softmax(-1)
     if score.sinks is not None:
         weights = weights * _beside_sinks(scores, score.sinks.view(*q.shape[:2], 1))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import OrderedDict
+from typing import Protocol
 
 from lorry_server.engine.sequence import Sequence
 
@@ -22,6 +23,32 @@ def prefix_seed(adapter: str | None) -> bytes:
 def block_hash(previous: bytes, ids: list[int]) -> bytes:
     """The hash of a full block, given the hash of the one before it."""
     return hashlib.blake2b(previous + array("q", ids).tobytes(), digest_size=16).digest()
+
+
+class Memory(Protocol):
+    """What the scheduler asks for room in. `num_` are blocks."""
+
+    num_blocks: int
+    query_tokens: int  # of all sequences that were admitted
+    hit_tokens: int  # of these, found in memory
+
+    @property
+    def num_used_blocks(self) -> int: ...
+
+    @property
+    def most_tokens(self) -> int:
+        """The longest sequence that there can be room for."""
+        ...
+
+    def admit(self, sequence: Sequence, budget: int) -> int | None: ...
+
+    def can_allocate(self, sequence: Sequence, num_tokens: int) -> bool: ...
+
+    def allocate(self, sequence: Sequence, num_tokens: int) -> None: ...
+
+    def commit(self, sequence: Sequence) -> None: ...
+
+    def free(self, sequence: Sequence) -> None: ...
 
 
 class BlockManager:
@@ -47,6 +74,10 @@ class BlockManager:
     @property
     def num_used_blocks(self) -> int:
         return self.num_blocks - len(self._free)
+
+    @property
+    def most_tokens(self) -> int:
+        return self.num_blocks * self.block_size
 
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)

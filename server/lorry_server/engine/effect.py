@@ -1,4 +1,4 @@
-"""What an adapter does: the change that it makes to the logits after a short prompt, measured when it is loaded.
+"""What an adapter does: the change that it makes to what the base says of a short prompt, measured when it is loaded.
 
 An adapter that loads must act. The same tokens run twice, through the bare base and through the adapter's slot, laid
 out alike; so an adapter that does nothing anywhere changes not a single bit, and a change of exactly zero says so. It
@@ -16,7 +16,7 @@ import torch
 from lorry_registry.errors import FailedPrecondition
 from lorry_server.engine.adapters.weights import AdapterWeights
 from lorry_server.engine.plan import Chunk
-from lorry_server.engine.request import GenerationRequest, SamplingParams
+from lorry_server.engine.request import GenerationRequest
 from lorry_server.engine.sequence import NO_VIRTUAL_PLACES, Sequence, VirtualPlaces
 
 PROMPT_TOKENS = 8
@@ -51,19 +51,24 @@ class EffectMeter:
 
     def __init__(
         self,
-        logits: Callable[[Items[Chunk]], torch.Tensor],
-        blocks: range,
+        asking: Callable[[str, tuple[int, ...]], GenerationRequest],
+        says: Callable[[Items[Chunk]], Items[torch.Tensor] | torch.Tensor],
         vocab_size: int,
+        blocks: range = range(0),
     ) -> None:
-        """`blocks` are KV blocks of at least `PLACES` places that nobody else has."""
-        self._logits = logits
+        """`asking` and `says` are those of `selfcheck.verify`.
+
+        `blocks` are KV blocks of at least `PLACES` places that nobody else has, where the base keeps any.
+        """
+        self._asking = asking
+        self._says = says
         self._blocks = blocks
         spread = torch.linspace(0, vocab_size - 1, PROMPT_TOKENS + 2)[1:-1]
         self._prompt = tuple(int(token) for token in spread.tolist())
         self._of_base: torch.Tensor | None = None
 
     def measure(self, slot: int, probe: Probe) -> float:
-        """The largest change of a logit; infinity where one is not finite."""
+        """The largest change of a number; infinity where one is not finite."""
         kept = PROMPT_TOKENS - len(probe.telling)
         prompt = (*self._prompt[:kept], *probe.telling)
         without = self._base(prompt)
@@ -80,12 +85,11 @@ class EffectMeter:
     def _run(
         self, prompt: tuple[int, ...], slot: int | None, virtual: VirtualPlaces
     ) -> torch.Tensor:
-        request = GenerationRequest("", prompt, SamplingParams(max_tokens=1))
-        sequence = Sequence(request, 0.0, list(prompt), virtual=virtual)
+        sequence = Sequence(self._asking("", prompt), 0.0, list(prompt), virtual=virtual)
         sequence.block_table = list(self._blocks)
         injected = sequence.num_uninjected_tokens
         chunk = Chunk(sequence, sequence.num_tokens - injected, slot, injected)
-        return self._logits([chunk])[0].float()
+        return self._says([chunk])[0].float()
 
 
 def check_effect(digest: str, change: float, probe: Probe) -> None:
@@ -99,8 +103,8 @@ def check_effect(digest: str, change: float, probe: Probe) -> None:
         )
     if change == 0 and probe.must_act:
         raise FailedPrecondition(
-            f"Adapter {digest} changes nothing: after a short prompt every logit is the base's own. Publish what was "
-            'trained, or say that it is meant to be so with "allow_no_effect": true in adapter_config.json.',
+            f"Adapter {digest} changes nothing: what the base says of a short prompt is the same with it. Publish "
+            'what was trained, or say that it is meant to be so with "allow_no_effect": true in adapter_config.json.',
             reason="ADAPTER_HAS_NO_EFFECT",
             digest=digest,
         )

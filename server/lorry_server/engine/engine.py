@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from transformers import PreTrainedModel
 
+from lorry_bases.shapes import ParameterShape
 from lorry_registry.errors import (
     Internal,
     InvalidArgument,
@@ -29,8 +30,8 @@ from lorry_registry.errors import (
     Unavailable,
 )
 from lorry_server.engine.automerge import AutoMerge
-from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
+from lorry_server.engine.encoder_runner import EncoderRunner
 from lorry_server.engine.loader import AdapterLoader, AdapterSource
 from lorry_server.engine.loader_events import LoaderEvent, MergeEvent, MergeFailed, MergeReady
 from lorry_server.engine.merger import Merger
@@ -38,6 +39,7 @@ from lorry_server.engine.model_runner import ModelRunner
 from lorry_server.engine.request import GenerationRequest, RequestOutput
 from lorry_server.engine.residency import Residency
 from lorry_server.engine.residents import Residents
+from lorry_server.engine.runner import Runner
 from lorry_server.engine.scheduler import Scheduler
 from lorry_server.engine.sequence import Sequence
 from lorry_server.engine.stats import EngineStats, MergeInfo, ResidentInfo
@@ -68,13 +70,19 @@ class Engine:
         sink: Sink,
         linear_shapes: Mapping[str, tuple[int, int]],
         context_length: int,
+        encoders_parameters: Items[ParameterShape] | None = None,
     ) -> None:
+        """`encoders_parameters` are there where the model is an encoder: what adapters may change or bring."""
         self.config = config
         self.context_length = context_length
         self.failed: BaseException | None = None
         self._sink = sink
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._runner = ModelRunner(model, config, linear_shapes, context_length)
+        self._runner: Runner = (
+            ModelRunner(model, config, linear_shapes, context_length)
+            if encoders_parameters is None
+            else EncoderRunner(model, config, linear_shapes, encoders_parameters, context_length)
+        )
         host_memory_bytes = 0 if model.device.type == "cpu" else config.host_memory_bytes
         self._loader = AdapterLoader(
             source,
@@ -84,10 +92,10 @@ class Engine:
             host_memory_bytes=host_memory_bytes,
             merge_memory_bytes=config.merge_memory_bytes,
         )
-        self._blocks = BlockManager(self._runner.num_blocks, config.block_size)
+        self._memory = self._runner.memory
         self._residency = Residency(config.slots)
-        most = min(context_length, self._blocks.num_blocks * config.block_size)
-        self._scheduler = Scheduler(config, self._blocks, self._residency, most)
+        self._most_tokens = min(context_length, self._memory.most_tokens)
+        self._scheduler = Scheduler(config, self._memory, self._residency, self._most_tokens)
         self._residents = Residents(
             self._residency,
             self._scheduler,
@@ -113,7 +121,7 @@ class Engine:
         self._stop_at: float | None = None
         self._steps = 0
         self._snapshot_due = 0.0
-        self._stats = EngineStats(slots_total=config.slots, kv_blocks_total=self._runner.num_blocks)
+        self._stats = EngineStats(slots_total=config.slots, kv_blocks_total=self._memory.num_blocks)
         self._thread = threading.Thread(target=self._run, name="lorry-engine", daemon=True)
 
     # From any thread.
@@ -322,16 +330,15 @@ class Engine:
 
     def _check_fits(self, request: GenerationRequest) -> None:
         most = len(request.prompt_token_ids) + request.sampling.max_tokens
-        capacity = self._blocks.num_blocks * self.config.block_size
-        if not request.prompt_token_ids or most > min(self.context_length, capacity):
+        if not request.prompt_token_ids or most > self._most_tokens:
             raise InvalidArgument(
                 f"The prompt has {len(request.prompt_token_ids)} tokens and max_tokens is "
                 f"{request.sampling.max_tokens}; together they must be between 1 and "
-                f"{min(self.context_length, capacity)}.",
+                f"{self._most_tokens}.",
                 reason="SEQUENCE_TOO_LONG",
                 prompt_tokens=len(request.prompt_token_ids),
                 max_tokens=request.sampling.max_tokens,
-                limit=min(self.context_length, capacity),
+                limit=self._most_tokens,
             )
 
     def _snapshot(self) -> EngineStats:
@@ -340,13 +347,13 @@ class Engine:
             waiting=len(scheduler.waiting),
             waiting_for_adapter=scheduler.num_waiting_for_adapter,
             running=len(scheduler.running),
-            kv_blocks_used=self._blocks.num_used_blocks,
-            kv_blocks_total=self._blocks.num_blocks,
+            kv_blocks_used=self._memory.num_used_blocks,
+            kv_blocks_total=self._memory.num_blocks,
             kv_block_size=self.config.block_size,
             slots_used=self._residency.num_used,
             slots_total=self.config.slots,
-            prefix_query_tokens=self._blocks.query_tokens,
-            prefix_hit_tokens=self._blocks.hit_tokens,
+            prefix_query_tokens=self._memory.query_tokens,
+            prefix_hit_tokens=self._memory.hit_tokens,
             preemptions=scheduler.preemptions,
             steps=self._steps,
             evictions=self._residency.evictions,

@@ -1,4 +1,4 @@
-"""*Do*: one packed forward pass over the chunks of a plan, whatever their adapters, and a choice of tokens."""
+"""A decoder's runner: one packed forward pass over a plan's chunks, whatever their adapters, and a choice of tokens."""
 
 from __future__ import annotations
 
@@ -8,28 +8,23 @@ from collections.abc import Sequence as Items
 import torch
 from transformers import PreTrainedModel
 
-from lorry_server.engine import attention, effect, selfcheck, sparse
+from lorry_server.engine import attention, effect, selfcheck
 from lorry_server.engine.adapters.base import BaseView
-from lorry_server.engine.attention import KVCache, KVShape
-from lorry_server.engine.batch import PackedStep, pack
+from lorry_server.engine.attention import KVCache, KVShape, PagedAttention
+from lorry_server.engine.batch import pack
 from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.effect import EffectMeter
 from lorry_server.engine.final_states import FinalStates
+from lorry_server.engine.heads import linear_labels
 from lorry_server.engine.lora.axes import TokenAxes
-from lorry_server.engine.lora.layer import wrap_linears
-from lorry_server.engine.lora.merged import Merged, MergedStep, divide
-from lorry_server.engine.lora.modules import ModuleSlots
-from lorry_server.engine.lora.rows import LONG_RUN, Run, StepRows
-from lorry_server.engine.lora.slots import LoraSlots
-from lorry_server.engine.lora.step import LoraStep
 from lorry_server.engine.plan import Chunk, Sampled
+from lorry_server.engine.request import GenerationRequest, SamplingParams
+from lorry_server.engine.runner import Runner
 from lorry_server.engine.sampling.results import results
-from lorry_server.engine.slots import AdapterSlots
-from lorry_server.engine.virtual import VirtualSlots
 
 
-class ModelRunner:
+class ModelRunner(Runner):
     """Owns the model and every tensor beside it: the KV cache and the slots' factors."""
 
     def __init__(
@@ -39,50 +34,36 @@ class ModelRunner:
         linear_shapes: Mapping[str, tuple[int, int]],
         context_length: int,
     ) -> None:
-        self.model = model
-        self.config = config
-        self.device = model.device
-        self.dtype = model.dtype
         axes = TokenAxes()
         with axes.watch(model):
-            expected = selfcheck.expect(model)
+            expected = selfcheck.expect(model, lambda ids: last_logits(model, ids))
         layers = selfcheck.served_layers(model)
         shapes = {index: layer.shape for index, layer in layers.items()}
-        self.base = BaseView(model, linear_shapes, config.max_rank, shapes)
-        self.num_blocks = num_kv_blocks(config, shapes, self.dtype, context_length)
+        self.num_blocks = num_kv_blocks(config, shapes, model.dtype, context_length)
         kept = -(-effect.PLACES // config.block_size)
-        self.cache = KVCache(
-            shapes, self.num_blocks + kept, config.block_size, self.dtype, self.device
+        super().__init__(
+            model, config, BaseView(model, linear_shapes, config.max_rank, shapes), axes
         )
-        self._sparse = sparse.serves(self.device)
-        self._step = LoraStep()
-        self.merged: Merged | None = None  # changed between two steps
-        linears = LoraSlots(config.slots, config.max_rank, self.dtype, self.device)
-        self.slots = AdapterSlots(
-            linears,
-            VirtualSlots(self.device),
-            ModuleSlots(model, config.slots, self._step, axes),
-            dense_memory_bytes=config.dense_memory_bytes,
+        self.cache = KVCache(
+            shapes, self.num_blocks + kept, config.block_size, model.dtype, self.device
         )
         self.slots.virtual.overlay(model.get_input_embeddings())
-        wrap_linears(model, list(linear_shapes), linears, self._step)
-        self._attention = attention.install(model)
-        selfcheck.verify(expected, self.logits, BlockManager(self.num_blocks, config.block_size))
+        self._attention = PagedAttention()
+        attention.install(model, self._attention)
+        tried = BlockManager(self.num_blocks, config.block_size)
+        selfcheck.verify(expected, next_token, self.logits, tried, selfcheck.CHUNKED)
+        self.memory = BlockManager(self.num_blocks, config.block_size)
         self.effects = EffectMeter(
+            next_token,
             self.logits,
-            range(self.num_blocks, self.num_blocks + kept),
             model.get_input_embeddings().num_embeddings,
+            range(self.num_blocks, self.num_blocks + kept),
         )
-
-    def switch(self, merged: Merged | None) -> None:
-        """From the next step on this adapter is merged. The base's own weights have no part in it."""
-        self.merged = merged
 
     @torch.inference_mode()
     def run(self, chunks: Items[Chunk]) -> list[Sampled | None]:
-        """Runs a step; returns what it brought for each chunk that yields something, in the order of the chunks."""
         logits, states = self._forward(chunks)
-        return results(chunks, logits, states, self.slots.heads)
+        return results(chunks, logits, states, self._labels)
 
     @torch.inference_mode()
     def logits(self, chunks: Items[Chunk]) -> torch.Tensor:
@@ -94,14 +75,15 @@ class ModelRunner:
         packed = pack(
             chunks, self.cache, self.config.block_size, self.device, decode_together=self._sparse
         )
+        num_tokens, num_logits = packed.input_ids.shape[1], len(packed.logits_index)
         self.slots.virtual.inject(self.cache, packed.injections)
         self.slots.virtual.step = packed.virtual_runs
-        self._step.tokens = self._rows(packed.token_runs)
-        self._step.logits = self._rows(packed.logit_runs)
-        self._step.merged = self._merged_step(packed)
         self._attention.batch = packed.paged
         try:
-            with FinalStates(self.model, wanted=bool(packed.pooled_rows)) as states:
+            with (
+                self._acting(packed.token_runs, num_tokens, packed.logit_runs, num_logits),
+                FinalStates(self.model, wanted=bool(packed.pooled_rows)) as states,
+            ):
                 output = self.model(
                     input_ids=packed.input_ids,
                     position_ids=packed.position_ids,
@@ -109,35 +91,25 @@ class ModelRunner:
                     logits_to_keep=packed.logits_index,
                 )
         finally:
-            self._step.tokens = self._step.logits = self._step.merged = None
             self.slots.virtual.step = ()
             self._attention.batch = None
         pooled = {index: states.at(rows) for index, rows in packed.pooled_rows.items()}
         return output.logits[0], pooled
 
-    def _merged_step(self, packed: PackedStep) -> MergedStep | None:
-        """None where no token is of the merged adapter: the step runs as if there were none."""
-        merged = self.merged
-        if merged is None:
-            return None
-        num_tokens = packed.input_ids.shape[1]
-        tokens = divide(packed.token_runs, merged.slot, num_tokens, self.device, self._rows)
-        if tokens is None:
-            return None
-        num_logits = len(packed.logits_index)
-        logits = divide(packed.logit_runs, merged.slot, num_logits, self.device, self._rows)
-        return MergedStep(merged.shadows, tokens, logits)
+    def _labels(self, chunk: Chunk, states: torch.Tensor) -> torch.Tensor | None:
+        head = None if chunk.slot is None else self.slots.heads.get(chunk.slot)
+        return linear_labels(head, states)
 
-    def _rows(self, runs: list[Run]) -> StepRows | None:
-        if not runs:
-            return None
-        return StepRows(
-            runs,
-            self.config.max_rank,
-            self.config.slots,
-            long_run=LONG_RUN if self._sparse else 1,
-            device=self.device,
-        )
+
+def last_logits(model: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:
+    """[vocab_size]: what a decoder itself says after `input_ids` [1, num_tokens]."""
+    logits: torch.Tensor = model(input_ids, use_cache=False).logits[0, -1]
+    return logits
+
+
+def next_token(request_id: str, token_ids: tuple[int, ...]) -> GenerationRequest:
+    """Asks for the logits after these."""
+    return GenerationRequest(request_id, token_ids, SamplingParams(max_tokens=1))
 
 
 def num_kv_blocks(

@@ -27,7 +27,7 @@ class AttendingLayer:
 
 @torch.inference_mode()
 def attending_layers(model: PreTrainedModel) -> dict[int, AttendingLayer]:
-    """The layers that attend through transformers' attention interface, by their index."""
+    """The layers that attend through transformers' attention interface, by their index, or else by their order."""
     layers: dict[int, AttendingLayer] = {}
 
     def look(
@@ -41,7 +41,8 @@ def attending_layers(model: PreTrainedModel) -> dict[int, AttendingLayer]:
         s_aux: torch.Tensor | None = None,
         **others: Any,
     ) -> Any:
-        layer: int = module.layer_idx  # type: ignore[assignment]
+        layer = getattr(module, "layer_idx", None)
+        layer = len(layers) if layer is None else layer
         tensors = {name for name, each in others.items() if isinstance(each, torch.Tensor)}
         layers[layer] = AttendingLayer(
             KVShape(key.shape[1], key.shape[3], value.shape[3]),

@@ -64,6 +64,7 @@ class GenerationRequest:
     classifies: bool = False  # what the adapter's head says of that, instead of the state itself
     constraint: TokenConstraint | None = None  # this request's own: it moves with the tokens
     merged: bool = False  # begins once its adapter is merged
+    token_types: tuple[int, ...] = ()  # which text each token is of, where an encoder is told
 
 
 class FinishReason(enum.Enum):

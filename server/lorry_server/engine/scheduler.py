@@ -18,7 +18,7 @@ from lorry_registry.errors import (
     LorryError,
     ResourceExhausted,
 )
-from lorry_server.engine.block_manager import BlockManager
+from lorry_server.engine.block_manager import Memory
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.plan import Chunk, Sampled, StepPlan
 from lorry_server.engine.request import FinishReason, RequestOutput
@@ -37,12 +37,12 @@ class Scheduler:
     def __init__(
         self,
         config: EngineConfig,
-        block_manager: BlockManager,
+        memory: Memory,
         residency: Residency,
         context_length: int,
     ) -> None:
         self.config = config
-        self.block_manager = block_manager
+        self.memory = memory
         self.residency = residency
         self.context_length = context_length
         self.waiting: deque[Sequence] = deque()
@@ -159,14 +159,14 @@ class Scheduler:
             if num_tokens > 1:
                 num_tokens = min(num_tokens, prefill_budget)
                 prefill_budget -= num_tokens
-            while not self.block_manager.can_allocate(sequence, num_tokens):
+            while not self.memory.can_allocate(sequence, num_tokens):
                 # The youngest one is never among those that are scheduled already, for they are older.
                 if self._preempt(self.running[-1]) is sequence:
                     break
             else:
                 scheduled += 1
                 if num_tokens > 0:
-                    self.block_manager.allocate(sequence, num_tokens)
+                    self.memory.allocate(sequence, num_tokens)
                     plan.chunks.append(Chunk(sequence, num_tokens, self._slot(sequence)))
         return prefill_budget
 
@@ -202,7 +202,7 @@ class Scheduler:
             if not room or budget <= 0 or len(self.running) >= self.config.max_sequences:
                 room = False
                 continue
-            num_tokens = self.block_manager.admit(sequence, budget)
+            num_tokens = self.memory.admit(sequence, budget)
             if num_tokens is None:
                 room = False
                 continue
@@ -274,7 +274,7 @@ class Scheduler:
             sequence = chunk.sequence
             brought = next(results) if chunk.yields else Sampled()
             sequence.num_computed_tokens = chunk.end
-            self.block_manager.commit(sequence)
+            self.memory.commit(sequence)
             if brought is None:
                 outputs.append(self._fail(sequence, self._not_finite(sequence)))
             elif brought.error is not None:
@@ -382,7 +382,7 @@ class Scheduler:
 
     def _stop_running(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
-        self.block_manager.free(sequence)
+        self.memory.free(sequence)
         if sequence.adapter is not None:
             self.residency.release(sequence.adapter)
 

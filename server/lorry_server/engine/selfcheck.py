@@ -1,4 +1,7 @@
-"""Does the packed, paged forward pass say what the model itself says? Asked once, of every base, at start.
+"""Does the packed forward pass say what the model itself says? Asked once, of every base, at start.
+
+What a decoder says is the logits after its last token; an encoder, the states of all of them, and what its head makes
+of those.
 
 A model that keeps state outside attention (a state-space hybrid), or attends in a way that `paged_attention` does not
 know, would serve wrong text without a word. It is refused here, by name: by what its configuration says of its layers,
@@ -16,15 +19,17 @@ import torch
 from transformers import PreTrainedModel
 
 from lorry_registry.errors import FailedPrecondition, InvalidArgument
-from lorry_server.engine.block_manager import BlockManager
+from lorry_server.engine.block_manager import Memory
 from lorry_server.engine.plan import Chunk
 from lorry_server.engine.probe import AttendingLayer, attending_layers
-from lorry_server.engine.request import GenerationRequest, SamplingParams
+from lorry_server.engine.request import GenerationRequest
 from lorry_server.engine.sequence import Sequence
 
 TOLERANCE = 0.05  # relative, L2: what 16-bit kernels may differ by; a wrong mask is off by far more
 LENGTHS = (9, 6)  # tokens
-STEPS = ((5, 6), (3, 0), (1, 0))  # tokens of each sequence in each step: chunked, packed, decoded
+# Tokens of each sequence in each step.
+CHUNKED = ((5, 6), (3, 0), (1, 0))  # chunked, packed, decoded
+WHOLE = (LENGTHS,)
 SERVED_LAYERS = {"full_attention", "sliding_attention"}  # as transformers' configurations call them
 
 
@@ -34,19 +39,17 @@ class Expectation:
 
     architecture: str
     token_ids: tuple[tuple[int, ...], ...]
-    logits: tuple[torch.Tensor, ...]  # after the last token of each sequence, [vocab_size]
+    said: tuple[torch.Tensor, ...]  # of each sequence, a vector
 
 
 @torch.inference_mode()
-def expect(model: PreTrainedModel) -> Expectation:
-    """Runs the untouched model."""
+def expect(model: PreTrainedModel, says: Callable[[torch.Tensor], torch.Tensor]) -> Expectation:
+    """Runs the untouched model. `says` tells what it says, as a vector, of token ids [1, num_tokens]."""
     vocab_size = model.get_input_embeddings().num_embeddings
     generator = torch.Generator().manual_seed(0)
     rows = [torch.randint(vocab_size, (1, n), generator=generator) for n in LENGTHS]
-    logits = tuple(
-        model(row.to(model.device), use_cache=False).logits[0, -1].float() for row in rows
-    )
-    return Expectation(type(model).__name__, tuple(tuple(row[0].tolist()) for row in rows), logits)
+    said = tuple(says(row.to(model.device)).float() for row in rows)
+    return Expectation(type(model).__name__, tuple(tuple(row[0].tolist()) for row in rows), said)
 
 
 def served_layers(model: PreTrainedModel) -> Mapping[int, AttendingLayer]:
@@ -85,38 +88,37 @@ def served_layers(model: PreTrainedModel) -> Mapping[int, AttendingLayer]:
 
 def verify(
     expected: Expectation,
-    forward: Callable[[Items[Chunk]], torch.Tensor],
-    blocks: BlockManager,
+    asking: Callable[[str, tuple[int, ...]], GenerationRequest],
+    says: Callable[[Items[Chunk]], Items[torch.Tensor] | torch.Tensor],
+    memory: Memory,
+    steps: Items[tuple[int, ...]],
 ) -> None:
-    """Holds a paged forward (chunks → logits of those that sample, in their order) against the model's own.
+    """Holds a forward pass over chunks against what the model itself says.
+
+    Args:
+        asking: makes a request, with its id, that wants what the model says of token ids.
+        says: one vector for each chunk that brings what was asked, in their order.
+        steps: tokens of each sequence in each step.
 
     Raises FailedPrecondition where they differ.
     """
-    if sum(map(blocks.blocks_for, LENGTHS)) > blocks.num_blocks:
-        raise InvalidArgument(
-            f"The KV memory holds {blocks.num_blocks} blocks of {blocks.block_size} tokens, too few for two short "
-            "prompts; give it more.",
-            reason="BAD_ENGINE_CONFIG",
-            field="kv_blocks",
-            value=blocks.num_blocks,
-        )
-    params = SamplingParams(max_tokens=1)
     sequences = [
-        Sequence(GenerationRequest(str(i), ids, params), 0.0, list(ids))
-        for i, ids in enumerate(expected.token_ids)
+        Sequence(asking(str(i), ids), 0.0, list(ids)) for i, ids in enumerate(expected.token_ids)
     ]
     last: dict[int, torch.Tensor] = {}
-    for counts in STEPS:
+    for counts in steps:
         chunks = [
             Chunk(sequence, count, slot=None)
             for sequence, count in zip(sequences, counts, strict=True)
             if count
         ]
         for chunk in chunks:
-            blocks.allocate(chunk.sequence, chunk.num_tokens)
-        sampled = [sequences.index(chunk.sequence) for chunk in chunks if chunk.samples]
+            if not memory.can_allocate(chunk.sequence, chunk.num_tokens):
+                raise _no_room(memory)
+            memory.allocate(chunk.sequence, chunk.num_tokens)
+        asked = [sequences.index(chunk.sequence) for chunk in chunks if chunk.yields]
         try:
-            last.update(zip(sampled, forward(chunks), strict=True))
+            last.update(zip(asked, says(chunks), strict=True))
         except Exception as error:
             raise _refused(
                 expected.architecture, f"its forward pass fails ({type(error).__name__}: {error})"
@@ -124,19 +126,30 @@ def verify(
         for chunk in chunks:
             chunk.sequence.num_computed_tokens += chunk.num_tokens
     for sequence in sequences:
-        blocks.free(sequence)
-    for i, logits in enumerate(expected.logits):
-        off = ((last[i].float() - logits).norm() / logits.norm().clamp(min=1e-9)).item()
+        memory.free(sequence)
+    for i, said in enumerate(expected.said):
+        off = ((last[i].float() - said).norm() / said.norm().clamp(min=1e-9)).item()
         if not off <= TOLERANCE:  # NaN is off too
             raise _refused(
                 expected.architecture,
-                f"packed and paged, its logits are off by {off:.2g} (at most {TOLERANCE} is right)",
+                f"packed, what it says is off by {off:.2g} (at most {TOLERANCE} is right)",
             )
+
+
+def _no_room(memory: Memory) -> InvalidArgument:
+    return InvalidArgument(
+        f"The KV memory holds {memory.num_blocks} blocks of {memory.most_tokens // memory.num_blocks} tokens, too few "
+        "for two short prompts; give it more.",
+        reason="BAD_ENGINE_CONFIG",
+        field="kv_blocks",
+        value=memory.num_blocks,
+    )
 
 
 def _refused(architecture: str, why: str) -> FailedPrecondition:
     return FailedPrecondition(
-        f"{architecture} cannot be served: {why}. Lorry serves attention-only decoders; choose another base.",
+        f"{architecture} cannot be served: {why}. Lorry serves attention-only decoders and encoders; choose another "
+        "base.",
         reason="BASE_NOT_SERVABLE",
         architecture=architecture,
     )

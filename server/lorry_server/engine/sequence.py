@@ -114,9 +114,11 @@ class Sequence:
 
     @property
     def embedding(self) -> tuple[float, ...]:
-        """[hidden]: the mean over what was pooled; nothing where nothing was."""
+        """[hidden]: the mean over what was pooled, or [labels]; nothing where nothing was."""
         if self.request.pool_from is None:
             return ()
+        if self.request.classifies:
+            return tuple(self.pooled)
         count = self.num_prompt_tokens - self.request.pool_from
         return tuple(value / count for value in self.pooled)
 

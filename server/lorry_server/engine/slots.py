@@ -28,7 +28,7 @@ class AdapterSlots:
         self.linears = linears
         self.virtual = virtual
         self.modules = modules
-        self.heads: Mapping[int, Mapping[str, Head]] = {}  # by slot; replaced, never changed
+        self.heads: Mapping[int, Head] = {}  # by slot; replaced, never changed
         self._dense_memory_bytes = dense_memory_bytes
         self._dense_bytes: dict[int, int] = {}  # by slot
 
@@ -57,16 +57,15 @@ class AdapterSlots:
         self.modules.write(slot, weights.embeddings, weights.parameters)
         if weights.virtual is not None:
             self.virtual.write(slot, weights.virtual)
-        if weights.heads:
-            heads = {name: self._moved(head) for name, head in weights.heads.items()}
-            self.heads = {**self.heads, slot: heads}
+        if weights.head is not None:
+            self.heads = {**self.heads, slot: weights.head.to(self.linears.device)}
 
     def clear(self, slot: int) -> None:
         """Empties a slot: what was there is zeroed or dropped, not only forgotten."""
         self.linears.clear(slot)
         self.modules.clear(slot)
         self.virtual.clear(slot)
-        self.heads = {other: heads for other, heads in self.heads.items() if other != slot}
+        self.heads = {other: head for other, head in self.heads.items() if other != slot}
         self._dense_bytes.pop(slot, None)
 
     def _reserve(self, slot: int, num_bytes: int) -> None:
@@ -82,7 +81,3 @@ class AdapterSlots:
                 limit_bytes=self._dense_memory_bytes,
             )
         self._dense_bytes[slot] = num_bytes
-
-    def _moved(self, head: Head) -> Head:
-        device = self.linears.device
-        return Head(head.weight.to(device), None if head.bias is None else head.bias.to(device))

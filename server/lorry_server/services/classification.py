@@ -1,4 +1,4 @@
-"""A prompt's label: what the adapter's own head says of its last token's final hidden state."""
+"""A prompt's label: what the adapter's own head says of its last token's final hidden state, or an encoder's of all."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from lorry_registry.errors import FailedPrecondition
 from lorry_server.base import ServedBase
 from lorry_server.engine.request import GenerationRequest, SamplingParams
 from lorry_server.labels import LabelNames
+from lorry_server.services.prompts import ReadText
 from lorry_server.services.submission import Asked, Submission, request_ids
 
 
-def classified(prompt: tuple[int, ...], asked: Asked, base: ServedBase) -> GenerationRequest:
+def classified(text: ReadText, asked: Asked, base: ServedBase) -> GenerationRequest:
     """What the engine is to do. Raises FailedPrecondition where no adapter acts: a base has no such head."""
     if asked.adapter is None:
         raise FailedPrecondition(
@@ -22,12 +23,13 @@ def classified(prompt: tuple[int, ...], asked: Asked, base: ServedBase) -> Gener
         )
     return GenerationRequest(
         request_id=request_ids(1)[0],
-        prompt_token_ids=prompt,
+        prompt_token_ids=text.token_ids,
         sampling=SamplingParams(max_tokens=0),
         adapter=asked.digest,
         deadline=asked.deadline,
-        pool_from=len(prompt) - 1,
+        pool_from=0 if base.is_encoder else len(text.token_ids) - 1,
         classifies=True,
+        token_types=text.token_types,
     )
 
 

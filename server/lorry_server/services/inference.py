@@ -24,7 +24,13 @@ from lorry_server.services.generation import Accepted, Generation
 from lorry_server.services.prompts import PromptReader
 from lorry_server.services.scoring import Scoring, check_continuations
 from lorry_server.services.submission import Asked, House, Submission
-from lorry_server.services.validation import check_fits, check_prompt, decoding, wants_merged
+from lorry_server.services.validation import (
+    check_fits,
+    check_prompt,
+    check_writes,
+    decoding,
+    wants_merged,
+)
 
 _DEFAULT_PAGE = 50
 _LARGEST_PAGE = 1000
@@ -71,6 +77,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
 
     async def Score(self, request: pb.ScoreRequest, context: Any) -> pb.ScoreResponse:
         with self._door.entering(context) as arrival:
+            check_writes(self._base, "Score")
             prompt = await self._prompts.token_ids(request)
             check_continuations(request.continuations)
             wanted = Scoring(
@@ -93,10 +100,10 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
 
     async def Classify(self, request: pb.ClassifyRequest, context: Any) -> pb.ClassifyResponse:
         with self._door.entering(context) as arrival:
-            prompt = await self._prompts.token_ids(request)
-            check_fits(prompt, self._base)
+            text = await self._prompts.read(request)
+            check_fits(text.token_ids, self._base)
             asked = Asked(await self._door.target(request), arrival.moment, arrival.deadline)
-            wanted = classification.classified(prompt, asked, self._base)
+            wanted = classification.classified(text, asked, self._base)
             submission = Submission([wanted], asked, self._house)
         on_end(context, submission.close)
         return await classification.answer(submission, asked, self._labels)
@@ -121,6 +128,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
         self, request: pb.ComposeRequest, context: Any
     ) -> AsyncIterator[pb.ComposeResponse]:
         with self._door.entering(context):
+            check_writes(self._base, "Compose")
             composition = await self._adapters.compose(requested(request.composition))
             pieces = folder_of(composition, self._base, self._house.engine)
             async for piece in pieces:
@@ -161,6 +169,7 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
 
     async def _begin(self, request: pb.GenerateRequest, context: Any) -> Generation:
         with self._door.entering(context) as arrival:
+            check_writes(self._base, "Generate")
             prompt = await self._prompts.token_ids(request)
             check_prompt(prompt, self._base)
             words = adjustments.words(request.sampling, self._base)

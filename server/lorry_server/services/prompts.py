@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
@@ -22,6 +23,14 @@ Prompted = (
 # What any tokenizer reads in a moment. A text beyond it is refused unread where it cannot fit the context, and waits
 # its turn behind others of its kind where it can.
 _SHORT_CHARACTERS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class ReadText:
+    """A prompt, of one text or of two."""
+
+    token_ids: tuple[int, ...]
+    token_types: tuple[int, ...] = ()  # which text each token is of, where the base is told
 
 
 class _Lane:
@@ -69,6 +78,34 @@ class PromptReader:
         if not token_ids:
             raise _empty()
         return tuple(token_ids)
+
+    async def read(self, request: pb.ClassifyRequest) -> ReadText:
+        """As `token_ids`, with what an encoder is told of each token; perhaps of two texts."""
+        if request.WhichOneof("prompt") != "text":
+            if request.pair:
+                raise InvalidArgument(
+                    "The request has a pair, and no text that it belongs to; send both as text, or both in `tokens`.",
+                    reason="PAIR_WITHOUT_TEXT",
+                )
+            return ReadText(await self.token_ids(request))
+        text, pair = request.text, request.pair
+        if not text:
+            raise _empty()
+        size = len(text) + len(pair)
+        self._check_length(size, self._codec())
+        ids, types = await self._lane(size).run(lambda codec: codec.encode_pair(text, pair))
+        if not ids:
+            raise _empty()
+        if self._base.token_types == 0:
+            types = []
+        elif max(types, default=0) >= self._base.token_types:
+            raise FailedPrecondition(
+                f"The tokenizer of {self._base.name} tells {max(types) + 1} texts apart, and the base "
+                f"{self._base.token_types}: send token ids, or repair the tokenizer's files.",
+                reason="TOKEN_TYPES_UNKNOWN",
+                base=self._base.name,
+            )
+        return ReadText(tuple(ids), tuple(types))
 
     async def continuations(
         self, continuations: Sequence[pb.Continuation]

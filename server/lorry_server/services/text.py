@@ -48,6 +48,14 @@ class TextCodec:
         """The ids of a text, with the special tokens that the tokenizer adds."""
         return list(self._tokenizer(text, add_special_tokens=special_tokens)["input_ids"])
 
+    def encode_pair(self, text: str, pair: str) -> tuple[list[int], list[int]]:
+        """The ids of a text, and of another with it unless that is empty; and of each token which of them it is of.
+
+        As training reads them. The second list is empty where this tokenizer tells no such thing.
+        """
+        read = self._tokenizer(text, pair or None)
+        return list(read["input_ids"]), list(read.get("token_type_ids", ()))
+
     def spellings(self, word: str) -> list[tuple[int, ...]]:
         """The ids of a word at the start of a text and after a space; without those that say nothing of the word.
 

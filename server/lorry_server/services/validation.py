@@ -50,6 +50,20 @@ class Decoding:
         ]
 
 
+def check_writes(base: ServedBase, method: str) -> None:
+    """Refuses what an encoder cannot do. `method` is the RPC that asks for it."""
+    if base.is_encoder:
+        raise FailedPrecondition(
+            f"The base {base.name} ({base.architecture}) is an encoder, which reads texts and writes none: {method} "
+            "needs a decoder. Ask this one for labels (Classify) or vectors (Embed).",
+            reason="BASE_IS_ENCODER",
+            base=base.name,
+            architecture=base.architecture,
+            method=method,
+            methods="Classify,Embed",
+        )
+
+
 def check_prompt(token_ids: Sequence[int], base: ServedBase) -> None:
     """Refuses a prompt that leaves no room for an answer, or ids that the vocabulary does not have."""
     if len(token_ids) >= base.context_length:

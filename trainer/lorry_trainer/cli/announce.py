@@ -22,9 +22,8 @@ def announce(
 ) -> None:
     """Make a base known to the registry, so that it takes adapters for it; prints the base's fingerprint.
 
-    For bases that no server there runs: encoders, whose adapters are kept and pulled but not served, and decoders that
-    are yet to be served. The weights are read for the fingerprint and not loaded. Ends with 2 where the base cannot
-    be used.
+    For bases that no server there runs yet. The weights are read for the fingerprint and not loaded. Ends with 2 where
+    the base cannot be used.
     """
     shared = session(ctx, server, as_json)
     with refusals(shared.as_json):
@@ -53,5 +52,6 @@ def announce(
         )
         return
     print_data(described.fingerprint)
-    then = "PEFT loads what is pulled" if described.is_encoder else "a server of it serves them"
-    note(f"{described.architecture}: the registry at {told} takes adapters for {base}; {then}")
+    note(
+        f"{described.architecture}: the registry at {told} takes adapters for {base}; a server of it serves them"
+    )

@@ -111,7 +111,7 @@ class InferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Classify(self, request, context):
-        """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify.
+        """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify, on a decoder or an encoder.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,7 @@ class InferenceServiceStub:
     Embed: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.EmbedRequest, _inference_service_pb2.EmbedResponse]
     """Returns a prompt as a vector: its last hidden states, pooled."""
     Classify: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ClassifyRequest, _inference_service_pb2.ClassifyResponse]
-    """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify."""
+    """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify, on a decoder or an encoder."""
     Tokenize: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.TokenizeRequest, _inference_service_pb2.TokenizeResponse]
     """Returns a prompt's token ids as Generate would see them."""
     Compose: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.ComposeRequest, _inference_service_pb2.ComposeResponse]
@@ -70,7 +70,7 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     Embed: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.EmbedRequest, _inference_service_pb2.EmbedResponse]  # type: ignore[assignment]
     """Returns a prompt as a vector: its last hidden states, pooled."""
     Classify: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ClassifyRequest, _inference_service_pb2.ClassifyResponse]  # type: ignore[assignment]
-    """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify."""
+    """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify, on a decoder or an encoder."""
     Tokenize: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.TokenizeRequest, _inference_service_pb2.TokenizeResponse]  # type: ignore[assignment]
     """Returns a prompt's token ids as Generate would see them."""
     Compose: _aio.UnaryStreamMultiCallable[_inference_service_pb2.ComposeRequest, _inference_service_pb2.ComposeResponse]  # type: ignore[assignment]
@@ -123,7 +123,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_service_pb2.ClassifyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.ClassifyResponse, _abc.Awaitable[_inference_service_pb2.ClassifyResponse]]:
-        """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify."""
+        """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify, on a decoder or an encoder."""
 
     @_abc_1.abstractmethod
     def Tokenize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lorry_bases.shapes import parameter_shapes
+from lorry_bases.shapes import ParameterShape, parameter_shapes
 from lorry_registry.checks import Base, LinearModule, Parameter
 from lorry_server.engine.attention import KVShape
 
@@ -26,7 +26,9 @@ class BaseView:
         linear_shapes: Mapping[str, tuple[int, int]],
         max_rank: int,
         caches: Mapping[int, KVShape],
+        parameters: Iterable[ParameterShape] | None = None,
     ) -> None:
+        """`parameters` are those that adapters may change or bring, where they are not the model's own."""
         self.caches = caches  # what each layer caches for a token
         self._modules = dict(model.named_modules())
         self._linears = frozenset(linear_shapes)
@@ -42,13 +44,19 @@ class BaseView:
             max_rank=max_rank,
             context_length=0,
             parameters=tuple(
-                Parameter(each.path, each.shape, each.tied_to) for each in parameter_shapes(model)
+                Parameter(each.path, each.shape, each.tied_to)
+                for each in (parameter_shapes(model) if parameters is None else parameters)
             ),
         )
+        self._heads = {each.path for each in self.entity.parameters if each.is_heads}
         self._tied = {each.path: each.tied_to for each in self.entity.parameters}
 
     def is_linear(self, path: str) -> bool:
         return path in self._linears
+
+    def is_heads(self, path: str) -> bool:
+        """Whether a parameter is one that the base does not have, and each adapter brings."""
+        return path in self._heads
 
     def is_embedding(self, path: str) -> bool:
         return isinstance(self._modules.get(path), nn.Embedding)

@@ -23,12 +23,16 @@ _Fields = dict[str, torch.Tensor | RowsUpdate]
 class WeightsBuilder:
     """Collects updates in float32, and gives them in the type that the engine computes in."""
 
-    def __init__(self, dtype: torch.dtype, *, allow_no_effect: bool = False) -> None:
+    def __init__(
+        self, dtype: torch.dtype, *, allow_no_effect: bool = False, task: str = ""
+    ) -> None:
+        """`task` is what the adapter was trained for, as PEFT calls it."""
         self.dtype = dtype
+        self._task = task
         self._allow_no_effect = allow_no_effect
         self._linears: defaultdict[str, _Fields] = defaultdict(dict)
         self._embeddings: defaultdict[str, _Fields] = defaultdict(dict)
-        self._heads: defaultdict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+        self._head: dict[str, torch.Tensor] = {}
         self._parameters: dict[str, torch.Tensor] = {}
         self._bottlenecks: dict[str, Bottleneck] = {}
         self._virtual: VirtualTokens | None = None
@@ -45,9 +49,9 @@ class WeightsBuilder:
     def add_to_parameter(self, path: str, delta: torch.Tensor) -> None:
         self._parameters[path] = self._cast(delta)
 
-    def set_head(self, name: str, field: str, value: torch.Tensor) -> None:
-        """`weight` or `bias` of a head."""
-        self._heads[name][field] = self._cast(value)
+    def add_to_head(self, path: str, value: torch.Tensor) -> None:
+        """A parameter that the base does not have."""
+        self._head[path] = self._cast(value)
 
     def set_virtual(self, tokens: VirtualTokens) -> None:
         cast = self._cast
@@ -73,7 +77,7 @@ class WeightsBuilder:
                 path: EmbeddingUpdate(**_typed(f)) for path, f in self._embeddings.items() if f
             },
             parameters=dict(self._parameters),
-            heads={name: Head(**_typed(f)) for name, f in self._heads.items()},
+            head=Head(self._task, self._head) if self._head else None,
             bottlenecks=dict(self._bottlenecks),
             virtual=self._virtual,
             allow_no_effect=self._allow_no_effect,

@@ -23,8 +23,15 @@ def read_weights(folder: Path, base: BaseView, dtype: torch.dtype) -> AdapterWei
     """
     entity = base.entity
     files = read_adapter(folder, max_modules=len(entity.modules) + len(entity.parameters))
+    if files.parts.virtual is not None and not base.caches:
+        raise FailedPrecondition(
+            "The adapter puts virtual tokens before every text, which is served on decoders alone: on an encoder train "
+            "LoRA or (IA)³.",
+            reason="VIRTUAL_TOKENS_ON_ENCODER",
+        )
     _check_fit(files, base)
-    into = WeightsBuilder(dtype, allow_no_effect=files.config.allow_no_effect)
+    task = str(files.config.raw.get("task_type") or "")
+    into = WeightsBuilder(dtype, allow_no_effect=files.config.allow_no_effect, task=task)
     with open_tensors(folder) as tensors:
         READERS[files.config.peft_type](files, tensors, base, into)
         read_saved(files, tensors, base, into)

@@ -16,7 +16,11 @@ _BLOCK_ROWS = 4096  # of a large matrix at a time: an output head is not held in
 
 def read_saved(files: AdapterFiles, tensors: Tensors, base: BaseView, into: WeightsBuilder) -> None:
     """Raises FailedPrecondition `BASE_WEIGHT_DIFFERS` where a copy of the base's own weight is none."""
+    heads = dict(files.parts.heads)
     for path, name in files.parts.replaced.items():
+        if base.is_heads(path):
+            heads[path] = name
+            continue
         delta = _difference(tensors.stored(name), base.parameter(path), into.dtype)
         if delta.any():
             _add_parameter(path, delta, base, into)
@@ -28,9 +32,8 @@ def read_saved(files: AdapterFiles, tensors: Tensors, base: BaseView, into: Weig
             into.add_to_linear(head, rows=update)
     for path, name in files.parts.copies.items():
         _check_copy(path, tensors.stored(name), base.parameter(path), name)
-    for path, name in files.parts.heads.items():
-        head, _, field = path.rpartition(".")
-        into.set_head(head, field, tensors.read(name))
+    for path, name in heads.items():
+        into.add_to_head(path, tensors.read(name))
 
 
 def _difference(new: torch.Tensor, old: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -89,18 +89,17 @@ class EmbeddingUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A head that the base does not have, over its last hidden states: `weight h + bias`."""
+    """What an adapter judges with, and the base does not have: whole parameters."""
 
-    weight: torch.Tensor  # [num_labels, hidden_size]
-    bias: torch.Tensor | None = None  # [num_labels]
+    task: str  # that it was trained for, as PEFT calls it: `SEQ_CLS`
+    parameters: Mapping[str, torch.Tensor]  # by the parameter: `classifier.weight`
 
     @property
     def size_bytes(self) -> int:
-        return _bytes(self.weight) + _bytes(self.bias)
+        return sum(parameter.nbytes for parameter in self.parameters.values())
 
-    @property
-    def dense_bytes(self) -> int:
-        return self.size_bytes
+    def to(self, device: torch.device) -> Head:
+        return Head(self.task, {path: each.to(device) for path, each in self.parameters.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +161,7 @@ class AdapterWeights:
     embeddings: Mapping[str, EmbeddingUpdate] = field(default_factory=dict)  # by the module
     parameters: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """What is added to any other module's own parameters (norms), by the parameter, in its own shape."""
-    heads: Mapping[str, Head] = field(default_factory=dict)  # by name: `score`, `classifier`
+    head: Head | None = None
     bottlenecks: Mapping[str, Bottleneck] = field(default_factory=dict)  # by the layer
     virtual: VirtualTokens | None = None
     allow_no_effect: bool = False  # it says of itself that it may do nothing
@@ -184,14 +183,17 @@ class AdapterWeights:
         return (
             sum(update.size_bytes for _, update in self._updates())
             + sum(delta.nbytes for delta in self.parameters.values())
-            + (0 if self.virtual is None else self.virtual.size_bytes)
+            + self._size_of_wholes
         )
 
     @property
     def dense_bytes(self) -> int:
         """What it takes in device memory besides its share of the pools."""
-        updates = sum(update.dense_bytes for _, update in self._updates())
-        return updates + (0 if self.virtual is None else self.virtual.size_bytes)
+        return sum(update.dense_bytes for _, update in self._updates()) + self._size_of_wholes
+
+    @property
+    def _size_of_wholes(self) -> int:
+        return sum(part.size_bytes for part in (self.head, self.virtual) if part is not None)
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every tensor of numbers with a name that says where it acts."""
@@ -202,17 +204,18 @@ class AdapterWeights:
                 elif part is not None:
                     yield f"{path} {name}", part
         yield from self.parameters.items()
+        if self.head is not None:
+            yield from self.head.parameters.items()
         if self.virtual is not None:
             yield from self.virtual.tensors()
 
     def _updates(self) -> Iterator[tuple[str, _Update]]:
         yield from self.linears.items()
         yield from self.embeddings.items()
-        yield from self.heads.items()
         yield from self.bottlenecks.items()
 
 
-_Update = LinearUpdate | EmbeddingUpdate | Head | Bottleneck
+_Update = LinearUpdate | EmbeddingUpdate | Bottleneck
 _Part = torch.Tensor | RowsUpdate | None
 
 

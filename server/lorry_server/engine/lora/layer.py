@@ -6,6 +6,7 @@ step's adapters add is put on top of its output.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import cast
 
@@ -69,11 +70,25 @@ class LoraLinear(nn.Module):
         return y
 
 
-def wrap_linears(model: nn.Module, paths: list[str], slots: LoraSlots, step: LoraStep) -> None:
-    """Wraps the layers at `paths` (dotted) in place."""
+class LateLinear(LoraLinear):
+    """A layer behind a model's last states: whatever it sees is of one text, in whatever shape."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`x` is [..., in_features]."""
+        assert self._step.late is not None
+        rows = x.reshape(1, -1, x.shape[-1])
+        with self._step.late(rows.shape[1]):
+            return super().forward(rows).view(*x.shape[:-1], -1)
+
+
+def wrap_linears(
+    model: nn.Module, paths: list[str], slots: LoraSlots, step: LoraStep, late: Collection[str] = ()
+) -> None:
+    """Wraps the layers at `paths` (dotted) in place; `late` ones are behind the last states."""
     output_head = getattr(model, "get_output_embeddings", lambda: None)()
     for path in paths:
         parent_path, _, name = path.rpartition(".")
         parent = model.get_submodule(parent_path)
         layer = parent.get_submodule(name)
-        setattr(parent, name, LoraLinear(layer, path, slots, step, head=layer is output_head))
+        kind = LateLinear if path in late else LoraLinear
+        setattr(parent, name, kind(layer, path, slots, step, head=layer is output_head))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from lorry_server.engine.lora.merged import MergedStep
@@ -17,3 +19,5 @@ class LoraStep:
         None  # for the output head, which sees only the tokens that are sampled from
     )
     merged: MergedStep | None = None
+    late: Callable[[int], AbstractContextManager[None]] | None = None
+    """For layers behind the last states, one text at a time: makes `tokens` and `merged` those of so many rows."""

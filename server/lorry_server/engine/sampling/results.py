@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
 
 import torch
 
 from lorry_registry.errors import FailedPrecondition, LorryError
-from lorry_server.engine.adapters.weights import Head
 from lorry_server.engine.plan import Chunk, Sampled
 from lorry_server.engine.request import TokenLogprobs
 from lorry_server.engine.sampling.logprobs import logprobs_of
@@ -18,19 +17,22 @@ from lorry_server.engine.sampling.sampler import sample
 from lorry_server.engine.sampling.spec import SampleSpec
 from lorry_server.engine.sequence import Sequence
 
+# What a chunk's adapter says of final hidden states [tokens, hidden] with its own head: [labels]. None: it has none.
+Labels = Callable[[Chunk, torch.Tensor], torch.Tensor | None]
+
 
 def results(
     chunks: Items[Chunk],
     logits: torch.Tensor,
     states: Mapping[int, torch.Tensor],
-    heads: Mapping[int, Mapping[str, Head]],
+    labels: Labels,
 ) -> list[Sampled | None]:
     """One for each chunk that yields something, in their order; None where the model gave no numbers.
 
     Args:
         logits: [num_logits, vocab_size], after the tokens at each chunk's `logits_at`, one chunk after the other.
         states: by index of a chunk that pools, the final hidden states [tokens, hidden] at its `pooled_at`.
-        heads: by slot, those of the adapters that have some.
+        labels: asked for each chunk that classifies.
     """
     sampling = [index for index, chunk in enumerate(chunks) if chunk.samples]
     specs = [_spec(chunks[index].sequence) for index in sampling]
@@ -44,7 +46,7 @@ def results(
         if chunk.yields:
             rows = logits[ends[index] - len(chunk.logits_at) : ends[index]]
             scores = _scores(chunk, rows)
-            pooled, error = _pooled(chunk, states.get(index), heads)
+            pooled, error = _pooled(chunk, states.get(index), labels)
             numbers = [*(pooled or ()), *(score.chosen for score in scores)]
             token = tokens.get(index, Sampled(error=error))
             if token is None or any(map(math.isnan, numbers)) or any(map(math.isinf, pooled or ())):
@@ -55,25 +57,22 @@ def results(
 
 
 def _pooled(
-    chunk: Chunk, states: torch.Tensor | None, heads: Mapping[int, Mapping[str, Head]]
+    chunk: Chunk, states: torch.Tensor | None, labels: Labels
 ) -> tuple[list[float] | None, LorryError | None]:
     """The sum of a chunk's states, or what its adapter's head says of them; and why there is neither."""
     if states is None:
         return None, None
-    pooled = states.float().sum(0)
     if not chunk.sequence.request.classifies:
-        return pooled.tolist(), None
-    own = {} if chunk.slot is None else heads.get(chunk.slot, {})
-    head = own.get("score", own.get("classifier"))
-    if head is None:
+        return states.float().sum(0).tolist(), None
+    told = labels(chunk, states)
+    if told is None:
         return None, FailedPrecondition(
             f"Adapter {chunk.sequence.adapter} has no head that classifies (`score` or `classifier` among its "
             "modules_to_save); use one that was trained to classify, with PEFT's task type SEQ_CLS.",
             reason="NO_HEAD",
             adapter=chunk.sequence.adapter or "",
         )
-    labels = head.weight.float() @ pooled
-    return (labels if head.bias is None else labels + head.bias.float()).tolist(), None
+    return told.tolist(), None
 
 
 def _scores(chunk: Chunk, rows: torch.Tensor) -> tuple[TokenLogprobs, ...]:
