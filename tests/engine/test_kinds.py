@@ -134,7 +134,7 @@ def test_every_kind_in_one_batch_is_what_peft_says_of_each_alone(name: str, tmp_
 
 def of_engine(rig: Rig, prompt: list[int], kind: str | None, slot: int | None) -> torch.Tensor:
     """What the engine's own forward says after the prompt, on the KV blocks that are free."""
-    runner, blocks = rig.engine._runner, rig.engine._blocks
+    runner, blocks = rig.engine._runner, rig.engine._memory
     request = GenerationRequest("", tuple(prompt), SamplingParams(max_tokens=1))
     sequence = Sequence(request, 0.0, list(prompt))
     if kind is not None:

@@ -455,7 +455,7 @@ def test_ten_rounds_under_load_leave_nothing(make_rig: MakeRig) -> None:
                 rig.engine.pin(digest, False).exception(PATIENCE)
             stats = rig.idle()
             assert stats.slots_used <= 2
-            rig.engine._blocks.check_integrity([])
+            rig.engine._memory.check_integrity([])
             rig.engine._residency.check_integrity()
             adapter = rng.choice([None, *"abcd"])
             assert rig.generate(PROMPT, adapter) == right[adapter]
