@@ -78,7 +78,8 @@ async def test_a_second_text_is_read_with_the_first_as_in_training(node, tokeniz
     node.registry.publish("support")
     texts = {"text": "hello there", "pair": "good bye"}
     await node.inference.Classify(pb.ClassifyRequest(**texts, adapter="support"))
-    read = tokenizer(texts["text"], texts["pair"])["input_ids"]
+    # A decoder, whose tokenizer has nothing to part them with; an encoder's pairs them (tests/e2e).
+    read = tokenizer(f"{texts['text']}\n\n{texts['pair']}")["input_ids"]
     assert list(node.engine.submitted[-1].prompt_token_ids) == read
     await node.inference.Classify(pb.ClassifyRequest(text="hello there", adapter="support"))
     alone = tokenizer("hello there")["input_ids"]

@@ -115,7 +115,8 @@ def test_rows_that_a_version_learnt_are_told(
     learnt = (Dataset("rows.csv", digest, split, 8), Dataset("more.csv", "sha256:00", "train", 8))
     asked_of(["old", "new"], None, None, learnt, Listening())
     said = "new was trained on rows of rows.csv: what it answers right it may know by heart"
-    assert heard == ([said] if told else [])
+    asked = ["rows.csv: question is asked, answer answered"]
+    assert heard == asked + ([said] if told else [])
 
 
 class Sorts:
@@ -129,7 +130,9 @@ class Sorts:
         files = (SimpleNamespace(path="labels.json"),)
         return SimpleNamespace(files=files, lineage=Lineage(recipe=self._recipe))
 
-    async def classify(self, prompt: str, reference: str) -> Classification:
+    async def classify(
+        self, prompt: str, reference: str, *, pair: str | None = None
+    ) -> Classification:
         found = float("7" in prompt)
         labels = (LabelScore(0, 0.5, 0.5, "entails"), LabelScore(1, found, 0.5, "not"))
         return Classification(labels, "sorter@sha256:ab", "sha256:ab", Usage(0, 0, 0))
@@ -191,6 +194,50 @@ def test_what_a_written_answer_is_called_is_known_too(asked_of: Any) -> None:
     names = "data: {labels: ['yes', 'no', perhaps]}"
     metrics = asked_of(["new"], None, None, recipe=names).metrics()["new"]
     assert metrics["accuracy"] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("given", "prompt", "notes"),
+    [
+        (
+            {},
+            [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Q: why?"}],
+            (
+                "mail is asked, team answered",
+                "asked with the system and the template that it was trained with",
+            ),
+        ),
+        (
+            {"system": "Be long."},
+            [{"role": "system", "content": "Be long."}, {"role": "user", "content": "Q: why?"}],
+            (
+                "mail is asked, team answered",
+                "asked with the template that it was trained with",
+            ),
+        ),
+    ],
+)
+def test_a_version_is_asked_as_it_was_trained(
+    tmp_path: Path, given: dict[str, str], prompt: list[dict[str, str]], notes: tuple[str, ...]
+) -> None:
+    """Without its recipe's system message and template it had an accuracy of 0.32, not 0.95, and nothing said why; nor
+    did anything say which column was asked."""
+    (tmp_path / "rows.csv").write_text("mail,team\nwhy?,pay\n")
+    recipe = "data: {path: x, system: Be brief., template: 'Q: {instruction}'}"
+    questions = read_questions(Data(path="rows.csv", **given), tmp_path, 9, 0, recipe)  # type: ignore[arg-type]
+    assert questions.rows[0].prompt == prompt
+    assert questions.notes == notes
+    for none in ("", "[", "data: 3", "3"):
+        (row,) = read_questions(Data(path="rows.csv"), tmp_path, 9, 0, none).rows
+        assert row.prompt == [{"role": "user", "content": "why?"}]
+
+
+def test_two_texts_are_asked_as_two(tmp_path: Path) -> None:
+    """An encoder was asked both in one, as it had never read them."""
+    (tmp_path / "rows.csv").write_text("premise,hypothesis,label\na,b,yes\nc,d,no\n")
+    questions = read_questions(Data(path="rows.csv"), tmp_path, 9, 0)
+    assert sorted(questions.texts.values()) == [("a", "b"), ("c", "d")]
+    assert questions.texts.keys() == {row.place for row in questions.rows}
 
 
 def test_figures_stand_side_by_side() -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import yaml
 
 from lorry_trainer.data import choose
 from lorry_trainer.errors import DataError
 from lorry_trainer.formats import examples
 from lorry_trainer.formats.contract import Example
-from lorry_trainer.formats.find import find_columns
+from lorry_trainer.formats.find import find_columns, told
 from lorry_trainer.judge import Judgement, judge
 from lorry_trainer.labels import LABELS_FILE, labels_of
 from lorry_trainer.metrics import normalised
 from lorry_trainer.objectives import OBJECTIVES
 from lorry_trainer.progress import Progress
-from lorry_trainer.read import read_source
+from lorry_trainer.read import Row, read_source
 from lorry_trainer.recipe import Data
 from lorry_trainer.remote_labels import all_among, by_name, numbering, refuse_other_labels
 from lorry_trainer.rewards import Reward, earned
@@ -35,6 +37,8 @@ class Questions:
     labels: frozenset[str]  # of all the file's rows, or those that the version learnt
     name: str  # the file's
     digest: str  # sha256:… of its bytes
+    texts: dict[str, tuple[str, str | None]] = field(default_factory=dict)  # of labelled rows
+    notes: tuple[str, ...] = ()  # what was taken for what
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,51 @@ class _Said:
     labels: frozenset[str] = frozenset()  # all that a head may say, normalised
 
 
-def read_questions(data: Data, folder: Path, limit: int, seed: int) -> Questions:
-    """`limit` rows of the file at most. Raises DataError."""
+def read_questions(data: Data, folder: Path, limit: int, seed: int, learnt: str = "") -> Questions:
+    """`limit` rows of the file at most, asked as those of the recipe `learnt` were, unless `data` says otherwise.
+
+    Raises DataError.
+    """
     source = read_source(data.path or "", folder)
     found = find_columns(source.rows, data, [f for f in OBJECTIVES["sft"] if f != "text"])
+    notes = [taken] if (taken := told(source.rows, found)) else []
+    if own := _own_words(learnt, found):
+        found = found.model_copy(update=own)
+        notes.append(f"asked with the {' and the '.join(own)} that it was trained with")
     rows = examples(source.rows, found.format, found)
     labels = labels_of(data, rows)
-    return Questions(choose(rows, limit, seed), labels, source.name, source.digest)
+    texts = _texts(source.rows, data)
+    chosen = choose(rows, limit, seed)
+    return Questions(chosen, labels, source.name, source.digest, texts, tuple(notes))
+
+
+def _own_words(recipe: str, data: Data) -> dict[str, str]:
+    """The system message and the template of a recipe, where `data`, whose format is found, leaves them open."""
+    try:
+        whole = yaml.safe_load(recipe)
+    except yaml.YAMLError:
+        return {}
+    said = whole.get("data") if isinstance(whole, dict) else None
+    if not isinstance(said, dict):
+        return {}
+    heard = {"system": ("instruction", "messages", "translation"), "template": ("instruction",)}
+    return {
+        key: said[key]
+        for key, formats in heard.items()
+        if data.format in formats
+        and isinstance(said.get(key), str)
+        and getattr(data, key) == Data.model_fields[key].default != said[key]
+    }
+
+
+def _texts(rows: list[Row], data: Data) -> dict[str, tuple[str, str | None]]:
+    """By place, what a head is asked: a text, or two. Nothing where the rows are no labelled texts."""
+    try:
+        found = find_columns(rows, data, ["labelled"])
+        labelled = examples(rows, found.format, found)
+    except DataError:
+        return {}
+    return {row.place: (row.record["text"], row.record["pair"]) for row in labelled}
 
 
 async def ask(
@@ -98,6 +140,8 @@ async def ask(
 
     Raises DataError where a row's label is none of a head's, and lorry_client's errors; the requests that are under way
     then end with it."""
+    for note in questions.notes:
+        progress.say(f"{questions.name}: {note}")
     versions = {name: await client.resolve(name) for name in references if name}
     for name, version in versions.items():
         if (questions.digest, "train") in {(d.digest, d.split) for d in version.lineage.datasets}:
@@ -118,10 +162,11 @@ async def ask(
     async def one(reference: str | None, row: Example, *, by_head: bool) -> _Said:
         async with gate:
             if by_head and reference:
-                said = _by_head(await client.classify(row.asked, reference), reference)
+                text, pair = questions.texts.get(row.place, (row.asked, None))
+                said = _by_head(await client.classify(text, reference, pair=pair), reference)
             else:
-                told = await client.generate(row.prompt, reference, max_tokens=max_tokens)  # type: ignore[arg-type]
-                said = _Said(told.text.strip(), told.adapter)
+                answer = await client.generate(row.prompt, reference, max_tokens=max_tokens)  # type: ignore[arg-type]
+                said = _Said(answer.text.strip(), answer.adapter)
         progress.advance()
         return said
 

@@ -91,6 +91,11 @@ class PromptReader:
         text, pair = request.text, request.pair
         if not text:
             raise _empty()
+        if pair and not self._base.is_encoder:
+            text, pair = (
+                f"{text}\n\n{pair}",
+                "",
+            )  # a decoder has nothing to part them with, in training as here
         size = len(text) + len(pair)
         self._check_length(size, self._codec())
         ids, types = await self._lane(size).run(lambda codec: codec.encode_pair(text, pair))

@@ -187,15 +187,17 @@ def _ask(
     from lorry_trainer.remote import ask, read_questions
     from lorry_trainer.rewards import refuse_unearnable
 
-    questions = read_questions(data, Path(), max_rows, seed)
-    refuse_unearnable(rule, questions.rows, "--reward")
+    # What is wrong with the rows is told before anybody is asked.
+    refuse_unearnable(rule, read_questions(data, Path(), max_rows, seed).rows, "--reward")
 
     async def run(bars: Bars) -> Asked:
         async with AsyncClient(shared.server, login=shared.login) as client:
+            version = await client.resolve(references[-1] or "")
+            recipe = version.lineage.recipe
             return await ask(
                 client,
                 references,
-                questions,
+                read_questions(data, Path(), max_rows, seed, recipe),
                 seed=seed,
                 progress=bars,
                 **options,
