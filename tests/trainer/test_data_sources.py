@@ -62,7 +62,7 @@ CSV = "instruction;output\n" + "".join(f"q {i};{value}\n" for i, value in enumer
         ("rows.csv", CSV),
         ("rows.csv", CSV.replace(";", ",")),
         ("rows.csv", CSV.replace(";", "\t").encode("utf-16")),
-        ("rows.csv.gz", gzip.compress(CSV.encode())),
+        ("rows.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
         ("rows.jsonl", lines(*VALUES)),
         ("rows.json", json.dumps([json.loads(line) for line in lines(*VALUES).splitlines()])),
     ],
