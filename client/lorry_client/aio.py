@@ -35,6 +35,7 @@ from lorry_client.results import (
     Resident,
     Scores,
     Status,
+    TokenClassification,
     Tokens,
     Version,
 )
@@ -180,6 +181,20 @@ class AsyncClient(AsyncVersionVerbs):
         return await self._driver.call(
             inference.classify(prompt, adapter, pair, sticky_key), timeout
         )
+
+    async def classify_tokens(
+        self,
+        text: str,
+        adapter: str,
+        *,
+        pair: str | None = None,
+        sticky_key: str | None = None,
+        timeout: float | None = None,
+    ) -> TokenClassification:
+        """Returns what an adapter's own head says of each token: for adapters that were trained to tag words, or to
+        find the piece of `pair` that answers the question `text`."""
+        call = inference.classify_tokens(text, adapter, pair, sticky_key)
+        return await self._driver.call(call, timeout)
 
     async def tokenize(
         self, prompt: str | Sequence[Message], *, timeout: float | None = None

@@ -35,6 +35,7 @@ from lorry_client.results import (
     Resident,
     Scores,
     Status,
+    TokenClassification,
     Tokens,
     Version,
 )
@@ -177,6 +178,20 @@ class Client(VersionVerbs):
         `pair` is a second text, where those that it was trained on were two together.
         """
         return self._driver.call(inference.classify(prompt, adapter, pair, sticky_key), timeout)
+
+    def classify_tokens(
+        self,
+        text: str,
+        adapter: str,
+        *,
+        pair: str | None = None,
+        sticky_key: str | None = None,
+        timeout: float | None = None,
+    ) -> TokenClassification:
+        """Returns what an adapter's own head says of each token: for adapters that were trained to tag words, or to
+        find the piece of `pair` that answers the question `text`."""
+        call = inference.classify_tokens(text, adapter, pair, sticky_key)
+        return self._driver.call(call, timeout)
 
     def tokenize(self, prompt: str | Sequence[Message], *, timeout: float | None = None) -> Tokens:
         """Returns a prompt's token ids as `generate` would see them."""

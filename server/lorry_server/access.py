@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lorry.inference.v1.inference_service_pb2 import (
     ClassifyResponse,
+    ClassifyTokensResponse,
     EmbedResponse,
     GenerateResponse,
     ScoreResponse,
@@ -28,7 +29,10 @@ def tokens_in(answer: GenerateResponse) -> int:
     return spent
 
 
-def prompt_tokens_in(answer: ScoreResponse | EmbedResponse | ClassifyResponse) -> int:
+Judged = ScoreResponse | EmbedResponse | ClassifyResponse | ClassifyTokensResponse
+
+
+def prompt_tokens_in(answer: Judged) -> int:
     """What an answer cost that generates nothing."""
     return answer.usage.prompt_tokens
 
@@ -43,6 +47,9 @@ SERVER_RULES: Mapping[str, Rule] = {
     # The weights themselves go out.
     _INFERENCE + "Compose": somewhere(Role.READ, "composition.terms.adapter"),
     _INFERENCE + "Classify": replace(somewhere(Role.INFER, *_ADAPTERS), spends=prompt_tokens_in),
+    _INFERENCE + "ClassifyTokens": replace(
+        somewhere(Role.INFER, *_ADAPTERS), spends=prompt_tokens_in
+    ),
     _INFERENCE + "Tokenize": somewhere(Role.INFER),
     _INFERENCE + "ListModels": somewhere(Role.INFER),
     _ADMIN + "ListResidents": anyone(),

@@ -1,6 +1,7 @@
 """What a recipe writes loads in PEFT alone, and a server answers with it as PEFT does: every method, every objective.
 
-On a random base, held as it is served; one server has them all. Encoders are not served: `tests/trainer` loads theirs.
+On a random base, held as it is served; one server has them all. Encoders: `test_encoder_serves.py` and
+`test_tokens_serve.py`.
 """
 
 from __future__ import annotations

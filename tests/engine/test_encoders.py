@@ -293,20 +293,20 @@ def test_a_head_for_another_task_or_a_part_of_one_classifies_no_text(
         (tmp_path / name).mkdir()
         for file in folder.iterdir():
             (tmp_path / name / file.name).write_bytes(file.read_bytes())
+        weights = tmp_path / name / "adapter_model.safetensors"
+        tensors = {n: t for n, t in load_file(weights).items() if "pre_classifier" not in n}
+        save_file(tensors, weights, metadata={"format": "pt"})
+        config = tmp_path / name / "adapter_config.json"
+        config.write_text(config.read_text().replace('"pre_classifier"', '"classifier"'))
     config = tmp_path / "tagger" / "adapter_config.json"
     config.write_text(config.read_text().replace("SEQ_CLS", "TOKEN_CLS"))
-    weights = tmp_path / "headless" / "adapter_model.safetensors"
-    tensors = {n: t for n, t in load_file(weights).items() if "pre_classifier" not in n}
-    save_file(tensors, weights, metadata={"format": "pt"})
-    config = tmp_path / "headless" / "adapter_config.json"
-    config.write_text(config.read_text().replace('"pre_classifier"', '"classifier"'))
     folders = {name: tmp_path / name for name in ("tagger", "headless")}
     with Rig(load_served(str(encoder("distilbert")), device="cpu"), folders) as rig:
         for name in folders:
             rig.wait(classify(rig, name, [5, 6, 7], name))
             error = rig.error(name)
             assert isinstance(error, FailedPrecondition)
-            assert error.reason == "NO_HEAD"
+            assert error.reason == "NO_HEAD", error
             rig.wait(embed(rig, f"{name}-embeds", [5, 6, 7], name, 2))
             assert len(rig.last(f"{name}-embeds").embedding) == 64
 

@@ -416,13 +416,13 @@ def test_the_accuracy_of_dpos_implicit_reward_is_that_of_a_naive_loop(
 def test_labels_that_differ_in_case_only(learn: Callable[..., Result]) -> None:
     """They were two outputs of the head and one row of the confusion."""
     data = [{"text": f"paint {i}", "label": ["Warm", "warm", "cold"][i % 3]} for i in range(60)]
-    with pytest.raises(DataError, match="'Warm' and 'warm' differ in case"):
+    with pytest.raises(DataError, match=r"'Warm' .* and 'warm' .* differ in case"):
         learn("classification", data)
 
 
 def test_few_scored_rows_of_one_label(learn: Callable[..., Result]) -> None:
     """The area under the curve was NaN."""
-    with pytest.raises(DataError, match=r"scored test rows have the same label.*max_rows"):
+    with pytest.raises(DataError, match=r"scored test rows are good answers.*max_rows"):
         learn("kto", evaluation={"max_new_tokens": None, "max_rows": 1})
 
 
@@ -587,7 +587,7 @@ def test_nothing_learnt_is_no_way_from_the_base(
     """Beside bottlenecks a KL divergence of 0.04 was reported before anything was learnt."""
     result = learn(
         objective,
-        rows("brief")[:30],
+        [row | {"answer": "I"} for row in rows("brief")[:30]],
         method="bottleneck",
         lora={},
         quantization={"type": "nf4"},

@@ -340,7 +340,7 @@ def test_sigterm_takes_away_what_is_half_written(
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(write, "write", ended)
-    with pytest.raises(typer.Exit) as caught, interruption(Console(quiet=True)):
+    with pytest.raises(typer.Exit) as caught, interruption(Console(quiet=True), ""):
         go(recipe, tmp_path, "out")
     assert caught.value.exit_code == 143
     assert [path.name for path in tmp_path.glob("*out*")] == [".out.checkpoints"]

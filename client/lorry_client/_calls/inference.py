@@ -20,7 +20,7 @@ from lorry_client.results.generation import (
     Transcript,
     Transcripts,
 )
-from lorry_client.results.prompts import Classification, Embedding, Scores
+from lorry_client.results.prompts import Classification, Embedding, Scores, TokenClassification
 
 if TYPE_CHECKING:
     from lorry_client.compositions import Composition
@@ -118,6 +118,25 @@ def classify(
     )
     return Call(
         lambda stubs: stubs.inference.Classify, request, Classification.read, GENERATION_SECONDS
+    )
+
+
+def classify_tokens(
+    text: str, adapter: str | Composition | None, pair: str | None, sticky_key: str | None
+) -> Call[TokenClassification]:
+    """What an adapter's own head says of each token of a text."""
+    request = build(
+        pb.ClassifyTokensRequest,
+        text=text,
+        **compositions.target(adapter),
+        pair=pair,
+        sticky_key=sticky_key,
+    )
+    return Call(
+        lambda stubs: stubs.inference.ClassifyTokens,
+        request,
+        TokenClassification.read,
+        GENERATION_SECONDS,
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from lorry_client.cli.output import print_data, print_json, print_table
 from lorry_client.cli.session import JsonOption, ServerOption, session
 from lorry_client.sampling import Pooling
+
+if TYPE_CHECKING:
+    from lorry_client.results import TokenClassification
 
 AdapterOption = Annotated[
     str | None,
@@ -103,12 +106,20 @@ def classify(
         str | None,
         typer.Option(metavar="TEXT", help="A second text, for heads that judge two together."),
     ] = None,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Tell the likeliest label of every token.")
+    ] = False,
     timeout: TimeoutOption = None,
     server: ServerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify a prompt by an adapter's own head: its labels, likeliest first, by name where it names them."""
     shared = session(ctx, server, as_json)
+    if tokens:
+        with shared.connect() as client:
+            each = client.classify_tokens(prompt, adapter, pair=pair, timeout=timeout)
+        _tell_tokens(each, (prompt, pair or ""), shared.as_json)
+        return
     with shared.connect() as client:
         told = client.classify(prompt, adapter, pair=pair, timeout=timeout)
     if shared.as_json:
@@ -122,3 +133,17 @@ def classify(
             for one in ranked
         ],
     )
+
+
+def _tell_tokens(told: TokenClassification, texts: tuple[str, str], as_json: bool) -> None:
+    if as_json:
+        print_json(told)
+        return
+    rows = []
+    for token in told.tokens:
+        if token.start < token.end:
+            best = token.best
+            name = told.labels[best] if told.labels else str(best)
+            place = texts[token.in_pair][token.start : token.end]
+            rows.append((place, name, f"{token.logits[best]:.4f}"))
+    print_table(("TOKEN", "LABEL", "LOGIT"), rows)

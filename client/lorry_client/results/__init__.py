@@ -44,6 +44,8 @@ from lorry_client.results.prompts import (
     Embedding,
     LabelScore,
     Scores,
+    TokenClassification,
+    TokenLabels,
 )
 from lorry_client.results.transfer import Pulled, Pushed, TransferredFile
 
@@ -86,6 +88,8 @@ __all__ = [
     "Status",
     "Term",
     "Timings",
+    "TokenClassification",
+    "TokenLabels",
     "TokenLogprob",
     "TokenLogprobs",
     "Tokens",

@@ -104,6 +104,47 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLabels:
+    """A token of a text, where it stands, and what a head says of it: a logit for each label."""
+
+    token_id: int
+    in_pair: bool  # whether it stands in the second text
+    start: int  # characters [start, end); none for a special token
+    end: int
+    logits: tuple[float, ...]
+
+    @property
+    def best(self) -> int:
+        """The index of the likeliest label."""
+        return max(range(len(self.logits)), key=self.logits.__getitem__)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenClassification:
+    """All tokens of a text in their order; the labels' names, none where the adapter has none; and who acted, as in
+    `Completion`."""
+
+    tokens: tuple[TokenLabels, ...]
+    labels: tuple[str, ...]
+    adapter: str | None
+    adapter_digest: str | None
+    usage: Usage
+
+    @classmethod
+    def read(cls, message: pb.ClassifyTokensResponse) -> TokenClassification:
+        return cls(
+            tuple(
+                TokenLabels(one.token_id, one.in_pair, one.start, one.end, tuple(one.logits))
+                for one in message.tokens
+            ),
+            tuple(message.labels),
+            message.adapter or None,
+            message.adapter_digest or None,
+            Usage.read(message.usage),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Embedding:
     """A prompt as a vector, as long as the base's hidden size; and who acted, as in `Completion`."""
 

@@ -13,12 +13,23 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.func import functional_call
-from transformers import PreTrainedModel
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from lorry_server.engine.adapters.weights import Head
 
-SEQUENCE_LABELS = "SEQ_CLS"  # PEFT's name for what the served model's own class is for
+# PEFT keeps token types from what a model under such an adapter reads (`PeftModelForQuestionAnswering.forward`), so
+# they learn without them.
+UNTYPED_TASKS = ("QUESTION_ANS",)
+TEXT_TASK = "SEQ_CLS"  # as PEFT calls it: what the served model's own class is for
+_TOKEN_CLASSES = {
+    "TOKEN_CLS": AutoModelForTokenClassification,
+    "QUESTION_ANS": AutoModelForQuestionAnswering,
+}
 
 
 class _SaidTrunk(nn.Module):
@@ -36,25 +47,58 @@ class _SaidTrunk(nn.Module):
         )
 
 
+class _Judge:
+    """A family's model for one task, over what was said instead of a trunk."""
+
+    def __init__(self, model: PreTrainedModel, pooler: nn.Module | None, brought: Set[str]) -> None:
+        self._trunk = _SaidTrunk(pooler)
+        self._model = copy.copy(model)
+        self._model._modules = {**model._modules, model.base_model_prefix: self._trunk}
+        self.brought = brought & {path for path, _ in self._model.named_parameters()}
+
+    def says(self, states: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """[labels] of a text's states [num_tokens, hidden], or [num_tokens, labels], with an adapter's parameters."""
+        self._trunk.states = states[None]
+        said = functional_call(self._model, dict(parameters), ())
+        if "logits" in said:
+            labels: torch.Tensor = said.logits[0]
+        else:
+            labels = torch.stack([said.start_logits[0], said.end_logits[0]], dim=-1)
+        return labels.float()
+
+
 class EncoderHeads:
-    """The part of a model that classifies behind its trunk. Takes the trunk's pooler out of it: here it is per text."""
+    """The parts of a family's models behind the trunk. Takes the trunk's pooler out of it: here it is per text."""
 
     def __init__(self, model: PreTrainedModel, brought: Set[str]) -> None:
         """`brought` are the parameters of heads that adapters bring: the base has none of its own."""
         trunk = model.base_model
-        self._trunk = _SaidTrunk(getattr(trunk, "pooler", None))
-        self._judge = copy.copy(model)
-        self._judge._modules = {**model._modules, model.base_model_prefix: self._trunk}
-        if self._trunk.pooler is not None:
+        pooler = getattr(trunk, "pooler", None)
+        if pooler is not None:
             trunk.pooler = None
-        self._brought = brought & {path for path, _ in self._judge.named_parameters()}
+        self._judges = {TEXT_TASK: _Judge(model, pooler, brought)}
+        for task, auto_class in _TOKEN_CLASSES.items():
+            if type(model.config) in auto_class._model_mapping:
+                other = _beside(model, auto_class, brought)
+                self._judges[task] = _Judge(other, None, brought)
 
-    def is_whole(self, head: Head) -> bool:
-        """Whether a head is for this task, and everything of it is there."""
-        return head.task == SEQUENCE_LABELS and self._brought <= head.parameters.keys()
+    def tells(self, head: Head, *, of_each: bool) -> bool:
+        """Whether a head is for texts, or for each token, and everything of it is there."""
+        judge = self._judges.get(head.task)
+        fits = judge is not None and judge.brought <= head.parameters.keys()
+        return fits and of_each == (head.task != TEXT_TASK)
 
-    def labels(self, states: torch.Tensor, parameters: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """[labels], of a text's states [num_tokens, hidden], with these parameters of an adapter's."""
-        self._trunk.states = states[None]
-        logits: torch.Tensor = functional_call(self._judge, dict(parameters), ()).logits
-        return logits[0].float()
+    def says(self, states: torch.Tensor, head: Head) -> torch.Tensor:
+        """[labels] of a text's states [num_tokens, hidden]; or [num_tokens, labels], where the head is for tokens."""
+        return self._judges[head.task].says(states, head.parameters)
+
+
+def _beside(model: PreTrainedModel, auto_class: Any, brought: Set[str]) -> PreTrainedModel:
+    """A family's model for another task, without weights but for those that the base has for it."""
+    with torch.device("meta"):
+        other: PreTrainedModel = auto_class.from_config(copy.deepcopy(model.config)).eval()
+    for name, module in other.named_children():
+        paths = {f"{name}.{path}" for path, _ in module.named_parameters()}
+        if name != model.base_model_prefix and paths and paths.isdisjoint(brought):
+            setattr(other, name, model._modules[name])
+    return other

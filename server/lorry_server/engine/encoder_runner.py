@@ -10,11 +10,13 @@ import torch
 from transformers import PreTrainedModel
 
 from lorry_bases.shapes import ParameterShape
+from lorry_registry.errors import FailedPrecondition
 from lorry_server.engine import attention, selfcheck
 from lorry_server.engine.adapters.base import BaseView
+from lorry_server.engine.adapters.weights import Head
 from lorry_server.engine.config import EngineConfig
-from lorry_server.engine.effect import EffectMeter
-from lorry_server.engine.encoder_heads import EncoderHeads
+from lorry_server.engine.effect import EffectMeter, Probe
+from lorry_server.engine.encoder_heads import TEXT_TASK, UNTYPED_TASKS, EncoderHeads
 from lorry_server.engine.final_states import FinalStates
 from lorry_server.engine.lora.axes import TokenAxes
 from lorry_server.engine.lora.rows import Run
@@ -25,6 +27,8 @@ from lorry_server.engine.sampling.results import results
 from lorry_server.engine.whole_attention import WholeAttention
 from lorry_server.engine.whole_batch import Embedded, pack_texts
 from lorry_server.engine.whole_texts import WholeTexts
+
+_NO_HEAD = Head(TEXT_TASK, {})  # what stands there by chance: the same for the model and for this
 
 
 class EncoderRunner(Runner):
@@ -71,16 +75,35 @@ class EncoderRunner(Runner):
         return results(chunks, states[0].new_empty(0, 0), wanted, self._labels)
 
     @torch.inference_mode()
+    def measure(self, slot: int, probe: Probe) -> float:
+        """Tries the adapter's head too: parts that do not fit together would end the step that first uses them."""
+        head = self.slots.heads.get(slot)
+        if head is not None and any(
+            self._heads.tells(head, of_each=each) for each in (True, False)
+        ):
+            states = torch.zeros(2, self.model.config.hidden_size, dtype=self.model.dtype)
+            try:
+                self._judged(slot, states.to(self.device), head)
+            except Exception as error:  # the family's own code
+                raise FailedPrecondition(
+                    f"The adapter's head has parts that do not fit together ({str(error)[:200]}): save it again.",
+                    reason="HEAD_UNUSABLE",
+                ) from error
+        return super().measure(slot, probe)
+
+    @torch.inference_mode()
     def words(self, chunks: Items[Chunk]) -> list[torch.Tensor]:
         """What the base says of each text, as a vector: all its states, and its own head's labels."""
         return [
-            torch.cat([states.flatten(), self._judged(chunk, states, {})])
+            torch.cat([states.flatten(), self._judged(chunk.slot, states, _NO_HEAD)])
             for chunk, states in zip(chunks, self._states(chunks), strict=True)
         ]
 
     def _states(self, chunks: Items[Chunk]) -> list[torch.Tensor]:
         """Of each text [num_tokens, hidden], final."""
-        step = pack_texts(chunks, self._embedded, self.device)
+        heads = self.slots.heads
+        untyped = {slot for slot, head in heads.items() if head.task in UNTYPED_TASKS}
+        step = pack_texts(chunks, self._embedded, self.device, untyped)
         self._attention.over(step.texts)
         with self._acting(step.runs, step.num_tokens):
             said = self.model.base_model(**step.inputs).last_hidden_state[0]
@@ -88,22 +111,19 @@ class EncoderRunner(Runner):
 
     def _labels(self, chunk: Chunk, states: torch.Tensor) -> torch.Tensor | None:
         head = None if chunk.slot is None else self.slots.heads.get(chunk.slot)
-        if head is None or not self._heads.is_whole(head):
+        if head is None or not self._heads.tells(head, of_each=chunk.sequence.request.of_each):
             return None
-        return self._judged(chunk, states, head.parameters)
+        return self._judged(chunk.slot, states, head)
 
-    def _judged(
-        self, chunk: Chunk, states: torch.Tensor, parameters: Mapping[str, torch.Tensor]
-    ) -> torch.Tensor:
-        """[labels] of a text. Whatever a layer behind the trunk sees then is the text's, and its adapter's."""
-        slot = chunk.slot
+    def _judged(self, slot: int | None, states: torch.Tensor, head: Head) -> torch.Tensor:
+        """What a head says of one text. Whatever a layer behind the trunk sees then is of that, and of its adapter."""
 
         def acting(num_rows: int) -> AbstractContextManager[None]:
             return self._acting([] if slot is None else [Run(0, num_rows, slot)], num_rows)
 
         self._step.late = acting
         try:
-            return self._heads.labels(states, parameters)
+            return self._heads.says(states, head)
         finally:
             self._step.late = None
 

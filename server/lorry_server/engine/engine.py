@@ -101,7 +101,7 @@ class Engine:
             self._scheduler,
             self._loader,
             self._deliver,
-            self._runner.effects.measure,
+            self._runner.measure,
         )
         self._merger = Merger(
             self._residency,

@@ -16,7 +16,7 @@ from lorry_server.engine.block_manager import BlockManager
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.effect import EffectMeter
 from lorry_server.engine.final_states import FinalStates
-from lorry_server.engine.heads import linear_labels
+from lorry_server.engine.heads import linear_labels, linear_labels_of_each
 from lorry_server.engine.lora.axes import TokenAxes
 from lorry_server.engine.plan import Chunk, Sampled
 from lorry_server.engine.request import GenerationRequest, SamplingParams
@@ -98,7 +98,8 @@ class ModelRunner(Runner):
 
     def _labels(self, chunk: Chunk, states: torch.Tensor) -> torch.Tensor | None:
         head = None if chunk.slot is None else self.slots.heads.get(chunk.slot)
-        return linear_labels(head, states)
+        says = linear_labels_of_each if chunk.sequence.request.of_each else linear_labels
+        return says(head, states)
 
 
 def last_logits(model: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:

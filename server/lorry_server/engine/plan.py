@@ -58,7 +58,7 @@ class Sampled:
     token_id: int | None = None  # None: the chunk does not sample
     logprobs: TokenLogprobs | None = None
     scores: tuple[TokenLogprobs, ...] = ()  # of the prompt's tokens after each of `logits_at`
-    pooled: list[float] | None = None  # [hidden]: the sum over `pooled_at`
+    pooled: list[float] | None = None  # [hidden]: the sum over `pooled_at`; or the labels there
     error: LorryError | None = None  # no token could be chosen
 
 

@@ -62,6 +62,7 @@ class GenerationRequest:
     scores: PromptScores | None = None
     pool_from: int | None = None  # the mean final hidden state of the prompt from this index on
     classifies: bool = False  # what the adapter's head says of that, instead of the state itself
+    of_each: bool = False  # what it says of each of those tokens by itself
     constraint: TokenConstraint | None = None  # this request's own: it moves with the tokens
     merged: bool = False  # begins once its adapter is merged
     token_types: tuple[int, ...] = ()  # which text each token is of, where an encoder is told
@@ -110,9 +111,8 @@ class RequestOutput:
     stats: RequestStats | None = None
     error: Exception | None = field(default=None)
     prompt_logprobs: tuple[TokenLogprobs, ...] = ()
-    embedding: tuple[
-        float, ...
-    ] = ()  # [hidden], or [labels] where it classifies; on the last output
+    embedding: tuple[float, ...] = ()
+    """[hidden], or [labels] where it classifies, or [tokens × labels] of each token; on the last output."""
 
     @property
     def finished(self) -> bool:

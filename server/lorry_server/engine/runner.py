@@ -13,7 +13,7 @@ from lorry_server.engine import sparse
 from lorry_server.engine.adapters.base import BaseView
 from lorry_server.engine.block_manager import Memory
 from lorry_server.engine.config import EngineConfig
-from lorry_server.engine.effect import EffectMeter
+from lorry_server.engine.effect import EffectMeter, Probe
 from lorry_server.engine.lora.axes import TokenAxes
 from lorry_server.engine.lora.layer import wrap_linears
 from lorry_server.engine.lora.merged import Merged, MergedStep, divide
@@ -65,6 +65,10 @@ class Runner(ABC):
     @abstractmethod
     def run(self, chunks: Items[Chunk]) -> list[Sampled | None]:
         """Runs a step; returns what it brought for each chunk that yields something, in the order of the chunks."""
+
+    def measure(self, slot: int, probe: Probe) -> float:
+        """What the adapter that was put into a slot changes. Raises FailedPrecondition where it cannot be used."""
+        return self.effects.measure(slot, probe)
 
     @contextmanager
     def _acting(

@@ -50,7 +50,9 @@ class Sequence:
     overtaken: int = 0  # admissions past this one while it waited for a slot
     next_scored: int = field(init=False)  # index of the prompt's token whose score comes next
     next_pooled: int = field(init=False)  # index of the prompt's token that is pooled next
-    pooled: list[float] = field(default_factory=list)  # [hidden]: the sum so far
+    pooled: list[float] = field(
+        default_factory=list
+    )  # [hidden]: the sum so far; or labels, in line
 
     def __post_init__(self) -> None:
         scores, pool_from = self.request.scores, self.request.pool_from
@@ -114,7 +116,7 @@ class Sequence:
 
     @property
     def embedding(self) -> tuple[float, ...]:
-        """[hidden]: the mean over what was pooled, or [labels]; nothing where nothing was."""
+        """[hidden]: the mean over what was pooled; or labels, of each token after the other. Nothing of nothing."""
         if self.request.pool_from is None:
             return ()
         if self.request.classifies:
@@ -125,7 +127,10 @@ class Sequence:
     def note(self, scores: Items[TokenLogprobs], pooled: list[float] | None, at: range) -> None:
         """What a step brought of the prompt: it is not asked for again, whatever happens to the blocks."""
         self.next_scored += len(scores)
-        if pooled is not None:
+        if pooled is not None and self.request.of_each:
+            self.pooled += pooled
+            self.next_pooled = at.stop
+        elif pooled is not None:
             before = self.pooled or [0.0] * len(pooled)
             self.pooled = [old + new for old, new in zip(before, pooled, strict=True)]
             self.next_pooled = at.stop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
@@ -49,8 +50,13 @@ class WholeStep:
         return self.inputs["input_ids"].shape[1]
 
 
-def pack_texts(chunks: Items[Chunk], embedded: Embedded, device: torch.device) -> WholeStep:
-    """Lays the texts of a plan out."""
+def pack_texts(
+    chunks: Items[Chunk],
+    embedded: Embedded,
+    device: torch.device,
+    untyped: Collection[int | None] = (),
+) -> WholeStep:
+    """Lays the texts of a plan out. Adapters in the slots `untyped` are not told which of two texts a token is of."""
     order = sorted(range(len(chunks)), key=lambda index: _slot(chunks[index]))
     ids: list[int] = []
     places: list[int] = []
@@ -62,7 +68,8 @@ def pack_texts(chunks: Items[Chunk], embedded: Embedded, device: torch.device) -
         request, start = chunk.sequence.request, len(ids)
         ids += request.prompt_token_ids
         places += embedded.places(request.prompt_token_ids)
-        types += request.token_types or [0] * len(request.prompt_token_ids)
+        told = () if chunk.slot in untyped else request.token_types
+        types += told or [0] * len(request.prompt_token_ids)
         texts[index] = slice(start, len(ids))
         if chunk.slot is not None:
             runs.append(Run(start, len(ids), chunk.slot))

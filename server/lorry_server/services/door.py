@@ -17,7 +17,13 @@ from lorry_server.adapters import AdapterDirectory, ResolvedAdapter
 from lorry_server.compositions import requested
 from lorry_server.services.submission import House
 
-Targeted = pb.GenerateRequest | pb.ScoreRequest | pb.EmbedRequest | pb.ClassifyRequest
+Targeted = (
+    pb.GenerateRequest
+    | pb.ScoreRequest
+    | pb.EmbedRequest
+    | pb.ClassifyRequest
+    | pb.ClassifyTokensRequest
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from lorry_server.adapters import AdapterDirectory
 from lorry_server.base import ServedBase
 from lorry_server.compositions import requested
 from lorry_server.labels import LabelNames
-from lorry_server.services import adjustments, classification, embedding
+from lorry_server.services import adjustments, classification, embedding, token_labels
 from lorry_server.services.door import Door, on_end
 from lorry_server.services.export import folder_of
 from lorry_server.services.forms import FormCompiler, requested_form
@@ -107,6 +107,18 @@ class InferenceService(pb_grpc.InferenceServiceServicer):
             submission = Submission([wanted], asked, self._house)
         on_end(context, submission.close)
         return await classification.answer(submission, asked, self._labels)
+
+    async def ClassifyTokens(
+        self, request: pb.ClassifyTokensRequest, context: Any
+    ) -> pb.ClassifyTokensResponse:
+        with self._door.entering(context) as arrival:
+            text = await self._prompts.read_texts(request.text, request.pair)
+            check_fits(text.token_ids, self._base)
+            asked = Asked(await self._door.target(request), arrival.moment, arrival.deadline)
+            wanted = token_labels.of_each_token(text, asked, self._base)
+            submission = Submission([wanted], asked, self._house)
+        on_end(context, submission.close)
+        return await token_labels.answer(submission, text, asked, self._labels)
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Any) -> pb.TokenizeResponse:
         with self._door.place():

@@ -12,7 +12,7 @@ from typing import TypeVar
 from lorry.inference.v1 import inference_service_pb2 as pb
 from lorry_registry.errors import FailedPrecondition, InvalidArgument
 from lorry_server.base import ServedBase
-from lorry_server.services.text import ROLES, TextCodec
+from lorry_server.services.text import ROLES, Place, TextCodec
 
 _T = TypeVar("_T")
 Prompted = (
@@ -23,6 +23,7 @@ Prompted = (
 # What any tokenizer reads in a moment. A text beyond it is refused unread where it cannot fit the context, and waits
 # its turn behind others of its kind where it can.
 _SHORT_CHARACTERS = 1 << 16
+_BETWEEN = "\n\n"  # two texts on a decoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class ReadText:
 
     token_ids: tuple[int, ...]
     token_types: tuple[int, ...] = ()  # which text each token is of, where the base is told
+    places: tuple[Place, ...] = ()  # of each token, where the tokenizer tells it
 
 
 class _Lane:
@@ -88,17 +90,20 @@ class PromptReader:
                     reason="PAIR_WITHOUT_TEXT",
                 )
             return ReadText(await self.token_ids(request))
-        text, pair = request.text, request.pair
-        if not text:
+        return await self.read_texts(request.text, request.pair)
+
+    async def read_texts(self, first: str, second: str) -> ReadText:
+        """One text or two as training reads them, with where each token stands."""
+        if not first:
             raise _empty()
-        if pair and not self._base.is_encoder:
-            text, pair = (
-                f"{text}\n\n{pair}",
-                "",
-            )  # a decoder has nothing to part them with, in training as here
+        text, pair = first, second
+        if second and not self._base.is_encoder:  # which has nothing to part them with
+            text, pair = f"{first}{_BETWEEN}{second}", ""
         size = len(text) + len(pair)
         self._check_length(size, self._codec())
-        ids, types = await self._lane(size).run(lambda codec: codec.encode_pair(text, pair))
+        ids, types, places = await self._lane(size).run(lambda codec: codec.encode_pair(text, pair))
+        if second and not pair:
+            places = [_parted(place, len(first) + len(_BETWEEN)) for place in places]
         if not ids:
             raise _empty()
         if self._base.token_types == 0:
@@ -110,7 +115,7 @@ class PromptReader:
                 reason="TOKEN_TYPES_UNKNOWN",
                 base=self._base.name,
             )
-        return ReadText(tuple(ids), tuple(types))
+        return ReadText(tuple(ids), tuple(types), tuple(places))
 
     async def continuations(
         self, continuations: Sequence[pb.Continuation]
@@ -187,6 +192,13 @@ class PromptReader:
                 base=self._base.name,
             )
         return self._base.text
+
+
+def _parted(place: Place, second: int) -> Place:
+    """A place in two texts that were read as one, of which the second begins at that character."""
+    if place.start < second:
+        return place
+    return Place(True, place.start - second, place.end - second)
 
 
 def _empty() -> InvalidArgument:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lorry_registry.errors import FailedPrecondition, InvalidArgument
 
 ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a token stands: characters `[start, end)` of the first text, or of the second; a special one nowhere."""
+
+    in_pair: bool
+    start: int
+    end: int
 
 
 class TextCodec:
@@ -48,13 +58,24 @@ class TextCodec:
         """The ids of a text, with the special tokens that the tokenizer adds."""
         return list(self._tokenizer(text, add_special_tokens=special_tokens)["input_ids"])
 
-    def encode_pair(self, text: str, pair: str) -> tuple[list[int], list[int]]:
-        """The ids of a text, and of another with it unless that is empty; and of each token which of them it is of.
+    def encode_pair(self, text: str, pair: str) -> tuple[list[int], list[int], list[Place]]:
+        """The ids of a text, and of another with it unless that is empty; of each token what the base is told of which
+        text it is of; and where it stands.
 
-        As training reads them. The second list is empty where this tokenizer tells no such thing.
+        As training reads them. The second list is empty where this tokenizer tells no such thing, the third where it is
+        written in Python.
         """
-        read = self._tokenizer(text, pair or None)
-        return list(read["input_ids"]), list(read.get("token_type_ids", ()))
+        fast = self._backend is not None
+        read = self._tokenizer(text, pair or None, return_offsets_mapping=fast)
+        places = (
+            [
+                Place(of == 1, *offset)
+                for of, offset in zip(read.sequence_ids(), read["offset_mapping"], strict=True)
+            ]
+            if fast
+            else []
+        )
+        return list(read["input_ids"]), list(read.get("token_type_ids", ())), places
 
     def spellings(self, word: str) -> list[tuple[int, ...]]:
         """The ids of a word at the start of a text and after a space; without those that say nothing of the word.

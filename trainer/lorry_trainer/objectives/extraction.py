@@ -40,6 +40,8 @@ class Extraction(encoded.Encoded):
         )
         offsets, parts = found.pop("offset_mapping"), found.sequence_ids()
         inputs = dict(found)
+        # PEFT keeps them from a model under an adapter that extracts; so the bare base is asked without them too.
+        inputs.pop("token_type_ids", None)
         inputs["places"] = [
             tuple(offset) if part == 1 and offset[1] > offset[0] else None
             for offset, part in zip(offsets, parts, strict=True)

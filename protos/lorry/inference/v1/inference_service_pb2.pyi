@@ -333,6 +333,48 @@ class LabelScore(_message.Message):
     name: str
     def __init__(self, index: _Optional[int] = ..., logit: _Optional[float] = ..., probability: _Optional[float] = ..., name: _Optional[str] = ...) -> None: ...
 
+class ClassifyTokensRequest(_message.Message):
+    __slots__ = ("text", "pair", "adapter", "composition", "sticky_key")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    PAIR_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    COMPOSITION_FIELD_NUMBER: _ClassVar[int]
+    STICKY_KEY_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    pair: str
+    adapter: str
+    composition: _composition_pb2.Composition
+    sticky_key: str
+    def __init__(self, text: _Optional[str] = ..., pair: _Optional[str] = ..., adapter: _Optional[str] = ..., composition: _Optional[_Union[_composition_pb2.Composition, _Mapping]] = ..., sticky_key: _Optional[str] = ...) -> None: ...
+
+class ClassifyTokensResponse(_message.Message):
+    __slots__ = ("tokens", "labels", "usage", "adapter_digest", "adapter")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedCompositeFieldContainer[TokenLabels]
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    usage: Usage
+    adapter_digest: str
+    adapter: str
+    def __init__(self, tokens: _Optional[_Iterable[_Union[TokenLabels, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., adapter_digest: _Optional[str] = ..., adapter: _Optional[str] = ...) -> None: ...
+
+class TokenLabels(_message.Message):
+    __slots__ = ("token_id", "in_pair", "start", "end", "logits")
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    IN_PAIR_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    token_id: int
+    in_pair: bool
+    start: int
+    end: int
+    logits: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, token_id: _Optional[int] = ..., in_pair: _Optional[bool] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., logits: _Optional[_Iterable[float]] = ...) -> None: ...
+
 class TokenizeRequest(_message.Message):
     __slots__ = ("text", "chat")
     TEXT_FIELD_NUMBER: _ClassVar[int]

@@ -60,6 +60,11 @@ class InferenceServiceStub:
                 request_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.ClassifyTokens = channel.unary_unary(
+                '/lorry.inference.v1.InferenceService/ClassifyTokens',
+                request_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyTokensRequest.SerializeToString,
+                response_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyTokensResponse.FromString,
+                _registered_method=True)
         self.Tokenize = channel.unary_unary(
                 '/lorry.inference.v1.InferenceService/Tokenize',
                 request_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.TokenizeRequest.SerializeToString,
@@ -117,6 +122,13 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClassifyTokens(self, request, context):
+        """Returns what an adapter's own head says of each token: for adapters that were trained to tag words, or to find answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Tokenize(self, request, context):
         """Returns a prompt's token ids as Generate would see them.
         """
@@ -166,6 +178,11 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyRequest.FromString,
                     response_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'ClassifyTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClassifyTokens,
+                    request_deserializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyTokensRequest.FromString,
+                    response_serializer=lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyTokensResponse.SerializeToString,
             ),
             'Tokenize': grpc.unary_unary_rpc_method_handler(
                     servicer.Tokenize,
@@ -319,6 +336,33 @@ class InferenceService:
             '/lorry.inference.v1.InferenceService/Classify',
             lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyRequest.SerializeToString,
             lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lorry.inference.v1.InferenceService/ClassifyTokens',
+            lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyTokensRequest.SerializeToString,
+            lorry_dot_inference_dot_v1_dot_inference__service__pb2.ClassifyTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

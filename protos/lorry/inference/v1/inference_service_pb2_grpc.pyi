@@ -45,6 +45,8 @@ class InferenceServiceStub:
     """Returns a prompt as a vector: its last hidden states, pooled."""
     Classify: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ClassifyRequest, _inference_service_pb2.ClassifyResponse]
     """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify, on a decoder or an encoder."""
+    ClassifyTokens: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.ClassifyTokensRequest, _inference_service_pb2.ClassifyTokensResponse]
+    """Returns what an adapter's own head says of each token: for adapters that were trained to tag words, or to find answers."""
     Tokenize: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.TokenizeRequest, _inference_service_pb2.TokenizeResponse]
     """Returns a prompt's token ids as Generate would see them."""
     Compose: _grpc.UnaryStreamMultiCallable[_inference_service_pb2.ComposeRequest, _inference_service_pb2.ComposeResponse]
@@ -71,6 +73,8 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Returns a prompt as a vector: its last hidden states, pooled."""
     Classify: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ClassifyRequest, _inference_service_pb2.ClassifyResponse]  # type: ignore[assignment]
     """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify, on a decoder or an encoder."""
+    ClassifyTokens: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.ClassifyTokensRequest, _inference_service_pb2.ClassifyTokensResponse]  # type: ignore[assignment]
+    """Returns what an adapter's own head says of each token: for adapters that were trained to tag words, or to find answers."""
     Tokenize: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.TokenizeRequest, _inference_service_pb2.TokenizeResponse]  # type: ignore[assignment]
     """Returns a prompt's token ids as Generate would see them."""
     Compose: _aio.UnaryStreamMultiCallable[_inference_service_pb2.ComposeRequest, _inference_service_pb2.ComposeResponse]  # type: ignore[assignment]
@@ -124,6 +128,14 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.ClassifyResponse, _abc.Awaitable[_inference_service_pb2.ClassifyResponse]]:
         """Returns what an adapter's own head says of a prompt: for adapters that were trained to classify, on a decoder or an encoder."""
+
+    @_abc_1.abstractmethod
+    def ClassifyTokens(
+        self,
+        request: _inference_service_pb2.ClassifyTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.ClassifyTokensResponse, _abc.Awaitable[_inference_service_pb2.ClassifyTokensResponse]]:
+        """Returns what an adapter's own head says of each token: for adapters that were trained to tag words, or to find answers."""
 
     @_abc_1.abstractmethod
     def Tokenize(

@@ -17,7 +17,8 @@ from lorry_server.engine.sampling.sampler import sample
 from lorry_server.engine.sampling.spec import SampleSpec
 from lorry_server.engine.sequence import Sequence
 
-# What a chunk's adapter says of final hidden states [tokens, hidden] with its own head: [labels]. None: it has none.
+# What a chunk's adapter says of final hidden states [tokens, hidden] with its own head: [labels], or [tokens, labels]
+# where it is asked of each. None: it has no such head.
 Labels = Callable[[Chunk, torch.Tensor], torch.Tensor | None]
 
 
@@ -66,13 +67,22 @@ def _pooled(
         return states.float().sum(0).tolist(), None
     told = labels(chunk, states)
     if told is None:
-        return None, FailedPrecondition(
-            f"Adapter {chunk.sequence.adapter} has no head that classifies (`score` or `classifier` among its "
-            "modules_to_save); use one that was trained to classify, with PEFT's task type SEQ_CLS.",
-            reason="NO_HEAD",
-            adapter=chunk.sequence.adapter or "",
-        )
-    return told.tolist(), None
+        return None, _no_head(chunk.sequence)
+    return told.flatten().tolist(), None
+
+
+def _no_head(sequence: Sequence) -> FailedPrecondition:
+    needed = (
+        "no head that labels tokens; use one that was trained to, with PEFT's task type TOKEN_CLS, or QUESTION_ANS"
+        if sequence.request.of_each
+        else "no head that classifies (`score` or `classifier` among its modules_to_save); use one that was trained to "
+        "classify, with PEFT's task type SEQ_CLS"
+    )
+    return FailedPrecondition(
+        f"Adapter {sequence.adapter} has {needed}.",
+        reason="NO_HEAD",
+        adapter=sequence.adapter or "",
+    )
 
 
 def _scores(chunk: Chunk, rows: torch.Tensor) -> tuple[TokenLogprobs, ...]:
