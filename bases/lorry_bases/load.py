@@ -7,7 +7,8 @@ Knows nothing about adapters or requests.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
 )
+from transformers.utils import logging
 
 from lorry_bases.catalog import resolve
 from lorry_bases.fingerprint import NF4, Quantization, fingerprint
@@ -155,18 +157,19 @@ def load_model(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
     try:
-        model, found = (head.auto_class if head else AutoModelForCausalLM).from_pretrained(
-            path,
-            quantization_config=_for_bitsandbytes(quantization, dtype, head),
-            dtype=dtype,
-            device_map={"": device},
-            attn_implementation=attn_implementation,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **(head.config() if head else {}),
-        )
+        with _without_report() if head else nullcontext():
+            model, found = (head.auto_class if head else AutoModelForCausalLM).from_pretrained(
+                path,
+                quantization_config=_for_bitsandbytes(quantization, dtype, head),
+                dtype=dtype,
+                device_map={"": device},
+                attn_implementation=attn_implementation,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **(head.config() if head else {}),
+            )
     except ValueError as error:  # an architecture, an attention or a file that transformers refuses
         model_type = _config(path).get("model_type")
         raise BaseRefused(
@@ -177,6 +180,17 @@ def load_model(
     model.eval().requires_grad_(False)
     _keep_as_loaded(model)
     return model, new_modules
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """transformers reports a new head at length, as if it were a fault; what is one `_new_modules` refuses."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def is_encoder(path: Path) -> bool:
