@@ -1,7 +1,8 @@
 """Registries that share their stores, PostgreSQL and S3, and pushes to them over connections that break."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from lorry_registry.rpc.server import GrpcHost, add_services, create_server
 
 from .helpers import MODULES, adapter_bytes, lora_tensors, make_base, write_folder
 
+PATIENCE = 30.0  # seconds; far beyond what anything here takes
 WIDE = dict.fromkeys(MODULES, (2048, 1024))
 """Modules whose adapter of rank 256 has 12 MiB: more than one part of S3's."""
 
@@ -49,9 +51,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 class Weak:
-    """A way to a port that breaks, both ways at once, after so many bytes; once for each of `breaks`."""
+    """A way to a port that breaks, both ways at once, after so many bytes, and not before something of them is `stored`
+    behind it; once for each of `breaks`."""
 
-    def __init__(self, address: str, breaks: list[int]) -> None:
+    def __init__(self, address: str, breaks: list[int], stored: Callable[[], bool]) -> None:
+        self._stored = stored
         self._target = address.rsplit(":", 1)
         self._breaks = breaks
         self.broken = 0
@@ -70,6 +74,9 @@ class Weak:
             while data := await source.read(1 << 16):
                 passed += len(data)
                 if up and limit is not None and passed > limit:
+                    end = time.monotonic() + PATIENCE
+                    while not self._stored() and time.monotonic() < end:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
                     self.broken += 1
                     break
                 sink.write(data)
@@ -95,7 +102,12 @@ async def test_a_push_goes_on_over_a_connection_that_breaks(
 ) -> None:
     weights = (folder / "adapter_model.safetensors").read_bytes()
     assert len(weights) > 10 << 20
-    way = Weak(hosts[0].address, breaks=[9 << 20, 1 << 20])
+    digest = digest_bytes(weights)
+
+    def stored() -> bool:
+        return catalogues[0].blobs.progress(digest).committed_size > 0
+
+    way = Weak(hosts[0].address, breaks=[9 << 20, 1 << 20], stored=stored)
     async with AsyncClient(await way.start()) as client:
         pushed = await client.push(folder, "support")
     await way.stop()
