@@ -186,7 +186,7 @@ def test_what_needs_a_decoder_is_refused_in_one_sentence(trained: Trained, serve
             error = refused.value
             assert error.reason == "BASE_IS_ENCODER"
             assert error.metadata["base"] == str(trained.base)
-            assert error.metadata["methods"] == "Classify,Embed"
+            assert error.metadata["methods"] == "Classify,ClassifyTokens,Embed"
         with pytest.raises(InvalidArgument) as long:
             client.classify([5] * 65, "colours-qlora")
         assert long.value.reason == "PROMPT_TOO_LONG"

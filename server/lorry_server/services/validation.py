@@ -55,12 +55,12 @@ def check_writes(base: ServedBase, method: str) -> None:
     if base.is_encoder:
         raise FailedPrecondition(
             f"The base {base.name} ({base.architecture}) is an encoder, which reads texts and writes none: {method} "
-            "needs a decoder. Ask this one for labels (Classify) or vectors (Embed).",
+            "needs a decoder. Ask this one for labels (Classify, ClassifyTokens) or vectors (Embed).",
             reason="BASE_IS_ENCODER",
             base=base.name,
             architecture=base.architecture,
             method=method,
-            methods="Classify,Embed",
+            methods="Classify,ClassifyTokens,Embed",
         )
 
 
