@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForTokenClassification
 
 from lorry_bases.load import load_base
@@ -79,3 +81,23 @@ def test_an_adapter_without_such_a_head_is_refused(
         error = rig.error("none")
         assert isinstance(error, FailedPrecondition)
         assert (error.reason, "labels tokens" in error.message) == ("NO_HEAD", True)
+
+
+@pytest.mark.parametrize("wrong", [(LABELS - 1,), (LABELS + 4,)])
+def test_a_head_whose_parts_do_not_fit_ends_nobody_elses_request(
+    base_folder: Callable[[str], Path], tagger: Path, tmp_path: Path, wrong: tuple[int, ...]
+) -> None:
+    """A bias of another length than the weight's rows was found in a step, which ended the engine for everybody."""
+    shutil.copytree(tagger, tmp_path / "wrong")
+    weights = tmp_path / "wrong" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    name = next(n for n in tensors if n.endswith("score.weight"))
+    save_file(tensors | {name.replace("weight", "bias"): torch.ones(wrong)}, weights)
+    folders = {"wrong": tmp_path / "wrong", "tagger": tagger}
+    with Rig(load_base(str(base_folder("llama")), device="cpu"), folders) as rig:
+        rig.wait(ask(rig, "refused", PROMPT, "wrong"), ask(rig, "told", PROMPT, "tagger"))
+        error = rig.error("refused")
+        assert isinstance(error, FailedPrecondition)
+        assert error.reason == "HEAD_UNUSABLE"
+        assert rig.error("told") is None
+    assert rig.engine.failed is None

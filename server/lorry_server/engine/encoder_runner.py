@@ -10,12 +10,11 @@ import torch
 from transformers import PreTrainedModel
 
 from lorry_bases.shapes import ParameterShape
-from lorry_registry.errors import FailedPrecondition
 from lorry_server.engine import attention, selfcheck
 from lorry_server.engine.adapters.base import BaseView
 from lorry_server.engine.adapters.weights import Head
 from lorry_server.engine.config import EngineConfig
-from lorry_server.engine.effect import EffectMeter, Probe
+from lorry_server.engine.effect import EffectMeter
 from lorry_server.engine.encoder_heads import TEXT_TASK, UNTYPED_TASKS, EncoderHeads
 from lorry_server.engine.final_states import FinalStates
 from lorry_server.engine.lora.axes import TokenAxes
@@ -75,21 +74,9 @@ class EncoderRunner(Runner):
         return results(chunks, states[0].new_empty(0, 0), wanted, self._labels)
 
     @torch.inference_mode()
-    def measure(self, slot: int, probe: Probe) -> float:
-        """Tries the adapter's head too: parts that do not fit together would end the step that first uses them."""
-        head = self.slots.heads.get(slot)
-        if head is not None and any(
-            self._heads.tells(head, of_each=each) for each in (True, False)
-        ):
-            states = torch.zeros(2, self.model.config.hidden_size, dtype=self.model.dtype)
-            try:
-                self._judged(slot, states.to(self.device), head)
-            except Exception as error:  # the family's own code
-                raise FailedPrecondition(
-                    f"The adapter's head has parts that do not fit together ({str(error)[:200]}): save it again.",
-                    reason="HEAD_UNUSABLE",
-                ) from error
-        return super().measure(slot, probe)
+    def _try_head(self, slot: int, head: Head, states: torch.Tensor) -> None:
+        if any(self._heads.tells(head, of_each=each) for each in (True, False)):
+            self._judged(slot, states, head)
 
     @torch.inference_mode()
     def words(self, chunks: Items[Chunk]) -> list[torch.Tensor]:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from lorry_server.engine import attention, effect, selfcheck
 from lorry_server.engine.adapters.base import BaseView
+from lorry_server.engine.adapters.weights import Head
 from lorry_server.engine.attention import KVCache, KVShape, PagedAttention
 from lorry_server.engine.batch import pack
 from lorry_server.engine.block_manager import BlockManager
@@ -95,6 +96,10 @@ class ModelRunner(Runner):
             self._attention.batch = None
         pooled = {index: states.at(rows) for index, rows in packed.pooled_rows.items()}
         return output.logits[0], pooled
+
+    def _try_head(self, slot: int, head: Head, states: torch.Tensor) -> None:
+        linear_labels(head, states[:1])
+        linear_labels_of_each(head, states)
 
     def _labels(self, chunk: Chunk, states: torch.Tensor) -> torch.Tensor | None:
         head = None if chunk.slot is None else self.slots.heads.get(chunk.slot)

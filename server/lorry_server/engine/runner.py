@@ -7,10 +7,13 @@ from collections.abc import Collection, Iterator
 from collections.abc import Sequence as Items
 from contextlib import contextmanager
 
+import torch
 from transformers import PreTrainedModel
 
+from lorry_registry.errors import FailedPrecondition
 from lorry_server.engine import sparse
 from lorry_server.engine.adapters.base import BaseView
+from lorry_server.engine.adapters.weights import Head
 from lorry_server.engine.block_manager import Memory
 from lorry_server.engine.config import EngineConfig
 from lorry_server.engine.effect import EffectMeter, Probe
@@ -67,8 +70,27 @@ class Runner(ABC):
         """Runs a step; returns what it brought for each chunk that yields something, in the order of the chunks."""
 
     def measure(self, slot: int, probe: Probe) -> float:
-        """What the adapter that was put into a slot changes. Raises FailedPrecondition where it cannot be used."""
+        """What the adapter that was put into a slot changes.
+
+        Raises FailedPrecondition where it cannot be used. Its head is tried too: parts that do not fit together would
+        end the step that first uses them.
+        """
+        head = self.slots.heads.get(slot)
+        if head is not None:
+            hidden = self.model.config.get_text_config().hidden_size
+            states = torch.zeros(2, hidden, dtype=self.model.dtype, device=self.device)
+            try:
+                self._try_head(slot, head, states)
+            except Exception as error:  # a family's own code, or a product of what does not fit
+                raise FailedPrecondition(
+                    f"The adapter's head has parts that do not fit together ({str(error)[:200]}): save it again.",
+                    reason="HEAD_UNUSABLE",
+                ) from error
         return self.effects.measure(slot, probe)
+
+    @abstractmethod
+    def _try_head(self, slot: int, head: Head, states: torch.Tensor) -> None:
+        """Lets a head say something of states [2, hidden], in each way that a request may ask it."""
 
     @contextmanager
     def _acting(
