@@ -16,7 +16,7 @@ from lorry_trainer.errors import DataError, RecipeError
 from lorry_trainer.figures import side_by_side
 from lorry_trainer.progress import Progress, Silent
 from lorry_trainer.recipe import Data
-from lorry_trainer.remote import Asked, ask, read_questions
+from lorry_trainer.remote import Asked, as_trained, ask, read_questions
 from lorry_trainer.remote_report import write_report
 from lorry_trainer.rewards import find_reward
 from lorry_trainer.wording import counted
@@ -105,7 +105,7 @@ def test_rows_that_a_version_learnt_are_told(
     asked_of: Any, tmp_path: Path, split: str, told: bool
 ) -> None:
     """Scores on what it had learnt by heart looked like any others."""
-    digest = asked_of(["old"], None, None).questions.digest
+    digest = asked_of(["old"], None, None).questions.source.digest
     heard: list[str] = []
 
     class Listening(Silent):
@@ -224,11 +224,12 @@ def test_a_version_is_asked_as_it_was_trained(
     did anything say which column was asked."""
     (tmp_path / "rows.csv").write_text("mail,team\nwhy?,pay\n")
     recipe = "data: {path: x, system: Be brief., template: 'Q: {instruction}'}"
-    questions = read_questions(Data(path="rows.csv", **given), tmp_path, 9, 0, recipe)  # type: ignore[arg-type]
+    asked = read_questions(Data(path="rows.csv", **given), tmp_path, 9, 0)  # type: ignore[arg-type]
+    questions = as_trained(asked, recipe)
     assert questions.rows[0].prompt == prompt
     assert questions.notes == notes
     for none in ("", "[", "data: 3", "3"):
-        (row,) = read_questions(Data(path="rows.csv"), tmp_path, 9, 0, none).rows
+        (row,) = as_trained(read_questions(Data(path="rows.csv"), tmp_path, 9, 0), none).rows
         assert row.prompt == [{"role": "user", "content": "why?"}]
 
 

@@ -74,11 +74,9 @@ def refuse_spellings(rows: Sequence[tuple[str, str]]) -> None:
 
 def refuse_unlearnt_labels(
     train: Sequence[Example], held_out: Sequence[Example], format_name: str
-) -> frozenset[str]:
-    """The labels that are learnt. Raises DataError naming the held-out rows that have another."""
-    learnt = frozenset(map(label_of, train))
-    refuse_unknown_labels(learnt, held_out, NOT_LEARNT, format_name)
-    return learnt
+) -> None:
+    """Raise DataError naming the held-out rows whose label nobody learns."""
+    refuse_unknown_labels(frozenset(map(label_of, train)), held_out, NOT_LEARNT, format_name)
 
 
 def refuse_unknown_labels(

@@ -19,7 +19,7 @@ from lorry_trainer.labels import LABELS_FILE, labels_of
 from lorry_trainer.metrics import normalised
 from lorry_trainer.objectives import OBJECTIVES
 from lorry_trainer.progress import Progress
-from lorry_trainer.read import Row, read_source
+from lorry_trainer.read import Row, Source, read_source
 from lorry_trainer.recipe import Data
 from lorry_trainer.remote_labels import all_among, by_name, numbering, refuse_other_labels
 from lorry_trainer.rewards import Reward, earned
@@ -35,8 +35,8 @@ BARE = "base"  # what the bare base is called beside references
 class Questions:
     rows: list[Example]  # a seeded choice of those of a file, every one a test row
     labels: frozenset[str]  # of all the file's rows, or those that the version learnt
-    name: str  # the file's
-    digest: str  # sha256:… of its bytes
+    source: Source
+    data: Data  # its format and columns found
     texts: dict[str, tuple[str, str | None]] = field(default_factory=dict)  # of labelled rows
     notes: tuple[str, ...] = ()  # what was taken for what
 
@@ -75,22 +75,33 @@ class _Said:
     labels: frozenset[str] = frozenset()  # all that a head may say, normalised
 
 
-def read_questions(data: Data, folder: Path, limit: int, seed: int, learnt: str = "") -> Questions:
-    """`limit` rows of the file at most, asked as those of the recipe `learnt` were, unless `data` says otherwise.
-
-    Raises DataError.
-    """
+def read_questions(data: Data, folder: Path, limit: int, seed: int) -> Questions:
+    """`limit` rows of the file at most. Raises DataError."""
     source = read_source(data.path or "", folder)
     found = find_columns(source.rows, data, [f for f in OBJECTIVES["sft"] if f != "text"])
-    notes = [taken] if (taken := told(source.rows, found)) else []
-    if own := _own_words(learnt, found):
-        found = found.model_copy(update=own)
-        notes.append(f"asked with the {' and the '.join(own)} that it was trained with")
+    notes = (taken,) if (taken := told(source.rows, found)) else ()
     rows = examples(source.rows, found.format, found)
     labels = labels_of(data, rows)
-    texts = _texts(source.rows, data)
-    chosen = choose(rows, limit, seed)
-    return Questions(chosen, labels, source.name, source.digest, texts, tuple(notes))
+    return Questions(
+        choose(rows, limit, seed), labels, source, found, _texts(source.rows, data), notes
+    )
+
+
+def as_trained(questions: Questions, recipe: str) -> Questions:
+    """The same rows, asked with the recipe's own system message and template, where nothing else was given."""
+    own = _own_words(recipe, questions.data)
+    if not own:
+        return questions
+    data = questions.data.model_copy(update=own)
+    places = {row.place for row in questions.rows}
+    rows = [row for row in questions.source.rows if row.place in places]
+    note = f"asked with the {' and the '.join(own)} that it was trained with"
+    return replace(
+        questions,
+        rows=examples(rows, data.format, data),
+        data=data,
+        notes=(*questions.notes, note),
+    )
 
 
 def _own_words(recipe: str, data: Data) -> dict[str, str]:
@@ -140,13 +151,17 @@ async def ask(
 
     Raises DataError where a row's label is none of a head's, and lorry_client's errors; the requests that are under way
     then end with it."""
-    for note in questions.notes:
-        progress.say(f"{questions.name}: {note}")
     versions = {name: await client.resolve(name) for name in references if name}
+    if version := versions.get(references[-1] or ""):
+        questions = as_trained(questions, version.lineage.recipe)
+    for note in questions.notes:
+        progress.say(f"{questions.source.name}: {note}")
     for name, version in versions.items():
-        if (questions.digest, "train") in {(d.digest, d.split) for d in version.lineage.datasets}:
+        if (questions.source.digest, "train") in {
+            (d.digest, d.split) for d in version.lineage.datasets
+        }:
             progress.say(
-                f"{name} was trained on rows of {questions.name}: what it answers right it may know by heart"
+                f"{name} was trained on rows of {questions.source.name}: what it answers right it may know by heart"
             )
     with_head = {name for name, version in versions.items() if _classifies(version)}
     if with_head and None in references:

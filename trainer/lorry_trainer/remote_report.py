@@ -20,7 +20,7 @@ def write_report(asked: Asked, reference: str, path: Path) -> None:
     ]
     over = f" Win rates are over {escape(asked.rival)}; a tie counts half." if asked.rival else ""
     page = report.page(
-        f"{reference} on {Path(asked.questions.name).name}",
+        f"{reference} on {Path(asked.questions.source.name).name}",
         [
             f"<p>{counted(len(asked.questions.rows), 'row')}, answered by "
             f"{escape(asked.acted[reference] or 'the base')}. In brackets: 95 % by bootstrap.{over}</p>",

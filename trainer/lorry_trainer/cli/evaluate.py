@@ -135,11 +135,11 @@ def _record(shared: Session, asked: Asked, reference: str) -> None:
     from lorry_trainer.remote import BARE
 
     questions = asked.questions
-    name = Path(questions.name).name
+    name = Path(questions.source.name).name
     figures = asked.metrics()
     metrics = figures[reference] | {f"base_{n}": v for n, v in figures.get(BARE, {}).items()}
     rival = asked.acted.get(asked.rival or "")
-    dataset = Dataset(name, questions.digest, "test", len(questions.rows))
+    dataset = Dataset(name, questions.source.digest, "test", len(questions.rows))
     with shared.connect() as client:
         client.add_evaluation(
             asked.acted[reference] or reference,
@@ -187,17 +187,15 @@ def _ask(
     from lorry_trainer.remote import ask, read_questions
     from lorry_trainer.rewards import refuse_unearnable
 
-    # What is wrong with the rows is told before anybody is asked.
-    refuse_unearnable(rule, read_questions(data, Path(), max_rows, seed).rows, "--reward")
+    questions = read_questions(data, Path(), max_rows, seed)
+    refuse_unearnable(rule, questions.rows, "--reward")
 
     async def run(bars: Bars) -> Asked:
         async with AsyncClient(shared.server, login=shared.login) as client:
-            version = await client.resolve(references[-1] or "")
-            recipe = version.lineage.recipe
             return await ask(
                 client,
                 references,
-                read_questions(data, Path(), max_rows, seed, recipe),
+                questions,
                 seed=seed,
                 progress=bars,
                 **options,

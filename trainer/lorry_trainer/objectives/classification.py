@@ -80,8 +80,8 @@ class Classification(encoded.Encoded):
 
 
 def as_one(text: str, pair: str) -> str:
-    """Two texts for a base whose tokenizer has nothing to part them with: as `lorry eval` asks a server's Classify,
-    which takes one text."""
+    """Two texts for a base whose tokenizer has nothing to part them with: as a server reads Classify's `pair`
+    there."""
     return f"{text}\n\n{pair}".strip()
 
 
